@@ -1,0 +1,62 @@
+# The targets that people and CI rely on. Everything runs in .venv, made from the locked requirements.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.cluster/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
+
+.PHONY: help venv lock generate lint unit integration e2e test test-soak test-examples bench cluster-up cluster-down cluster-status images demo clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+venv: $(STAMP) ## Make the Python environment for development
+
+lock: $(STAMP) ## Resolve the requirements anew
+	$(BIN)/python -m tests.tools.lock
+
+generate: $(STAMP) ## Make the generated files anew: CRD, the chart's copy, capabilities, reference docs
+	$(BIN)/python -m tests.tools.generate
+
+lint: $(STAMP) ## Format check, linters, types, layers, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.tools.generate --check
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest tests/unit
+
+test: $(STAMP) ## Lint, unit, integration and end-to-end tests, with a summary
+	$(BIN)/python -m tests.tools.run_tests
+
+test-soak: $(STAMP) ## The long forms of the tests
+	$(BIN)/python -m tests.tools.run_tests --soak
+
+test-examples: $(STAMP) ## Deploy every example to the cluster and compare its answers
+	$(BIN)/python -m pytest tests/e2e -m examples
+
+bench: $(STAMP) ## Measure, as ratios against a baseline in the same run
+	$(BIN)/python -m benchmarks
+
+cluster-up: $(STAMP) ## Start a real local Kubernetes (kubeconfig: .cluster/kubeconfig)
+	$(BIN)/python -m tests.cluster up
+
+cluster-down: $(STAMP) ## Stop it and remove everything it added
+	$(BIN)/python -m tests.cluster down
+
+images: $(STAMP) ## Build the images and load them into the local cluster
+	$(BIN)/python -m tests.cluster images
+
+demo: $(STAMP) ## From nothing to scored predictions (CONTEXT=name uses a cluster of your own)
+	$(BIN)/python -m examples.demo $(if $(CONTEXT),--context $(CONTEXT))

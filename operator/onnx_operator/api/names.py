@@ -1,0 +1,46 @@
+"""Every name that other people's tools may rely on: API group, labels, annotations, ports, paths.
+
+Selector labels can never change once a Deployment exists (its selector is immutable), so they are defined here
+once and nowhere else.
+"""
+
+GROUP = "onnx-operator.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "OnnxModel"
+PLURAL = "onnxmodels"
+SINGULAR = "onnxmodel"
+SHORT_NAME = "onnx"
+
+LABEL_MODEL = f"{GROUP}/model"
+"""Name of the OnnxModel that owns a child; part of the selector."""
+LABEL_TRACK = f"{GROUP}/track"
+"""``stable`` or ``canary``; part of a Deployment's selector, left out of the Service's."""
+LABEL_REVISION = f"{GROUP}/revision"
+"""Name of the ControllerRevision that a pod was rendered from; never part of a selector."""
+LABEL_CREDENTIALS = f"{GROUP}/credentials"
+"""A Secret consents to be read for a model's source by carrying this label with the value ``true``."""
+TRACK_STABLE = "stable"
+
+ANNOTATION_REFRESH = f"{GROUP}/refresh"
+"""Any new value on an OnnxModel looks at its source again and retries."""
+ANNOTATION_VERSION = f"{GROUP}/model-version"
+ANNOTATION_DESCRIPTION = f"{GROUP}/model-description"
+ANNOTATION_TAG_PREFIX = f"tags.{GROUP}/"
+ANNOTATION_APPLIED = f"{GROUP}/applied-hash"
+"""Hash of the manifest as the operator last applied it: an unchanged child costs no API write."""
+
+FIELD_MANAGER = "onnx-operator"
+FIELD_MANAGER_STATUS = "onnx-operator-status"
+
+CONTAINER_FETCH = "fetch"
+CONTAINER_SERVER = "server"
+VOLUME_MODEL = "model"
+MODEL_DIRECTORY = "/models"
+MODEL_PATH = f"{MODEL_DIRECTORY}/model.onnx"
+TERMINATION_LOG = "/dev/termination-log"
+HTTP_PORT = 8080
+SERVICE_PORT = 80
+
+ENV_FETCH_PLAN = "ONNX_FETCH_PLAN"
+"""JSON of :class:`onnx_operator.api.contract.FetchPlan`, in the environment of the ``fetch`` container."""

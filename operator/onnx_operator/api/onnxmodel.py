@@ -1,0 +1,310 @@
+"""The OnnxModel resource: spec and status as typed models, from which the CRD is generated.
+
+Structure and CEL rules live here, so that the API server refuses a bad object at once and names the field.
+Only ``replicas`` has a default (``/scale`` needs the field); every other default is applied when rendering.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, WithJsonSchema
+
+from onnx_operator.api.conditions import ConditionStatus
+from onnx_operator.api.names import GROUP
+from onnx_operator.api.report import ModelReport
+from onnx_operator.api.sources import ApiModel, SourcePin
+
+MAX_REPLICAS = 1000
+
+
+class Runtime(StrEnum):
+    """Where a model runs."""
+
+    CPU = "CPU"
+    GPU = "GPU"
+
+
+class ExecutionProvider(StrEnum):
+    """Execution providers of ONNX Runtime that our server images may hold, in the field's short names."""
+
+    CPU = "CPU"
+    CUDA = "CUDA"
+    TENSORRT = "TensorRT"
+
+    @property
+    def runtime_name(self) -> str:
+        """The provider's name in ONNX Runtime (https://onnxruntime.ai/docs/execution-providers/)."""
+        return "TensorrtExecutionProvider" if self is self.TENSORRT else f"{self.value}ExecutionProvider"
+
+
+GPU_PROVIDERS = (ExecutionProvider.CUDA, ExecutionProvider.TENSORRT)
+
+
+def _rule(rule: str, message: str) -> dict[str, Any]:
+    return {"rule": rule, "message": message}
+
+
+def _validated(*rules: dict[str, Any], **schema: Any) -> dict[str, Any]:
+    return {"x-kubernetes-validations": list(rules), **schema}
+
+
+DnsSubdomain = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+    ),
+]
+
+Quantity = Annotated[
+    int | str,
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": r"^\+?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?([0-9]+)))?$",
+        }
+    ),
+]
+
+
+class SpecModel(ApiModel):
+    """Base of the spec: what this version does not know is ignored, so that a newer CRD never stops an operator."""
+
+    model_config = ConfigDict(**(ApiModel.model_config | {"extra": "ignore"}))
+
+
+class Credentials(SpecModel):
+    """Keys to read the source with."""
+
+    secret_name: DnsSubdomain = Field(
+        description=(
+            f'A Secret of the same namespace that carries the label {GROUP}/credentials: "true". Its keys are the '
+            "store's standard variable names: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally "
+            "AWS_SESSION_TOKEN for s3; HTTPS_BEARER_TOKEN, or HTTPS_USERNAME and HTTPS_PASSWORD, for https."
+        )
+    )
+
+
+URI_MESSAGE = (
+    "must be https://HOST/PATH or s3://BUCKET/KEY, without spaces, a user name or a fragment, "
+    "for example s3://models/resnet50.onnx"
+)
+
+
+class ModelSource(SpecModel):
+    """The desired model: where it is, and what it is called."""
+
+    uri: str = Field(
+        min_length=1,
+        max_length=2048,
+        description="Where the .onnx file is: https://HOST/PATH or s3://BUCKET/KEY.",
+        json_schema_extra=_validated(
+            _rule(
+                r"self.matches('^(https://[^/?#@\\s]+/[^#\\s]+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^#\\s]+)$')",
+                URI_MESSAGE,
+            )
+        ),
+    )
+    sha256: str | None = Field(
+        default=None,
+        pattern=r"^[a-f0-9]{64}$",
+        description="Pins the file by its SHA-256 digest, 64 hex digits; a file with another digest is refused.",
+    )
+    credentials: Credentials | None = None
+    version: str | None = Field(
+        default=None, min_length=1, max_length=64, description="The model's version in your own words."
+    )
+    tags: dict[str, Annotated[str, Field(max_length=256)]] | None = Field(
+        default=None,
+        max_length=32,
+        description="Written to annotations of the children.",
+        json_schema_extra=_validated(
+            _rule(
+                "self.all(k, k.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",
+                "each key must be 1 to 63 letters, digits, '-', '_' or '.', and begin and end with a letter or digit",
+            )
+        ),
+    )
+    description: str | None = Field(default=None, max_length=1024)
+
+
+class Session(SpecModel):
+    """Options of the ONNX Runtime session."""
+
+    execution_providers: list[ExecutionProvider] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=len(ExecutionProvider),
+        description=(
+            "In order of preference; the CPU is always the last resort. Default: CPU, or CUDA with runtime GPU."
+        ),
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    intra_op_threads: int | None = Field(
+        default=None, ge=1, le=512, description="Threads within an operator. Default: the pod's CPU limit."
+    )
+    inter_op_threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=512,
+        description="Operators that run at the same time. Default: 1, one after the other.",
+    )
+
+
+class Resources(SpecModel):
+    """Resources of the server container. Default: derived from the model's weights and activations."""
+
+    requests: dict[str, Quantity] | None = Field(default=None, max_length=32)
+    limits: dict[str, Quantity] | None = Field(default=None, max_length=32)
+
+
+_OWN_LABEL = f"k.startsWith('{GROUP}/')"
+
+
+class PodTemplateMetadata(SpecModel):
+    """Labels and annotations to add to the pods."""
+
+    labels: dict[str, Annotated[str, Field(max_length=63)]] | None = Field(
+        default=None,
+        max_length=64,
+        json_schema_extra=_validated(
+            _rule(
+                f"self.all(k, !{_OWN_LABEL})",
+                f"labels of {GROUP}/ select the model's pods and cannot be set here",
+            )
+        ),
+    )
+    annotations: dict[str, Annotated[str, Field(max_length=65536)]] | None = Field(default=None, max_length=64)
+
+
+class PodTemplate(SpecModel):
+    """The last word on the pods: merged strategically over what was rendered."""
+
+    metadata: PodTemplateMetadata | None = None
+    spec: dict[str, Any] | None = Field(
+        default=None,
+        description=(
+            "A PodSpec, or a part of one; lists merge by their Kubernetes merge key (containers by name …). The "
+            "containers are called server and fetch; the volume model cannot be changed."
+        ),
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+
+
+class OnnxModelSpec(SpecModel):
+    """What the user wants. Never written to by the operator."""
+
+    model: ModelSource
+    runtime: Literal["CPU", "GPU"] | None = Field(default=None, description="Where the model runs. Default: CPU.")
+    node_pool: DnsSubdomain | None = Field(
+        default=None,
+        description="A pool that the platform team defined. Default: the best-fitting one for runtime and memory.",
+    )
+    replicas: int = Field(
+        default=1,
+        ge=0,
+        le=MAX_REPLICAS,
+        description=f"Pods to run, 0 to {MAX_REPLICAS}; also through /scale.",
+    )
+    resources: Resources | None = None
+    session: Session | None = None
+    service_account_name: DnsSubdomain | None = Field(
+        default=None,
+        description="The pods' service account. Its token is not mounted unless podTemplate asks for it.",
+    )
+    pod_template: PodTemplate | None = None
+    suspend: bool | None = Field(default=None, description="Keep the object, run no pods.")
+
+    @property
+    def effective_runtime(self) -> Runtime:
+        """``runtime`` with its default applied."""
+        return Runtime(self.runtime or Runtime.CPU)
+
+
+class Condition(ApiModel):
+    """One condition, by KEP-1623."""
+
+    type: str = Field(max_length=316)
+    status: ConditionStatus
+    reason: str = Field(max_length=128)
+    message: str = Field(max_length=2048)
+    last_transition_time: Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+    observed_generation: int = Field(ge=0)
+
+
+class Serving(ApiModel):
+    """The revision that takes traffic."""
+
+    revision: str
+    digest: str
+    version: str = ""
+    interface: str = ""
+
+
+class PodFailure(ApiModel):
+    """Pods that fail for one cause."""
+
+    reason: str
+    message: str
+    count: int
+    pods: list[str] = Field(description="the first few names")
+
+
+class Inspection(ApiModel):
+    """What was last looked at; decides whether looking again is due."""
+
+    key: str = Field(description="hash of uri, sha256, credentials, refresh and the server image's capabilities")
+    outcome: Literal["Accepted", "Refused"]
+    source: SourcePin | None = None
+
+
+class Started(ApiModel):
+    """Facts of a revision's first good start, as its server reported them."""
+
+    revision: str
+    execution_providers: list[str] = Field(max_length=8)
+    fallback_operators: list[str] = Field(default_factory=list, max_length=64)
+    resident_memory_bytes: int
+
+
+class OnnxModelStatus(ApiModel):
+    """What is. At most 16 KiB; holds no heartbeat and no time but the conditions' transitions."""
+
+    observed_generation: int | None = None
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    url: str | None = None
+    replicas: int | None = None
+    ready_replicas: int | None = None
+    selector: str | None = Field(default=None, description="Label selector of the pods, as /scale needs it.")
+    interface: str | None = Field(default=None, description="Hash of the inputs and outputs.")
+    inspection: Inspection | None = None
+    model: ModelReport | None = None
+    serving: Serving | None = None
+    started: Started | None = None
+    failures: list[PodFailure] | None = Field(default=None, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+
+
+ROOT_RULES = [
+    _rule(
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 52",
+        "metadata.name must be a DNS-1035 label of at most 52 characters: lower case letters, digits and '-', "
+        "beginning with a letter and ending with a letter or digit (the Service is called the same)",
+    ),
+]
+
+SPEC_RULES = [
+    {
+        **_rule(
+            "!has(self.session) || !has(self.session.executionProviders) "
+            "|| (has(self.runtime) && self.runtime == 'GPU') "
+            "|| self.session.executionProviders.all(p, p == 'CPU')",
+            "a GPU execution provider (CUDA, TensorRT) needs runtime: GPU",
+        ),
+        "fieldPath": ".session.executionProviders",
+    },
+]

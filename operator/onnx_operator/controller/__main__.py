@@ -1,0 +1,92 @@
+"""Command line of the operator: ``onnx-operator controller`` and, in a container of its own, ``inspector``."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from onnx_operator import __version__
+from onnx_operator.controller.logs import configure_logging
+from onnx_operator.controller.settings import SettingsError, load_settings
+
+SOCKET = Path("/run/onnx-operator/inspector.sock")
+
+
+@click.group(context_settings={"auto_envvar_prefix": "ONNX_OPERATOR", "help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option(
+    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+)
+def main(log_level: str) -> None:
+    """Turn OnnxModels into scoring services."""
+    configure_logging(log_level)
+
+
+def _settings_option(function: click.decorators.FC) -> click.decorators.FC:
+    return click.option(
+        "--settings",
+        "settings_path",
+        type=click.Path(path_type=Path),
+        default=Path("/etc/onnx-operator/settings.yaml"),
+        show_default=True,
+        help="The operator's settings, a YAML file.",
+    )(function)
+
+
+def _socket_option(function: click.decorators.FC) -> click.decorators.FC:
+    return click.option(
+        "--inspector-socket",
+        type=click.Path(path_type=Path),
+        default=SOCKET,
+        show_default=True,
+        help="The Unix socket between controller and inspector.",
+    )(function)
+
+
+@main.command()
+@_settings_option
+@_socket_option
+@click.option("--namespace", default="onnx-operator-system", show_default=True, help="Where the Lease is kept.")
+@click.option("--kubeconfig", default=None, help="Cluster to work on; default: the one this pod runs in.")
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address of the endpoints.")  # noqa: S104
+@click.option("--port", default=8080, show_default=True, help="Port of /healthz, /readyz and /metrics.")
+def controller(
+    settings_path: Path, inspector_socket: Path, namespace: str, kubeconfig: str | None, host: str, port: int
+) -> None:
+    """Watch OnnxModels and reconcile them."""
+    from onnx_operator.controller.app import Options, run_controller
+
+    try:
+        settings = load_settings(settings_path)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+    options = Options(
+        inspector_socket=inspector_socket, namespace=namespace, kubeconfig=kubeconfig, host=host, port=port
+    )
+    asyncio.run(run_controller(settings, options))
+
+
+@main.command()
+@_settings_option
+@_socket_option
+@click.option(
+    "--workdir",
+    type=click.Path(path_type=Path),
+    default=Path("/var/lib/onnx-operator"),
+    show_default=True,
+    help="Where models are kept while they are read.",
+)
+def inspector(settings_path: Path, inspector_socket: Path, workdir: Path) -> None:
+    """Read models for the controller. Runs without any cluster credential."""
+    from onnx_operator.controller.inspector.service import run
+    from onnx_operator.model.limits import InspectionLimits
+
+    try:
+        settings = load_settings(settings_path)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+    run(inspector_socket, workdir, InspectionLimits(max_model_bytes=settings.inspection.max_model_bytes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The controller process: endpoints, lease, workers, watches; in this order, and back."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import kopf
+
+from onnx_operator.api.capabilities import load_capabilities
+from onnx_operator.controller import metrics
+from onnx_operator.controller.endpoints import Health, start_endpoints
+from onnx_operator.controller.handlers import build_registry, build_settings
+from onnx_operator.controller.inspections import ModelKey
+from onnx_operator.controller.inspector.client import InspectorClient
+from onnx_operator.controller.kube import ONNX_MODEL, ApiError, Kube
+from onnx_operator.controller.lease import Lease, LeaseLostError
+from onnx_operator.controller.queue import KeyedQueue
+from onnx_operator.controller.reconcile import Reconciler
+from onnx_operator.controller.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CRD_RETRY_SECONDS = 2.0
+PROBE_TIMEOUT_SECONDS = 5.0
+STOP_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How this process runs, as its command line says."""
+
+    inspector_socket: Path
+    namespace: str
+    kubeconfig: str | None = None
+    host: str = "0.0.0.0"  # noqa: S104
+    port: int = 8080
+    lease_name: str = "onnx-operator"
+
+
+async def _work(queue: KeyedQueue[ModelKey], reconciler: Reconciler) -> None:
+    while True:
+        key = await queue.get()
+        metrics.QUEUE_DEPTH.set(len(queue))
+        started = time.monotonic()
+        try:
+            await reconciler.reconcile(key)
+            metrics.RECONCILES.labels(result="ok").inc()
+        except Exception as error:
+            # One model's trouble must never end the worker; the key comes again, later each time.
+            delay = queue.retry(key)
+            metrics.RECONCILES.labels(result="error").inc()
+            known = isinstance(error, ApiError | OSError | TimeoutError)
+            logger.warning(
+                "reconciling failed, again in %.0f s: %s",
+                delay,
+                error,
+                exc_info=not known,
+                extra={"model": "/".join(key)},
+            )
+        finally:
+            metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
+            queue.done(key)
+
+
+async def _wait_for_crd(kube: Kube, namespaces: list[str]) -> None:
+    """Watches begin with what is served then: wait until OnnxModel is."""
+    while True:
+        try:
+            await kube.list(ONNX_MODEL, namespaces[0] if namespaces else "default", "onnx-operator.dev/none=none")
+        except ApiError as error:
+            logger.warning("OnnxModel is not served yet, or may not be listed: %s", error.message)
+        except (OSError, TimeoutError) as error:
+            logger.warning("the API server does not answer: %s", error)
+        else:
+            return
+        await asyncio.sleep(CRD_RETRY_SECONDS)
+
+
+async def _lead(kube: Kube, settings: Settings, options: Options, health: Health, stop: asyncio.Event) -> None:
+    queue: KeyedQueue[ModelKey] = KeyedQueue()
+    inspector = InspectorClient(options.inspector_socket, timeout_seconds=settings.inspection.timeout_seconds)
+    reconciler = Reconciler(
+        kube,
+        settings,
+        load_capabilities(),
+        inspector,
+        queue,
+        os.environ.get("HOSTNAME", socket.gethostname()),
+    )
+    workers = [asyncio.create_task(_work(queue, reconciler)) for _ in range(settings.workers)]
+    ready = asyncio.Event()
+
+    async def watching() -> None:
+        await ready.wait()
+        health.watching = True
+
+    note = asyncio.create_task(watching())
+    try:
+        await kopf.operator(
+            registry=build_registry(queue, options.kubeconfig),
+            settings=build_settings(),
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
+            standalone=True,
+            stop_flag=stop,
+            ready_flag=ready,
+        )
+    finally:
+        for task in (note, *workers):
+            task.cancel()
+        await asyncio.gather(note, *workers, return_exceptions=True)
+        await inspector.close()
+
+
+async def _renew(lease: Lease) -> None:
+    try:
+        await lease.hold()
+    except LeaseLostError as error:
+        # Another replica may be at work already: nothing may be written any more, not even a farewell.
+        logger.critical("lost the lease, ending at once: %s", error)
+        logging.shutdown()
+        os._exit(1)
+
+
+async def run_controller(settings: Settings, options: Options) -> None:
+    """Stand by for the lease, then reconcile until a signal comes. A lost lease ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if options.kubeconfig:
+        os.environ["KUBECONFIG"] = options.kubeconfig
+
+    probe = InspectorClient(options.inspector_socket, timeout_seconds=PROBE_TIMEOUT_SECONDS)
+    health = Health(inspector=probe)
+    endpoints = await start_endpoints(health, options.host, options.port)
+    kube = await Kube.connect(options.kubeconfig)
+    identity = f"{os.environ.get('HOSTNAME', socket.gethostname())}_{os.urandom(4).hex()}"
+    lease = Lease(kube, options.namespace, options.lease_name, identity)
+
+    async def work() -> None:
+        await _wait_for_crd(kube, settings.namespaces)
+        health.connected = True
+        await lease.acquire()
+        health.leading = True
+        renewal = asyncio.create_task(_renew(lease))
+        try:
+            await _lead(kube, settings, options, health, stop)
+        finally:
+            renewal.cancel()
+
+    working, stopping = asyncio.create_task(work()), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if health.leading:
+            # kopf has its own handler of the signal, and the stop flag: it ends by itself.
+            await asyncio.wait({working}, timeout=STOP_TIMEOUT_SECONDS)
+        if working.done():
+            working.result()
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+        if health.leading:
+            await lease.release()
+        await probe.close()
+        await kube.close()
+        await endpoints.cleanup()

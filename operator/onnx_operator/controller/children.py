@@ -1,0 +1,190 @@
+"""Children of a model: listed, compared, applied, pruned. The only place that writes them."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from onnx_operator.api import names
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.onnxmodel import OnnxModelSpec
+from onnx_operator.controller import metrics
+from onnx_operator.controller.kube import (
+    CHILD_KINDS,
+    CONTROLLER_REVISION,
+    KINDS,
+    POD,
+    ApiError,
+    Kube,
+    Object,
+)
+from onnx_operator.controller.merge import contains, project
+from onnx_operator.controller.observe import Cause
+from onnx_operator.controller.render import Manifest
+from onnx_operator.controller.revisions import Revision, digest, surplus, with_revision_label
+
+logger = logging.getLogger(__name__)
+
+
+class ChildrenError(Exception):
+    """The children cannot be as they should; ``cause`` goes to the status."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause.message)
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Children:
+    """What exists of a model: objects that it owns, by kind, and its pods."""
+
+    owned: tuple[Object, ...]
+    revisions: tuple[Object, ...]
+    pods: tuple[Object, ...]
+
+    def find(self, kind: str, name: str) -> Object | None:
+        """The owned object of this kind and name."""
+        return next((o for o in self.owned if o["kind"] == kind and o["metadata"]["name"] == name), None)
+
+
+def owner_reference(model: Object) -> Object:
+    """The reference that makes the garbage collector delete a child with its model."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "name": model["metadata"]["name"],
+        "uid": model["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _owned_by(item: Object, uid: str) -> bool:
+    return any(r.get("uid") == uid for r in item["metadata"].get("ownerReferences") or [])
+
+
+def _foreign(item: Object, model: Object) -> bool:
+    """Whether an object of a child's name is somebody else's.
+
+    One that carries the model's label and has no controller was orphaned by an earlier model of the name: it is taken
+    over, so that ``kubectl delete --cascade=orphan`` and applying again keeps the pods.
+    """
+    references = item["metadata"].get("ownerReferences") or []
+    if any(r.get("uid") == model["metadata"]["uid"] for r in references):
+        return False
+    labels = item["metadata"].get("labels") or {}
+    return any(r.get("controller") for r in references) or labels.get(names.LABEL_MODEL) != model["metadata"]["name"]
+
+
+async def list_children(kube: Kube, model: Object) -> Children:
+    """Everything that belongs to the model."""
+    metadata = model["metadata"]
+    selector = f"{names.LABEL_MODEL}={metadata['name']}"
+    kinds = (CONTROLLER_REVISION, POD, *CHILD_KINDS)
+    revisions, pods, *others = await asyncio.gather(*(kube.list(k, metadata["namespace"], selector) for k in kinds))
+    return Children(
+        owned=tuple(o for group in others for o in group if _owned_by(o, metadata["uid"])),
+        revisions=tuple(r for r in revisions if _owned_by(r, metadata["uid"])),
+        pods=tuple(pods),
+    )
+
+
+async def check_names(kube: Kube, model: Object, manifests: list[Manifest], children: Children) -> None:
+    """See that no child's name is taken by an object of somebody else's.
+
+    Raises:
+        ChildrenError: with ``NameConflict``.
+    """
+    for manifest in manifests:
+        kind, name = KINDS[manifest["kind"]], manifest["metadata"]["name"]
+        if children.find(kind.kind, name):
+            continue
+        found = await kube.get(kind, model["metadata"]["namespace"], name)
+        if found and _foreign(found, model):
+            raise ChildrenError(
+                Cause(
+                    Reason.NAME_CONFLICT,
+                    f"there is a {kind.kind} {name!r} already that does not belong to this model; "
+                    "delete it, or give the model another name",
+                )
+            )
+
+
+async def canonical(kube: Kube, manifests: list[Manifest], revision: str) -> list[Manifest]:
+    """The manifests in the API server's own form, found by a dry run that also checks every field.
+
+    Raises:
+        ApiError: the API server refuses one.
+    """
+    result = []
+    for manifest, labelled in zip(manifests, with_revision_label(manifests, revision), strict=True):
+        answer = await kube.apply(KINDS[manifest["kind"]], labelled, dry_run=True, strict=True)
+        result.append(
+            {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"]}
+            | project(answer, {k: v for k, v in manifest.items() if k not in ("apiVersion", "kind")})
+        )
+    return result
+
+
+def desired_children(model: Object, spec: OnnxModelSpec, revision: Revision) -> list[Manifest]:
+    """The revision's manifests, with what belongs to the moment: owner, replicas, tags."""
+    annotations = {
+        f"{names.ANNOTATION_TAG_PREFIX}{key}": value for key, value in sorted((spec.model.tags or {}).items())
+    }
+    if spec.model.description:
+        annotations[names.ANNOTATION_DESCRIPTION] = spec.model.description
+    annotations[names.ANNOTATION_VERSION] = revision.data.report.version
+    desired = []
+    for manifest in with_revision_label(revision.data.manifests, revision.name):
+        metadata = {
+            **manifest["metadata"],
+            "ownerReferences": [owner_reference(model)],
+            "annotations": {**manifest["metadata"].get("annotations", {}), **annotations},
+        }
+        child = {**manifest, "metadata": metadata}
+        if child["kind"] == "Deployment":
+            child["spec"] = {**child["spec"], "replicas": 0 if spec.suspend else spec.replicas}
+        metadata["annotations"][names.ANNOTATION_APPLIED] = digest(child)
+        desired.append(child)
+    return desired
+
+
+async def apply_children(kube: Kube, desired: list[Manifest], children: Children) -> None:
+    """Apply what differs from the live objects, and nothing else.
+
+    Raises:
+        ChildrenError: the API server refuses a child.
+    """
+    for manifest in desired:
+        kind = KINDS[manifest["kind"]]
+        live = children.find(kind.kind, manifest["metadata"]["name"])
+        if live and contains(live, manifest):
+            continue
+        metrics.API_WRITES.labels(kind=kind.kind, verb="apply").inc()
+        try:
+            await kube.apply(kind, manifest)
+        except ApiError as error:
+            if error.invalid or error.status == 403:
+                message = f"{kind.kind} {manifest['metadata']['name']!r} was refused by the API server: {error.message}"
+                raise ChildrenError(Cause(Reason.CREATION_FAILED, message)) from error
+            raise
+
+
+async def prune(kube: Kube, desired: list[Manifest], children: Children) -> None:
+    """Delete owned children that are not wanted any more."""
+    wanted = {(m["kind"], m["metadata"]["name"]) for m in desired}
+    for item in children.owned:
+        metadata = item["metadata"]
+        if (item["kind"], metadata["name"]) not in wanted and "deletionTimestamp" not in metadata:
+            logger.info("pruning", extra={"kind": item["kind"], "child": metadata["name"]})
+            metrics.API_WRITES.labels(kind=item["kind"], verb="delete").inc()
+            await kube.delete(KINDS[item["kind"]], metadata["namespace"], metadata["name"], metadata["uid"])
+
+
+async def prune_revisions(kube: Kube, revisions: list[Revision], current: Revision, children: Children) -> None:
+    """Delete revisions beyond the history."""
+    in_use = {current.name} | {(p["metadata"].get("labels") or {}).get(names.LABEL_REVISION, "") for p in children.pods}
+    uids = {r["metadata"]["name"]: r["metadata"] for r in children.revisions}
+    for revision in surplus(revisions, in_use):
+        metadata = uids[revision.name]
+        metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="delete").inc()
+        await kube.delete(CONTROLLER_REVISION, metadata["namespace"], revision.name, metadata["uid"])

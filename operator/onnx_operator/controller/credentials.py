@@ -1,0 +1,56 @@
+"""Credentials of a source: read from a Secret that consents, and only the keys that the store's scheme knows."""
+
+import base64
+import binascii
+
+from onnx_operator.api import names
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.contract import CREDENTIAL_VARIABLES
+from onnx_operator.api.onnxmodel import ModelSource
+from onnx_operator.api.report import Refusal
+from onnx_operator.controller.kube import SECRET, Kube
+
+
+class CredentialsNotFoundError(Exception):
+    """There is no usable Secret; ``refusal`` says what is missing."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.refusal = Refusal(reason=Reason.CREDENTIALS_NOT_FOUND, message=message, retriable=True)
+
+
+async def read_credentials(kube: Kube, namespace: str, source: ModelSource) -> dict[str, str]:
+    """The variables of the model's credentials Secret; empty when none is named.
+
+    Raises:
+        CredentialsNotFoundError: the Secret does not exist, does not consent, or holds none of the expected keys.
+    """
+    if source.credentials is None:
+        return {}
+    name = source.credentials.secret_name
+    secret = await kube.get(SECRET, namespace, name)
+    if secret is None:
+        raise CredentialsNotFoundError(
+            f"spec.model.credentials.secretName: there is no Secret {name!r} in namespace {namespace!r}; create it"
+        )
+    labels = secret["metadata"].get("labels") or {}
+    if labels.get(names.LABEL_CREDENTIALS) != "true":
+        raise CredentialsNotFoundError(
+            f"spec.model.credentials.secretName: Secret {name!r} does not consent to be read for models; "
+            f"if it should, run: kubectl label secret {name} -n {namespace} {names.LABEL_CREDENTIALS}=true"
+        )
+    scheme = source.uri.split("://", 1)[0]
+    expected = CREDENTIAL_VARIABLES.get(scheme, ())
+    data = secret.get("data") or {}
+    try:
+        found = {k: base64.b64decode(data[k]).decode().strip() for k in expected if data.get(k)}
+    except (binascii.Error, UnicodeDecodeError):
+        raise CredentialsNotFoundError(
+            f"spec.model.credentials.secretName: a value in Secret {name!r} is not text"
+        ) from None
+    if not found:
+        raise CredentialsNotFoundError(
+            f"spec.model.credentials.secretName: Secret {name!r} holds none of the keys {', '.join(expected)} "
+            f"that {scheme} sources use (it holds: {', '.join(sorted(data)) or 'nothing'})"
+        )
+    return found

@@ -1,0 +1,84 @@
+"""Facts of a good start: read once a revision, from the log of one of its ready pods."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from onnx_operator.api import names
+from onnx_operator.api.contract import StartFacts
+from onnx_operator.api.onnxmodel import Started
+from onnx_operator.controller.inspections import ModelKey
+from onnx_operator.controller.kube import ApiError, Kube
+from onnx_operator.controller.queue import KeyedQueue
+
+logger = logging.getLogger(__name__)
+
+LOG_BYTES = 256 * 1024
+ATTEMPTS = 3
+READ_TIMEOUT_SECONDS = 10.0
+PAUSE_SECONDS = 5.0
+
+
+def find_facts(log: str) -> StartFacts | None:
+    """The facts in a server's log, or None where it holds none."""
+    for line in log.splitlines():
+        if '"started"' in line:
+            try:
+                return StartFacts.model_validate_json(line)
+            except ValueError:
+                continue
+    return None
+
+
+@dataclass
+class _Entry:
+    revision: str
+    facts: Started | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class FactReader:
+    """Reads beside the workers: a node that does not answer holds up nobody."""
+
+    def __init__(self, kube: Kube, queue: KeyedQueue[ModelKey]) -> None:
+        self._kube = kube
+        self._queue = queue
+        self._entries: dict[str, _Entry] = {}
+
+    def look(self, uid: str, model: ModelKey, revision: str, pod: str | None) -> Started | None:
+        """The facts of a revision, as far as known; begins to read them from ``pod``, a ready one of the revision."""
+        entry = self._entries.get(uid)
+        if entry is None or entry.revision != revision:
+            if entry and entry.task:
+                entry.task.cancel()
+            if pod is None:
+                return None
+            entry = self._entries[uid] = _Entry(revision)
+            entry.task = asyncio.create_task(self._read(entry, model, pod), name=f"read facts of {model}")
+        return entry.facts
+
+    def forget(self, uid: str) -> None:
+        """Drop what is remembered of a model that is gone."""
+        entry = self._entries.pop(uid, None)
+        if entry and entry.task:
+            entry.task.cancel()
+
+    async def _read(self, entry: _Entry, model: ModelKey, pod: str) -> None:
+        for attempt in range(ATTEMPTS):
+            await asyncio.sleep(attempt * PAUSE_SECONDS)
+            try:
+                async with asyncio.timeout(READ_TIMEOUT_SECONDS):
+                    log = await self._kube.log(model[0], pod, names.CONTAINER_SERVER, LOG_BYTES)
+            except (ApiError, TimeoutError, OSError) as error:
+                logger.info("the log of a pod cannot be read: %s", error, extra={"model": "/".join(model), "pod": pod})
+                continue
+            facts = find_facts(log)
+            if facts:
+                entry.facts = Started(
+                    revision=entry.revision,
+                    execution_providers=facts.execution_providers[:8],
+                    fallback_operators=facts.fallback_operators[:64],
+                    resident_memory_bytes=facts.resident_memory_bytes,
+                )
+                self._queue.add(model)
+                return

@@ -1,0 +1,42 @@
+"""The operator's own metrics, in a registry of their own."""
+
+from collections import Counter as Tally
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.process_collector import ProcessCollector
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+
+RECONCILES = Counter("onnx_operator_reconciles", "Models looked at, by result", ["result"], registry=REGISTRY)
+RECONCILE_SECONDS = Histogram("onnx_operator_reconcile_seconds", "Time of one reconciliation", registry=REGISTRY)
+QUEUE_DEPTH = Gauge("onnx_operator_queue_depth", "Models that wait to be reconciled", registry=REGISTRY)
+INSPECTIONS = Counter(
+    "onnx_operator_inspections", "Inspections, by the reason they ended with", ["reason"], registry=REGISTRY
+)
+API_WRITES = Counter("onnx_operator_api_writes", "Writes to the API server", ["kind", "verb"], registry=REGISTRY)
+MODELS = Gauge("onnx_operator_models", "OnnxModels, by their Ready condition", ["ready", "reason"], registry=REGISTRY)
+LEADER = Gauge("onnx_operator_leader", "1 while this replica holds the Lease", registry=REGISTRY)
+
+
+class ModelTally:
+    """Keeps ``onnx_operator_models`` in step with the statuses that were seen."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def see(self, model: tuple[str, str], ready: str, reason: str) -> None:
+        """The model's Ready condition is this now."""
+        if self._seen.get(model) != (ready, reason):
+            self._seen[model] = (ready, reason)
+            self._publish()
+
+    def forget(self, model: tuple[str, str]) -> None:
+        """The model is gone."""
+        if self._seen.pop(model, None):
+            self._publish()
+
+    def _publish(self) -> None:
+        MODELS.clear()
+        for (ready, reason), count in Tally(self._seen.values()).items():
+            MODELS.labels(ready=ready, reason=reason).set(count)

@@ -1,0 +1,365 @@
+"""Reconciling one model: read what is, decide, make it so, tell. May run twice, late, or after a crash at any line."""
+
+import logging
+from dataclasses import dataclass
+
+import jinja2
+
+from onnx_operator.api import names
+from onnx_operator.api.capabilities import Capabilities
+from onnx_operator.api.conditions import ConditionType, Reason
+from onnx_operator.api.onnxmodel import OnnxModelSpec, OnnxModelStatus
+from onnx_operator.api.report import InspectionRequest, InspectionResult, Refusal
+from onnx_operator.api.sources import SourcePin
+from onnx_operator.controller import metrics
+from onnx_operator.controller.children import (
+    Children,
+    ChildrenError,
+    apply_children,
+    canonical,
+    check_names,
+    desired_children,
+    list_children,
+    owner_reference,
+    prune,
+    prune_revisions,
+)
+from onnx_operator.controller.credentials import CredentialsNotFoundError, read_credentials
+from onnx_operator.controller.events import changed_conditions, post_events, timestamp
+from onnx_operator.controller.facts import FactReader
+from onnx_operator.controller.inspections import Inspections, ModelKey
+from onnx_operator.controller.inspector.client import InspectorClient, InspectorUnavailableError
+from onnx_operator.controller.kube import CONTROLLER_REVISION, DEPLOYMENT, ONNX_MODEL, ApiError, Kube, Object
+from onnx_operator.controller.observe import Cause, Observation, observe
+from onnx_operator.controller.pools import NoMatchingPoolError, choose_pool
+from onnx_operator.controller.queue import KeyedQueue
+from onnx_operator.controller.render import (
+    Manifest,
+    PodTemplateRejectedError,
+    RenderInput,
+    render,
+    uses_gpu,
+)
+from onnx_operator.controller.revisions import (
+    Revision,
+    RevisionData,
+    controller_revision,
+    decode,
+    digest,
+    inputs_hash,
+    revision_name,
+)
+from onnx_operator.controller.settings import Settings
+from onnx_operator.controller.status import Situation, compute_status
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """What is to be rolled out, or why nothing new is."""
+
+    current: Revision | None
+    refusal: Refusal | None = None
+    trouble: Cause | None = None
+
+
+def inspection_key(spec: OnnxModelSpec, model: Object, capabilities: Capabilities) -> str:
+    """Names an inspection: it changes exactly when looking at the source again is due. Scaling changes nothing."""
+    source = spec.model
+    return digest(
+        [
+            source.uri,
+            source.sha256,
+            source.credentials.secret_name if source.credentials else None,
+            (model["metadata"].get("annotations") or {}).get(names.ANNOTATION_REFRESH),
+            capabilities.model_dump(mode="json"),
+        ]
+    )
+
+
+def persisted_result(key: str, status: OnnxModelStatus, revisions: list[Revision]) -> InspectionResult | None:
+    """What an earlier life of the operator concluded for this key: in the status or, if that is lost, in a revision."""
+    inspection = status.inspection
+    if inspection and inspection.key == key:
+        if inspection.outcome == "Accepted" and status.model and status.interface:
+            return InspectionResult(
+                outcome="Accepted", source=inspection.source, report=status.model, interface=status.interface
+            )
+        verdict = next((c for c in status.conditions if c.type == ConditionType.MODEL_VALID), None)
+        if inspection.outcome == "Refused" and verdict:
+            return InspectionResult(
+                outcome="Refused",
+                source=inspection.source,
+                report=status.model,
+                interface=status.interface or "",
+                refusal=Refusal(reason=Reason(verdict.reason), message=verdict.message),
+            )
+    for revision in reversed(revisions):
+        if revision.data.inspection_key == key:
+            report = revision.data.report
+            return InspectionResult(
+                outcome="Accepted", source=report.source, report=report, interface=revision.data.interface
+            )
+    return None
+
+
+def changed_source(observation: Observation, current: Revision | None) -> SourcePin | None:
+    """What pods of the current revision found at the source instead of what was inspected."""
+    if current is None:
+        return None
+    for pod in observation.live_pods():
+        cause = pod.cause
+        if pod.revision == current.name and cause and cause.reason is Reason.SOURCE_CHANGED and cause.observed:
+            return cause.observed
+    return None
+
+
+class Reconciler:
+    """Brings models to what they ask for, one call a model."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        settings: Settings,
+        capabilities: Capabilities,
+        inspector: InspectorClient,
+        queue: KeyedQueue[ModelKey],
+        identity: str,
+    ) -> None:
+        self._kube = kube
+        self._settings = settings
+        self._capabilities = capabilities
+        self._inspector = inspector
+        self._queue = queue
+        self._identity = identity
+        self._inspections = Inspections(queue)
+        self._facts = FactReader(kube, queue)
+        self._tally = metrics.ModelTally()
+        self._uids: dict[ModelKey, str] = {}
+        self._rejected: dict[str, tuple[str, Refusal]] = {}
+
+    def _forget(self, key: ModelKey) -> None:
+        uid = self._uids.pop(key, None)
+        if uid:
+            self._inspections.forget(uid)
+            self._facts.forget(uid)
+            self._rejected.pop(uid, None)
+        self._tally.forget(key)
+        self._queue.forget(key)
+
+    async def reconcile(self, key: ModelKey) -> None:
+        """Look at one model and do what is due.
+
+        Raises:
+            ApiError: the API server failed in a way that trying again may cure.
+        """
+        model = await self._kube.get(ONNX_MODEL, *key)
+        if model is None or "deletionTimestamp" in model["metadata"]:
+            # Children go by their owner references.
+            self._forget(key)
+            return
+        uid = model["metadata"]["uid"]
+        if self._uids.get(key) not in (None, uid):
+            self._forget(key)
+        self._uids[key] = uid
+
+        spec = OnnxModelSpec.model_validate(model["spec"])
+        status = OnnxModelStatus.model_validate(model.get("status") or {})
+        children = await list_children(self._kube, model)
+        revisions = decode(list(children.revisions))
+        current = revisions[-1] if revisions else None
+        observation = observe(children.find(DEPLOYMENT.kind, key[1]), list(children.pods))
+
+        inspection = inspection_key(spec, model, self._capabilities)
+        look = self._inspections.look(
+            uid,
+            key,
+            inspection,
+            run=lambda: self._inspect(spec, key[0]),
+            persisted=persisted_result(inspection, status, revisions),
+            changed=changed_source(observation, current),
+        )
+        decision = await self._decide(model, spec, inspection, look.result, revisions, children)
+        trouble = decision.trouble
+        if decision.current and trouble is None:
+            try:
+                trouble = await self._apply(model, spec, decision.current, revisions, children)
+            except ChildrenError as error:
+                trouble = error.cause
+        if trouble:
+            self._queue.retry(key)
+        else:
+            self._queue.succeeded(key)
+
+        known = [r for r in revisions if not decision.current or r.name != decision.current.name]
+        situation = Situation(
+            name=key[1],
+            namespace=key[0],
+            generation=model["metadata"]["generation"],
+            spec=spec,
+            inspection_key=inspection,
+            inspecting=look.inspecting,
+            source_changed=look.source_changed,
+            result=look.result,
+            refusal=decision.refusal,
+            current=decision.current,
+            revisions=tuple([*known, decision.current] if decision.current else known),
+            observation=observation,
+            trouble=trouble,
+            started=status.started,
+        )
+        await self._tell(model, situation, status)
+
+    async def _inspect(self, spec: OnnxModelSpec, namespace: str) -> InspectionResult:
+        try:
+            credentials = await read_credentials(self._kube, namespace, spec.model)
+        except CredentialsNotFoundError as error:
+            return InspectionResult(outcome="Refused", refusal=error.refusal)
+        request = InspectionRequest(
+            uri=spec.model.uri,
+            sha256=spec.model.sha256 or "",
+            credentials=credentials,
+            sources=self._settings.sources,
+            capabilities=self._capabilities,
+        )
+        try:
+            return await self._inspector.inspect(request)
+        except InspectorUnavailableError as error:
+            message = f"the operator's inspector cannot be asked, which is retried: {error}"
+            return InspectionResult(
+                outcome="Refused",
+                refusal=Refusal(reason=Reason.SOURCE_UNREACHABLE, message=message, retriable=True),
+            )
+
+    async def _decide(
+        self,
+        model: Object,
+        spec: OnnxModelSpec,
+        inspection: str,
+        result: InspectionResult | None,
+        revisions: list[Revision],
+        children: Children,
+    ) -> _Decision:
+        current = revisions[-1] if revisions else None
+        if result is None:
+            return _Decision(current)
+        if result.refusal or result.report is None:
+            return _Decision(current, result.refusal)
+        inputs = inputs_hash(spec, result.report)
+        if current and current.data.inputs == inputs:
+            return _Decision(current)
+        uid = model["metadata"]["uid"]
+        rejected = self._rejected.get(uid)
+        if rejected and rejected[0] == inputs:
+            return _Decision(current, rejected[1])
+        try:
+            revision = await self._new_revision(model, spec, inspection, inputs, result, revisions, children)
+        except (NoMatchingPoolError, PodTemplateRejectedError) as error:
+            self._rejected[uid] = (inputs, error.refusal)
+            return _Decision(current, error.refusal)
+        except ChildrenError as error:
+            return _Decision(current, trouble=error.cause)
+        except jinja2.TemplateError as error:
+            message = f"the operator's template is wrong (templatesDirectory in its settings): {error}"
+            return _Decision(current, trouble=Cause(Reason.CREATION_FAILED, message))
+        return _Decision(revision)
+
+    async def _new_revision(
+        self,
+        model: Object,
+        spec: OnnxModelSpec,
+        inspection: str,
+        inputs: str,
+        result: InspectionResult,
+        revisions: list[Revision],
+        children: Children,
+    ) -> Revision:
+        name, namespace = model["metadata"]["name"], model["metadata"]["namespace"]
+        report = result.report
+        if report is None:
+            raise ValueError("an accepted inspection holds a report")
+        label = spec.model.version or report.digest.removeprefix("sha256:")[:12]
+        report = report.model_copy(update={"version": label})
+        pool = choose_pool(spec, namespace, report, self._settings.effective_pools())
+        rendered = render(RenderInput(name, namespace, spec, report, pool, self._settings))
+        await check_names(self._kube, model, rendered, children)
+        data = RevisionData(
+            inputs=inputs,
+            inspection_key=inspection,
+            report=report,
+            interface=result.interface,
+            pool=pool.name,
+            image=self._settings.image_of(pool),
+            gpu=uses_gpu(spec),
+            manifests=await self._canonical(spec, rendered, revision=f"{name}-{inputs}"),
+        )
+        number = max((r.number for r in revisions), default=0) + 1
+        manifest = controller_revision(name, namespace, number, data)
+        manifest["metadata"]["ownerReferences"] = [owner_reference(model)]
+        metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="apply").inc()
+        await self._kube.apply(CONTROLLER_REVISION, manifest)
+        logger.info("new revision", extra={"model": f"{namespace}/{name}", "revision": revision_name(name, data)})
+        return Revision(revision_name(name, data), number, data)
+
+    async def _canonical(self, spec: OnnxModelSpec, rendered: list[Manifest], revision: str) -> list[Manifest]:
+        try:
+            return await canonical(self._kube, rendered, revision)
+        except ApiError as error:
+            if error.invalid and (spec.pod_template or spec.resources):
+                raise PodTemplateRejectedError(
+                    f"spec.podTemplate or spec.resources gives pods that the API server refuses: {error.message}"
+                ) from error
+            if error.invalid or error.status == 403:
+                message = f"a child was refused by the API server: {error.message}"
+                raise ChildrenError(Cause(Reason.CREATION_FAILED, message)) from error
+            raise
+
+    async def _apply(
+        self,
+        model: Object,
+        spec: OnnxModelSpec,
+        current: Revision,
+        revisions: list[Revision],
+        children: Children,
+    ) -> Cause | None:
+        desired = desired_children(model, spec, current)
+        await check_names(self._kube, model, desired, children)
+        await apply_children(self._kube, desired, children)
+        await prune(self._kube, desired, children)
+        await prune_revisions(self._kube, revisions, current, children)
+        return None
+
+    async def _tell(self, model: Object, situation: Situation, before: OnnxModelStatus) -> None:
+        metadata = model["metadata"]
+        key = (metadata["namespace"], metadata["name"])
+        if situation.current:
+            ready = [
+                p.name for p in situation.observation.live_pods() if p.ready and p.revision == situation.current.name
+            ]
+            if not (before.started and before.started.revision == situation.current.name):
+                started = self._facts.look(metadata["uid"], key, situation.current.name, min(ready) if ready else None)
+                situation = Situation(**{**situation.__dict__, "started": started})
+        after = compute_status(situation, before, timestamp())
+        ready_condition = after.conditions[0]
+        self._tally.see(key, ready_condition.status, ready_condition.reason)
+        if after == before:
+            return
+        await post_events(self._kube, model, changed_conditions(before, after), self._identity)
+        metrics.API_WRITES.labels(kind=ONNX_MODEL.kind, verb="status").inc()
+        manifest = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+            },
+            "status": after.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        try:
+            await self._kube.apply(ONNX_MODEL, manifest, manager=names.FIELD_MANAGER_STATUS, subresource="status")
+        except ApiError as error:
+            # Deleted, or deleted and made anew, in the meantime: there is nobody to tell.
+            if error.status not in (404, 409):
+                raise

@@ -1,0 +1,230 @@
+"""Rendering: from the spec, the inspection and the settings to the manifests of a revision. Pure.
+
+The templates beside this file are the platform team's to replace, one by one (``templatesDirectory``). The result
+holds what the operator owns, and nothing that belongs to one moment: replicas, tags and the owner are added when
+the revision is applied.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from onnx_operator.api import names
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.contract import CREDENTIAL_VARIABLES, FetchPlan
+from onnx_operator.api.onnxmodel import GPU_PROVIDERS, ExecutionProvider, OnnxModelSpec, Runtime
+from onnx_operator.api.report import ModelReport, Refusal
+from onnx_operator.controller.merge import strategic_merge
+from onnx_operator.controller.pools import stay_off
+from onnx_operator.controller.quantities import MEBIBYTE, mebibytes, parse_quantity
+from onnx_operator.controller.settings import Pool, Settings
+
+TEMPLATES = ("deployment.yaml.j2", "service.yaml.j2", "poddisruptionbudget.yaml.j2")
+START_DEADLINE_SECONDS = 1800
+SLOWEST_DOWNLOAD_BYTES_PER_SECOND = 5 * MEBIBYTE
+MEMORY_LIMIT_FACTOR = 1.5
+"""Headroom of the default memory limit over the estimate: larger batches need more than the one estimated for."""
+LEAST_MEMORY_LIMIT = 256 * MEBIBYTE
+
+Manifest = dict[str, Any]
+
+
+class PodTemplateRejectedError(Exception):
+    """``spec.podTemplate`` cannot be used; ``refusal`` says which part and why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.refusal = Refusal(reason=Reason.POD_TEMPLATE_REJECTED, message=message)
+
+
+@dataclass(frozen=True)
+class RenderInput:
+    """Everything that a revision's manifests are made from."""
+
+    name: str
+    namespace: str
+    spec: OnnxModelSpec
+    report: ModelReport
+    pool: Pool
+    settings: Settings
+
+
+def selector_labels(name: str) -> dict[str, str]:
+    """Labels that select the stable Deployment's pods. Immutable for the life of the Deployment."""
+    return {names.LABEL_MODEL: name, names.LABEL_TRACK: names.TRACK_STABLE}
+
+
+def service_selector(name: str) -> dict[str, str]:
+    """Labels that select all pods of the model, whatever their track."""
+    return {names.LABEL_MODEL: name}
+
+
+def child_labels(name: str) -> dict[str, str]:
+    """Labels of every child. Never ``app.kubernetes.io/instance``: Argo CD would take the child for its own."""
+    return {
+        "app.kubernetes.io/name": "onnx-server",
+        "app.kubernetes.io/managed-by": "onnx-operator",
+        names.LABEL_MODEL: name,
+    }
+
+
+def _resources(inputs: RenderInput) -> dict[str, dict[str, Any]]:
+    memory = inputs.report.memory.resident_bytes
+    requests: dict[str, Any] = {"cpu": "100m", "memory": mebibytes(memory)}
+    limits: dict[str, Any] = {"memory": mebibytes(max(LEAST_MEMORY_LIMIT, math.ceil(memory * MEMORY_LIMIT_FACTOR)))}
+    given = inputs.spec.resources
+    if given:
+        limits |= given.limits or {}
+        # As Kubernetes does: a limit without a request is the request.
+        requests |= {k: v for k, v in (given.limits or {}).items() if k in requests}
+        requests |= given.requests or {}
+        for name, value in (given.requests or {}).items():
+            # A default limit must not forbid a larger request of the user's.
+            if (
+                name not in (given.limits or {})
+                and name in limits
+                and parse_quantity(limits[name]) < parse_quantity(value)
+            ):
+                limits[name] = value
+    if inputs.pool.runtime is Runtime.GPU:
+        limits.setdefault(inputs.pool.gpu_resource, 1)
+        requests.setdefault(inputs.pool.gpu_resource, limits[inputs.pool.gpu_resource])
+    return {"requests": requests, "limits": limits}
+
+
+def execution_providers(spec: OnnxModelSpec) -> list[ExecutionProvider]:
+    """The providers asked for, with the default applied."""
+    asked = spec.session.execution_providers if spec.session else None
+    if asked:
+        return asked
+    return [ExecutionProvider.CUDA] if spec.effective_runtime is Runtime.GPU else [ExecutionProvider.CPU]
+
+
+def _server_args(inputs: RenderInput) -> list[str]:
+    session = inputs.spec.session
+    args = ["serve", f"--model={names.MODEL_PATH}", f"--name={inputs.name}", f"--port={names.HTTP_PORT}"]
+    if inputs.spec.model.version:
+        args.append(f"--version={inputs.spec.model.version}")
+    args += [f"--execution-provider={p.value}" for p in execution_providers(inputs.spec)]
+    if session and session.intra_op_threads:
+        args.append(f"--intra-op-threads={session.intra_op_threads}")
+    if session and session.inter_op_threads:
+        args.append(f"--inter-op-threads={session.inter_op_threads}")
+    return args
+
+
+def _fetch_env(inputs: RenderInput) -> list[dict[str, Any]]:
+    uri = inputs.spec.model.uri
+    plan = FetchPlan(
+        uri=uri,
+        pin=inputs.report.source,
+        sha256=inputs.report.digest.removeprefix("sha256:"),
+        size_bytes=inputs.report.size_bytes,
+        destination=names.MODEL_PATH,
+        sources=inputs.settings.sources,
+    )
+    env: list[dict[str, Any]] = [{"name": names.ENV_FETCH_PLAN, "value": plan.model_dump_json(by_alias=True)}]
+    credentials = inputs.spec.model.credentials
+    if credentials:
+        env += [
+            {
+                "name": variable,
+                "valueFrom": {"secretKeyRef": {"name": credentials.secret_name, "key": variable, "optional": True}},
+            }
+            for variable in CREDENTIAL_VARIABLES[uri.split("://", 1)[0]]
+        ]
+    return env
+
+
+def _environment(settings: Settings) -> jinja2.Environment:
+    loaders: list[jinja2.BaseLoader] = [jinja2.PackageLoader("onnx_operator.controller", "templates")]
+    if settings.templates_directory:
+        loaders.insert(0, jinja2.FileSystemLoader(settings.templates_directory))
+    # The result is YAML, never HTML; strings go through tojson.
+    loader = jinja2.ChoiceLoader(loaders)
+    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined)  # noqa: S701
+
+
+def _variables(inputs: RenderInput) -> Mapping[str, Any]:
+    settings, pool, name = inputs.settings, inputs.pool, inputs.name
+    size = inputs.report.size_bytes
+    gpu_pools = [p for p in settings.pools if p.runtime is Runtime.GPU]
+    return {
+        "name": name,
+        "namespace": inputs.namespace,
+        "labels": child_labels(name),
+        "selector": selector_labels(name),
+        "service_selector": service_selector(name),
+        "pod_labels": child_labels(name) | selector_labels(name),
+        "service_account_name": inputs.spec.service_account_name,
+        "image": settings.image_of(pool),
+        "image_pull_policy": settings.image_pull_policy,
+        "image_pull_secrets": [{"name": s} for s in settings.image_pull_secrets],
+        "node_selector": pool.node_selector,
+        "tolerations": [t.model_dump(by_alias=True, exclude_none=True) for t in pool.tolerations],
+        "node_selector_terms": stay_off(gpu_pools) if pool.runtime is Runtime.CPU else [],
+        "fetch_env": _fetch_env(inputs),
+        "server_args": _server_args(inputs),
+        "resources": _resources(inputs),
+        "model_directory": names.MODEL_DIRECTORY,
+        # The partial file is renamed, not copied; the rest is room for the file system's own blocks.
+        "model_volume_size": mebibytes(size * 1.05 + 16 * MEBIBYTE),
+        "http_port": names.HTTP_PORT,
+        "service_port": names.SERVICE_PORT,
+        "start_deadline_seconds": START_DEADLINE_SECONDS,
+        "progress_deadline_seconds": 600 + size // SLOWEST_DOWNLOAD_BYTES_PER_SECOND,
+    }
+
+
+def _with_pod_template(deployment: Manifest, spec: OnnxModelSpec) -> Manifest:
+    template = spec.pod_template
+    if template is None:
+        return deployment
+    patch = template.model_dump(by_alias=True, exclude_none=True)
+    pod_spec = patch.get("spec", {})
+    if any(isinstance(v, dict) and v.get("name") == names.VOLUME_MODEL for v in pod_spec.get("volumes") or []):
+        raise PodTemplateRejectedError(
+            f"spec.podTemplate.spec.volumes: the volume {names.VOLUME_MODEL!r} holds the model and cannot be changed; "
+            "give your volume another name"
+        )
+    for field in ("containers", "initContainers"):
+        for container in pod_spec.get(field) or []:
+            for mount in container.get("volumeMounts") or [] if isinstance(container, dict) else []:
+                if isinstance(mount, dict) and mount.get("mountPath", "").rstrip("/") == names.MODEL_DIRECTORY:
+                    raise PodTemplateRejectedError(
+                        f"spec.podTemplate.spec.{field}: nothing else can be mounted at {names.MODEL_DIRECTORY}, "
+                        "where the model is; choose another mountPath"
+                    )
+    merged = strategic_merge(deployment["spec"]["template"], patch)
+    return {**deployment, "spec": {**deployment["spec"], "template": merged}}
+
+
+def render(inputs: RenderInput) -> list[Manifest]:
+    """The manifests of a revision: Deployment, Service, PodDisruptionBudget.
+
+    Raises:
+        PodTemplateRejectedError: ``spec.podTemplate`` touches what it must not.
+        jinja2.TemplateError: a template of the platform team's is wrong.
+    """
+    environment, variables = _environment(inputs.settings), _variables(inputs)
+    manifests: list[Manifest] = []
+    for template in TEMPLATES:
+        manifest = yaml.safe_load(environment.get_template(template).render(variables))
+        if manifest:
+            manifests.append(manifest)
+    return [_with_pod_template(m, inputs.spec) if m["kind"] == "Deployment" else m for m in manifests]
+
+
+def uses_gpu(spec: OnnxModelSpec) -> bool:
+    """Whether the model should run on a GPU at least in part."""
+    return any(p in GPU_PROVIDERS for p in execution_providers(spec))
+
+
+def template_directory_exists(settings: Settings) -> bool:
+    """Whether the folder of template overrides, if any, is there."""
+    return not settings.templates_directory or Path(settings.templates_directory).is_dir()

@@ -1,0 +1,129 @@
+"""The operator's settings: one typed file, written by the chart from Helm values."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from onnx_operator.api.onnxmodel import Runtime
+from onnx_operator.api.sources import ApiModel, SourceSettings
+from onnx_operator.controller.quantities import parse_quantity
+
+
+class SettingsError(Exception):
+    """The settings file is missing or wrong; the message names the field, the value and what was expected."""
+
+
+class SettingsModel(ApiModel):
+    """Base of the settings: an unknown name is an error, since a typo would otherwise be ignored in silence."""
+
+    model_config = ConfigDict(**(ApiModel.model_config | {"extra": "forbid"}))
+
+
+class Toleration(SettingsModel):
+    """A Kubernetes toleration."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = None
+
+
+class Pool(SettingsModel):
+    """Nodes of one kind, which the platform team offers to models."""
+
+    name: str
+    runtime: Runtime = Runtime.CPU
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: list[Toleration] = Field(default_factory=list)
+    gpu_resource: str = Field(default="nvidia.com/gpu", description="extended resource that a GPU pod asks for")
+    accelerator_memory: str = Field(default="", description="memory of one accelerator, as a quantity; empty: unknown")
+    server_image: str = Field(default="", description="empty: the image of the settings")
+    allowed_namespaces: list[str] = Field(default_factory=list, description="empty: all")
+
+    @field_validator("accelerator_memory")
+    @classmethod
+    def _is_quantity(cls, value: str) -> str:
+        if value:
+            parse_quantity(value)
+        return value
+
+    @property
+    def accelerator_memory_bytes(self) -> int | None:
+        """Memory of one accelerator in bytes; None where unknown."""
+        return int(parse_quantity(self.accelerator_memory)) if self.accelerator_memory else None
+
+    def allows(self, namespace: str) -> bool:
+        """Whether models of this namespace may use the pool."""
+        return not self.allowed_namespaces or namespace in self.allowed_namespaces
+
+
+class InspectionSettings(SettingsModel):
+    """How models are looked at."""
+
+    max_model_bytes: int = Field(default=20 * 2**30, description="larger models are refused as TooLarge")
+    timeout_seconds: float = Field(default=3600, description="longest inspection, download included")
+
+
+class Settings(SettingsModel):
+    """Everything that the platform team decides for all models."""
+
+    server_image: str
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    image_pull_secrets: list[str] = Field(default_factory=list)
+    namespaces: list[str] = Field(default_factory=list, description="namespaces to watch; empty: all")
+    pools: list[Pool] = Field(default_factory=list)
+    sources: SourceSettings = Field(default_factory=SourceSettings)
+    inspection: InspectionSettings = Field(default_factory=InspectionSettings)
+    templates_directory: str = Field(default="", description="folder of templates that replace ours, by file name")
+    workers: int = Field(default=8, ge=1, le=64, description="models reconciled at the same time")
+
+    @model_validator(mode="after")
+    def _unique_pools(self) -> "Settings":
+        seen: set[str] = set()
+        for pool in self.pools:
+            if pool.name in seen:
+                raise ValueError(f"pools: the name {pool.name!r} is used twice; give each pool its own name")
+            seen.add(pool.name)
+        return self
+
+    def effective_pools(self) -> list[Pool]:
+        """The pools, with one for CPU that covers all nodes where the settings define none."""
+        if any(p.runtime is Runtime.CPU for p in self.pools):
+            return self.pools
+        return [Pool(name="cpu"), *self.pools]
+
+    def image_of(self, pool: Pool) -> str:
+        """The server image that a pool's pods run."""
+        return pool.server_image or self.server_image
+
+
+def parse_settings(document: Any) -> Settings:
+    """Validate a decoded settings document.
+
+    Raises:
+        SettingsError: a field is missing, unknown or wrong.
+    """
+    try:
+        return Settings.model_validate(document or {})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in e['loc']) or 'settings'}: {e['msg']} (got {e['input']!r})"
+            for e in error.errors()
+        )
+        raise SettingsError(f"the settings are wrong: {problems}") from None
+
+
+def load_settings(path: Path) -> Settings:
+    """Read the settings file.
+
+    Raises:
+        SettingsError: the file cannot be read, is no YAML, or holds a wrong field.
+    """
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error}") from error
+    return parse_settings(document)

@@ -1,0 +1,80 @@
+"""Walking over the nodes of a model, those in subgraphs and functions too, and naming them for people."""
+
+from collections.abc import Iterable, Iterator
+
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+STANDARD_DOMAINS = frozenset({"", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training", "ai.onnx.training"})
+"""Domains whose operators the onnx package defines."""
+
+
+def domain_of(name: str) -> str:
+    """Normalise a domain: the default one has two names."""
+    return "" if name == "ai.onnx" else name
+
+
+def domain_text(domain: str) -> str:
+    """Name a domain for people."""
+    return domain or "ai.onnx"
+
+
+def node_text(node: NodeProto) -> str:
+    """Name a node for people: by its name, or by its first output where it has none."""
+    kind = f"{node.domain}.{node.op_type}" if domain_of(node.domain) else node.op_type
+    if node.name:
+        return f'node "{node.name}" ({kind})'
+    output = next((name for name in node.output if name), "")
+    return f'the node ({kind}) that makes "{output}"' if output else f"a node without a name ({kind})"
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """Iterate over the graphs in a node's attributes."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH or attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Iterate over nodes and, depth first, over those of their subgraphs."""
+    for node in nodes:
+        yield node
+        for graph in subgraphs(node):
+            yield from all_nodes(graph.node)
+
+
+def all_graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """Iterate over a graph and all its subgraphs."""
+    yield graph
+    for node in graph.node:
+        for each in subgraphs(node):
+            yield from all_graphs(each)
+
+
+def all_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Iterate over every tensor stored in a model."""
+    for graph in all_graphs(model.graph):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    bodies = [model.graph.node, *(function.node for function in model.functions)]
+    for body in bodies:
+        for node in all_nodes(body):
+            for attribute in node.attribute:
+                yield from _attribute_tensors(attribute)
+    for function in model.functions:
+        for node in all_nodes(function.node):
+            for graph in subgraphs(node):
+                yield from graph.initializer
+
+
+def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
+    if attribute.HasField("t"):
+        yield attribute.t
+    yield from attribute.tensors
+    sparse = [
+        *attribute.sparse_tensors,
+        *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
+    ]
+    for each in sparse:
+        yield from (each.values, each.indices)

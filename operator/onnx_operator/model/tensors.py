@@ -1,0 +1,64 @@
+"""Inputs and outputs as callers of the Open Inference Protocol see them."""
+
+import onnx
+from onnx import TensorProto, TypeProto, ValueInfoProto
+
+from onnx_operator.api.report import Dimension, TensorSpec
+
+_PROTOCOL_NAMES = {
+    TensorProto.BOOL: "BOOL",
+    TensorProto.UINT8: "UINT8",
+    TensorProto.UINT16: "UINT16",
+    TensorProto.UINT32: "UINT32",
+    TensorProto.UINT64: "UINT64",
+    TensorProto.INT8: "INT8",
+    TensorProto.INT16: "INT16",
+    TensorProto.INT32: "INT32",
+    TensorProto.INT64: "INT64",
+    TensorProto.FLOAT16: "FP16",
+    TensorProto.FLOAT: "FP32",
+    TensorProto.DOUBLE: "FP64",
+    TensorProto.BFLOAT16: "BF16",
+    TensorProto.STRING: "BYTES",
+}
+
+
+def describe(value: ValueInfoProto) -> TensorSpec:
+    """Describe an input or output; one of unknown rank gets the shape ``[-1]``."""
+    kind = value.type
+    if kind.WhichOneof("value") != "tensor_type":
+        return TensorSpec(name=value.name, datatype=type_text(kind), shape=[])
+    tensor = kind.tensor_type
+    datatype = _PROTOCOL_NAMES.get(tensor.elem_type) or type_text(kind)
+    if not tensor.HasField("shape"):
+        return TensorSpec(name=value.name, datatype=datatype, shape=[-1])
+    return TensorSpec(name=value.name, datatype=datatype, shape=[_dimension(d) for d in tensor.shape.dim])
+
+
+def type_text(kind: TypeProto) -> str:
+    """Write a type in ONNX's notation, as in ``seq(map(int64,tensor(float)))``."""
+    which = kind.WhichOneof("value")
+    if which == "tensor_type":
+        return f"tensor({_element(kind.tensor_type.elem_type)})"
+    if which == "sparse_tensor_type":
+        return f"sparse_tensor({_element(kind.sparse_tensor_type.elem_type)})"
+    if which == "sequence_type":
+        return f"seq({type_text(kind.sequence_type.elem_type)})"
+    if which == "map_type":
+        return f"map({_element(kind.map_type.key_type)},{type_text(kind.map_type.value_type)})"
+    if which == "optional_type":
+        return f"optional({type_text(kind.optional_type.elem_type)})"
+    return "unknown"
+
+
+def _element(number: int) -> str:
+    try:
+        return onnx.TensorProto.DataType.Name(number).lower()  # type: ignore[arg-type]
+    except ValueError:
+        return f"type {number}"
+
+
+def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:
+    if dimension.WhichOneof("value") == "dim_value":
+        return max(dimension.dim_value, -1)
+    return dimension.dim_param or -1

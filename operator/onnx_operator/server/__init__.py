@@ -1,0 +1,1 @@
+"""The scoring pod: ``fetch`` brings the model's bytes, ``serve`` answers requests."""

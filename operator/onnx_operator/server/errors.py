@@ -1,0 +1,30 @@
+"""What goes wrong with a request, independent of the transport that carried it."""
+
+
+class RequestError(Exception):
+    """A request that cannot be answered.
+
+    ``status`` is the HTTP status that fits best; other transports map it. The message says what was expected.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+
+
+def quote(value: object, limit: int = 60) -> str:
+    """Represent a value from a request in an error message, cut to ``limit`` characters."""
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "an object"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value[:limit]) if isinstance(value, str) else _number(value)
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def _number(value: object) -> str:
+    # str() of an int beyond 4300 digits raises.
+    if isinstance(value, int) and value.bit_length() > 512:
+        return "a number of more than 150 digits"
+    return str(value)

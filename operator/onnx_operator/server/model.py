@@ -1,0 +1,19 @@
+"""What the data plane needs of a loaded model; keeps ONNX Runtime out of its imports."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from onnx_operator.server.call import Call
+from onnx_operator.server.tensors import TensorInfo
+
+
+class ServedModel(Protocol):
+    """A model that can be run from several threads; see :class:`onnx_operator.server.session.Model`."""
+
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    input_by_name: dict[str, TensorInfo]
+    output_by_name: dict[str, TensorInfo]
+
+    def run(self, outputs: Sequence[str], feed: Mapping[str, Any], call: Call) -> list[Any]:
+        """Compute the named outputs."""

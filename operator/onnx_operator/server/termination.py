@@ -1,0 +1,53 @@
+"""The container's termination message: why it ended, readable by the controller after it is gone."""
+
+import logging
+import os
+from pathlib import Path
+
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.contract import Phase, TerminationMessage
+from onnx_operator.api.names import TERMINATION_LOG
+from onnx_operator.api.sources import SourcePin
+
+ENV_TERMINATION_LOG = "ONNX_TERMINATION_LOG"
+"""Where to write instead of the kubelet's default path."""
+
+logger = logging.getLogger(__name__)
+
+
+class TerminationLog:
+    """Rewrites the termination message as the container proceeds.
+
+    Outside a pod (the default path does not exist) nothing is written: the message only serves the kubelet.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._phase = Phase.LOADING
+
+    @classmethod
+    def from_environment(cls) -> "TerminationLog":
+        """Take the path from ``ONNX_TERMINATION_LOG``, or the kubelet's default where that exists."""
+        chosen = os.environ.get(ENV_TERMINATION_LOG)
+        if chosen:
+            return cls(Path(chosen))
+        default = Path(TERMINATION_LOG)
+        return cls(default if default.exists() else None)
+
+    def enter(self, phase: Phase) -> None:
+        """Record that ``phase`` begins; a kill from now on tells it."""
+        self._phase = phase
+        self._write(TerminationMessage(phase=phase))
+
+    def fail(self, reason: Reason, message: str, observed: SourcePin | None = None) -> None:
+        """Record why the current phase failed."""
+        self._write(TerminationMessage(phase=self._phase, reason=reason, message=message, observed=observed))
+
+    def _write(self, message: TerminationMessage) -> None:
+        if self._path is None:
+            return
+        try:
+            # In place: the kubelet mounts this very file, a rename would leave it empty.
+            self._path.write_text(message.to_json(), encoding="utf-8")
+        except OSError as error:
+            logger.warning("cannot write the termination message: %s", error)
