@@ -119,9 +119,7 @@ def _start_once(binaries: Path, attempt: int) -> _Server:
     (folder / "audit-policy.yaml").write_text(yaml.safe_dump(config.AUDIT_POLICY))
     address = f"https://127.0.0.1:{secure}"
     kubeconfig = folder / "kubeconfig"
-    authority.kubeconfig(
-        kubeconfig, address, "onnx-operator-api-server", "onnx-operator-admin", ["system:masters"]
-    )
+    authority.kubeconfig(kubeconfig, address, "onnx-operator-api-server", "onnx-operator-admin", ["system:masters"])
     audit_log = folder / "audit.log"
     server = _Server(folder, Cluster(kubeconfig, programs=binaries, audit_log=audit_log))
     commands = {

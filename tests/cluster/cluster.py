@@ -103,9 +103,7 @@ class Cluster:
             raise ClusterError(f"no {kind} {name} in namespace {namespace or 'default'}")
         return found
 
-    def list(
-        self, kind: str, namespace: str | None = None, selector: str | None = None
-    ) -> list[dict[str, Any]]:
+    def list(self, kind: str, namespace: str | None = None, selector: str | None = None) -> list[dict[str, Any]]:
         """The objects of a kind in one namespace, or in all."""
         args = ["--namespace", namespace] if namespace else ["--all-namespaces"]
         if selector:
@@ -123,8 +121,8 @@ class Cluster:
     ) -> T:
         """Call until the answer is true in Python's sense, and return it.
 
-        `ClusterError` and `AssertionError` count as "not yet". The failure says what was seen last and,
-        with `namespace`, what goes on there.
+        `ClusterError`, `AssertionError` and `LookupError` (a status that is not there yet) count as "not
+        yet". The failure says what was seen last and, with `namespace`, what goes on there.
         """
         started = time.monotonic()
         while True:
@@ -133,8 +131,8 @@ class Cluster:
                 if value:
                     return value
                 last = f"last answer: {value!r}"
-            except (ClusterError, AssertionError) as error:
-                last = f"last failure: {error}"
+            except (ClusterError, AssertionError, LookupError) as error:
+                last = f"last failure: {error!r}"
             if time.monotonic() - started > timeout:
                 context = f"\n{self.diagnose(namespace)}" if namespace else ""
                 raise AssertionError(f"waited {timeout:g} s for {what}; {last[:4000]}{context}")

@@ -83,9 +83,7 @@ def api_server_argv(pki: str, etcd: str, audit_policy: str, audit_log: str) -> l
 def _api_server() -> list[str]:
     return [
         "kube-apiserver",
-        *api_server_argv(
-            in_node(PKI), "http://127.0.0.1:2379", _etc("audit-policy.yaml"), in_node(AUDIT_LOG)
-        ),
+        *api_server_argv(in_node(PKI), "http://127.0.0.1:2379", _etc("audit-policy.yaml"), in_node(AUDIT_LOG)),
         f"--advertise-address={NODE_ADDRESS}",
         "--bind-address=0.0.0.0",
         "--secure-port=6443",

@@ -254,9 +254,7 @@ def _objects() -> list[dict[str, Any]]:
                 {"name": "dns-tcp", "protocol": "TCP", "port": 53},
             ],
         ),
-        *_external(
-            "metrics-server", None, [{"name": "https", "protocol": "TCP", "port": 4443, "service": 443}]
-        ),
+        *_external("metrics-server", None, [{"name": "https", "protocol": "TCP", "port": 4443, "service": 443}]),
         {
             "apiVersion": "apiregistration.k8s.io/v1",
             "kind": "APIService",

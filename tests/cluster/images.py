@@ -26,7 +26,7 @@ CMD ["sleep", "infinity"]
 """
 _KEPT_ARCHIVES = 2
 # buildah leaves its storage mounted on itself, and a build that is killed leaves more.
-_OWN_MOUNTS = ("unshare", "--mount")
+_OWN_MOUNTS: tuple[str, ...] = ("unshare", "--mount")
 
 
 def _folder() -> Path:
@@ -37,7 +37,7 @@ def _folder() -> Path:
 
 def _buildah(*args: str | Path) -> str:
     storage = cache() / "buildah"
-    command = [*_OWN_MOUNTS, "buildah", "--root", storage / "storage", "--runroot", storage / "run"]
+    command: list[str | Path] = [*_OWN_MOUNTS, "buildah", "--root", storage / "storage", "--runroot", storage / "run"]
     return run([*command, "--storage-driver", "overlay", *args]).stdout
 
 
@@ -87,6 +87,7 @@ def ensure_base() -> Path:
 
 def _build(dockerfile: Path, context: Path, tag: str, build_args: Mapping[str, str]) -> None:
     arguments = [part for name, value in build_args.items() for part in ("--build-arg", f"{name}={value}")]
+    # Without cached layers: the cache does not notice that a folder bound into a step has changed.
     options = ["--isolation", "chroot", "--pull-never", "--quiet", "--tag", tag, *arguments]
     _buildah("bud", *options, "--file", dockerfile, context)
 
@@ -186,6 +187,8 @@ def import_archive(archive: Path, tag: str | None = None, key: str | None = None
 
 def load_image(tag: str) -> None:
     """Bring an image from the build storage into the node."""
+    if not _buildah("images", "--quiet", "--filter", f"reference={tag}").split():
+        raise ClusterError(f"{tag} is neither a file nor an image that was built here")
     with tempfile.TemporaryDirectory(dir=_folder()) as folder:
         archive = Path(folder) / "image.tar"
         _buildah("push", "--quiet", tag, f"docker-archive:{archive}:{tag}")

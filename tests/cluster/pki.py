@@ -93,17 +93,13 @@ class Authority:
         certificate = builder.sign(self._key, hashes.SHA256())
         return certificate.public_bytes(serialization.Encoding.PEM), _pem_key(key)
 
-    def write(
-        self, folder: Path, file: str, name: str, groups: Sequence[str] = (), hosts: Sequence[str] = ()
-    ) -> None:
+    def write(self, folder: Path, file: str, name: str, groups: Sequence[str] = (), hosts: Sequence[str] = ()) -> None:
         """Issue into `FILE.crt` and `FILE.key` of a folder."""
         certificate, key = self.issue(name, groups, hosts)
         write_private(folder / f"{file}.crt", certificate)
         write_private(folder / f"{file}.key", key)
 
-    def kubeconfig(
-        self, path: Path, server: str, context: str, user: str, groups: Sequence[str] = ()
-    ) -> None:
+    def kubeconfig(self, path: Path, server: str, context: str, user: str, groups: Sequence[str] = ()) -> None:
         """Write a kubeconfig for a user of the API server, with the credentials inside."""
         certificate, key = self.issue(user, groups)
 
@@ -142,7 +138,5 @@ def write_signing_pair(folder: Path, name: str) -> None:
     """The key pair by which the API server signs and checks service account tokens."""
     key = ec.generate_private_key(ec.SECP256R1())
     write_private(folder / f"{name}.key", _pem_key(key))
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     write_private(folder / f"{name}.pub", public)

@@ -61,8 +61,7 @@ API_SERVER_ROWS = ("kubernetes",)
 def _go_version() -> str:
     if not shutil.which("go"):
         raise ClusterUnavailableError(
-            "the cluster's programs are built from source, and there is no Go compiler (1.26 or later) "
-            "in PATH"
+            "the cluster's programs are built from source, and there is no Go compiler (1.26 or later) in PATH"
         )
     return run(["go", "env", "GOVERSION"], cwd=_FOLDER).stdout.strip()
 

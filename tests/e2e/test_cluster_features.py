@@ -145,9 +145,9 @@ def test_services_logs_and_exec(cluster: Cluster, namespace: str, web: str, on_h
 
 
 def test_port_forward(cluster: Cluster, namespace: str, web: str) -> None:
+    kubectl = str(cluster.programs / "kubectl") if cluster.programs else "kubectl"
     forward = subprocess.Popen(
-        [str(cluster.programs / "kubectl" if cluster.programs else "kubectl")]
-        + [f"--kubeconfig={cluster.kubeconfig}", "port-forward", "-n", namespace, "service/web", ":80"],
+        [kubectl, f"--kubeconfig={cluster.kubeconfig}", "port-forward", "-n", namespace, "service/web", ":80"],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -168,7 +168,7 @@ def test_out_of_memory_is_told(cluster: Cluster, namespace: str) -> None:
         status = cluster.get("pod", "eater", namespace)["status"]["containerStatuses"][0]
         return bool(status["state"].get("terminated", {}).get("reason") == "OOMKilled")
 
-    cluster.wait(lambda: reason(), 30, "the pod to be killed", namespace)
+    cluster.wait(reason, 30, "the pod to be killed", namespace)
 
 
 def test_fake_nodes_run_pods_that_want_gpus(cluster: Cluster, namespace: str) -> None:

@@ -89,7 +89,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.SOURCE_NOT_FOUND: "There is no such file or bucket. Retried, in case it comes later.",
     Reason.SOURCE_UNAUTHORIZED: "The store refused the credentials, or wants some. Retried, later each time.",
     Reason.SOURCE_REFUSED: "The address is one that the operator's settings do not allow.",
-    Reason.CREDENTIALS_NOT_FOUND: "The Secret does not exist, does not consent by its label, or lacks the keys. Retried.",
+    Reason.CREDENTIALS_NOT_FOUND: "The Secret does not exist, does not consent by its label, or lacks keys. Retried.",
     Reason.DIGEST_MISMATCH: "The file's SHA-256 is not `spec.model.sha256`.",
     Reason.NOT_ONNX: "The file is something else than an ONNX model; the message says what.",
     Reason.CORRUPT: "An ONNX file that is truncated or damaged. Upload it again.",

@@ -16,7 +16,7 @@ from onnx_operator.controller import metrics
 from onnx_operator.controller.endpoints import Health, start_endpoints
 from onnx_operator.controller.handlers import build_registry, build_settings
 from onnx_operator.controller.inspections import ModelKey
-from onnx_operator.controller.inspector.client import InspectorClient
+from onnx_operator.controller.inspector import InspectorClient
 from onnx_operator.controller.kube import ONNX_MODEL, ApiError, Kube
 from onnx_operator.controller.lease import Lease, LeaseLostError
 from onnx_operator.controller.queue import KeyedQueue
@@ -114,7 +114,7 @@ async def _lead(kube: Kube, settings: Settings, options: Options, health: Health
         for task in (note, *workers):
             task.cancel()
         await asyncio.gather(note, *workers, return_exceptions=True)
-        await inspector.close()
+        await inspector.aclose()
 
 
 async def _renew(lease: Lease) -> None:
@@ -168,6 +168,6 @@ async def run_controller(settings: Settings, options: Options) -> None:
         await asyncio.gather(working, stopping, return_exceptions=True)
         if health.leading:
             await lease.release()
-        await probe.close()
+        await probe.aclose()
         await kube.close()
         await endpoints.cleanup()

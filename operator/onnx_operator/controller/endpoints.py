@@ -7,7 +7,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from onnx_operator.controller import metrics
-from onnx_operator.controller.inspector.client import InspectorClient
+from onnx_operator.controller.inspector import InspectorClient
 
 
 @dataclass

@@ -2,12 +2,12 @@
 
 import hashlib
 import logging
-from datetime import UTC, datetime
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import ConditionStatus, ConditionType, Reason
 from onnx_operator.api.onnxmodel import Condition, OnnxModelStatus
 from onnx_operator.controller.kube import EVENT, ApiError, Kube, Object
+from onnx_operator.controller.times import micro_time
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +30,6 @@ TROUBLE_WHEN_TRUE = (
     Reason.CREATION_FAILED,
     Reason.SOURCE_CHANGED,
 )
-
-
-def timestamp() -> str:
-    """Now, in RFC 3339 with microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def changed_conditions(before: OnnxModelStatus, after: OnnxModelStatus) -> list[Condition]:
@@ -88,7 +83,7 @@ async def post_events(kube: Kube, model: Object, conditions: list[Condition], re
     """Post an Event for each change. An Event that cannot be posted is logged and never stops reconciling."""
     for condition in conditions:
         try:
-            await kube.create(EVENT, event_for(model, condition, reporter, timestamp()))
+            await kube.create(EVENT, event_for(model, condition, reporter, micro_time()))
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 continue

@@ -12,6 +12,8 @@ from onnx_operator.controller.inspections import ModelKey
 from onnx_operator.controller.kube import CHILD_KINDS, CONTROLLER_REVISION, ONNX_MODEL, POD, Kind
 from onnx_operator.controller.queue import KeyedQueue
 
+CHILD_DELAY_SECONDS = 0.1
+"""Children change in bursts (a rollout touches a pod several times within moments): one look serves them all."""
 WATCHED_CHILDREN = (*CHILD_KINDS, CONTROLLER_REVISION, POD)
 
 
@@ -35,7 +37,7 @@ def build_registry(queue: KeyedQueue[ModelKey], kubeconfig: str | None) -> kopf.
     async def child_changed(namespace: str | None, labels: Any, **_: Any) -> None:
         model = labels.get(names.LABEL_MODEL)
         if namespace and model:
-            queue.add((namespace, model))
+            queue.add_after((namespace, model), CHILD_DELAY_SECONDS)
 
     kopf.on.event(*_resource(ONNX_MODEL), registry=registry, id="model")(model_changed)
     for kind in WATCHED_CHILDREN:

@@ -62,8 +62,12 @@ class ApiError(Exception):
 
     @property
     def invalid(self) -> bool:
-        """Whether the object itself is at fault (400, 422), so that sending it again cannot help."""
-        return self.status in (400, 422)
+        """Whether the object itself is at fault, so that sending it again cannot help.
+
+        Server-side apply answers 500 to a field that the schema does not know
+        (https://github.com/kubernetes/kubernetes/issues/125057).
+        """
+        return self.status in (400, 422) or "failed to create typed patch object" in self.message
 
 
 def _api_error(error: ApiException) -> ApiError:

@@ -6,10 +6,10 @@ clock, so that clocks may differ. A holder that cannot renew in time must end it
 
 import asyncio
 import logging
-from datetime import UTC, datetime
 from typing import Any
 
 from onnx_operator.controller.kube import LEASE, ApiError, Kube, Object
+from onnx_operator.controller.times import micro_time
 
 logger = logging.getLogger(__name__)
 
@@ -20,11 +20,6 @@ PERIOD_SECONDS = 3.0
 
 class LeaseLostError(Exception):
     """The Lease could not be renewed in time, or somebody else holds it."""
-
-
-def micro_time() -> str:
-    """Now, as a Kubernetes MicroTime (RFC 3339 with six fractional digits)."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class Lease:

@@ -11,7 +11,7 @@ from onnx_operator.api.conditions import ConditionType, Reason
 from onnx_operator.api.onnxmodel import OnnxModelSpec, OnnxModelStatus
 from onnx_operator.api.report import InspectionRequest, InspectionResult, Refusal
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.controller import metrics
+from onnx_operator.controller import metrics, times
 from onnx_operator.controller.children import (
     Children,
     ChildrenError,
@@ -25,10 +25,10 @@ from onnx_operator.controller.children import (
     prune_revisions,
 )
 from onnx_operator.controller.credentials import CredentialsNotFoundError, read_credentials
-from onnx_operator.controller.events import changed_conditions, post_events, timestamp
+from onnx_operator.controller.events import changed_conditions, post_events
 from onnx_operator.controller.facts import FactReader
 from onnx_operator.controller.inspections import Inspections, ModelKey
-from onnx_operator.controller.inspector.client import InspectorClient, InspectorUnavailableError
+from onnx_operator.controller.inspector import InspectorClient, InspectorUnavailableError
 from onnx_operator.controller.kube import CONTROLLER_REVISION, DEPLOYMENT, ONNX_MODEL, ApiError, Kube, Object
 from onnx_operator.controller.observe import Cause, Observation, observe
 from onnx_operator.controller.pools import NoMatchingPoolError, choose_pool
@@ -105,13 +105,16 @@ def persisted_result(key: str, status: OnnxModelStatus, revisions: list[Revision
 
 
 def changed_source(observation: Observation, current: Revision | None) -> SourcePin | None:
-    """What pods of the current revision found at the source instead of what was inspected."""
+    """What pods of the current revision found at the source instead of what was inspected.
+
+    A pod that gave up on a file of another size cannot name what it found: any value but the inspected one will do.
+    """
     if current is None:
         return None
     for pod in observation.live_pods():
         cause = pod.cause
-        if pod.revision == current.name and cause and cause.reason is Reason.SOURCE_CHANGED and cause.observed:
-            return cause.observed
+        if pod.revision == current.name and cause and cause.reason is Reason.SOURCE_CHANGED:
+            return cause.observed or SourcePin(kind="None", value="unknown")
     return None
 
 
@@ -340,7 +343,7 @@ class Reconciler:
             if not (before.started and before.started.revision == situation.current.name):
                 started = self._facts.look(metadata["uid"], key, situation.current.name, min(ready) if ready else None)
                 situation = Situation(**{**situation.__dict__, "started": started})
-        after = compute_status(situation, before, timestamp())
+        after = compute_status(situation, before, times.time())
         ready_condition = after.conditions[0]
         self._tally.see(key, ready_condition.status, ready_condition.reason)
         if after == before:

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_operator.api.conditions import Reason
@@ -17,7 +18,6 @@ from onnx_operator.model.sources import (
     Source,
     SourceChangedError,
     SourceError,
-    SourceStat,
     open_source,
 )
 
@@ -37,36 +37,48 @@ async def inspect(
     :class:`~onnx_operator.model.isolation.ParserError` for a fault of ours, and OSError when ``workdir`` cannot
     be used. Without ``parser``, one is started for this inspection alone.
     """
-    pin: SourcePin | None = None
+    look = _Look()
     try:
         async with (
             open_source(request.uri, credentials=request.credentials, settings=request.sources) as source,
             _parser(parser, limits) as judge,
         ):
             with _temporary(workdir) as path:
-                stat, downloaded = await _download(source, request, path, workdir, limits)
+                downloaded = await _download(source, request, path, workdir, limits, look)
                 # A store without versions pins nothing but what the bytes themselves say.
-                pin = downloaded.pin or SourcePin(kind="None", value=f"sha256:{downloaded.sha256}")
+                look.pin = pin = downloaded.pin or SourcePin(kind="None", value=f"sha256:{downloaded.sha256}")
                 _check_digest(request, downloaded.sha256)
                 return await judge.judge(path, source=pin, sha256=downloaded.sha256, capabilities=request.capabilities)
     except SourceError as error:
         refusal = Refusal(reason=error.reason, message=error.message, retriable=error.retriable)
-        return InspectionResult(outcome="Refused", source=pin, refusal=refusal)
+        return InspectionResult(outcome="Refused", source=look.pin, refusal=refusal)
+
+
+@dataclass
+class _Look:
+    pin: SourcePin | None = None
+    """What was found, once known: a refusal tells it too."""
 
 
 async def _download(
-    source: Source, request: InspectionRequest, path: Path, workdir: Path, limits: InspectionLimits
-) -> tuple[SourceStat, Downloaded]:
+    source: Source,
+    request: InspectionRequest,
+    path: Path,
+    workdir: Path,
+    limits: InspectionLimits,
+    look: _Look,
+) -> Downloaded:
     limit = min(limits.max_model_bytes, LARGEST_FILE_BYTES)
     for _ in range(_ATTEMPTS):
         stat = await source.stat()
+        look.pin = stat.pin
         if stat.sha256 is not None:
             _check_digest(request, stat.sha256)
         if stat.size is not None:
             _check_size(request, stat.size, limits)
             _check_space(request, stat.size, workdir)
         try:
-            return stat, await source.download(path, pin=stat.pin, max_bytes=limit)
+            return await source.download(path, pin=stat.pin, max_bytes=limit)
         except SourceChangedError:
             # Somebody wrote it between the two requests; what they wrote counts.
             continue

@@ -12,6 +12,7 @@ from onnx_operator.api.report import (
     interface_hash,
 )
 from onnx_operator.api.sources import SourcePin
+from onnx_operator.model.limits import LARGEST_FILE_BYTES
 from onnx_operator.model.memory import estimate_memory
 from onnx_operator.model.nodes import domain_of, domain_text
 from onnx_operator.model.skeleton import RefusedError, Skeleton, read_skeleton
@@ -23,9 +24,6 @@ from onnx_operator.model.structure import (
 )
 from onnx_operator.model.tensors import describe
 from onnx_operator.model.versions import check_versions
-
-LARGEST_FILE_BYTES = 2**31 - 1
-"""Protobuf's limit for one message, which also ONNX Runtime has."""
 
 
 def judge(data: memoryview, *, source: SourcePin, sha256: str, capabilities: Capabilities) -> InspectionResult:

@@ -14,17 +14,20 @@ from onnx_operator.model.nodes import STANDARD_DOMAINS, domain_of, subgraphs
 from onnx_operator.model.skeleton import Weight, tensor_bytes
 from onnx_operator.model.structure import forget_shapes
 
-RUNTIME_BYTES = 128 << 20
+RUNTIME_BYTES = 160 << 20
 """The process with Python, ONNX Runtime and the server, before any model."""
 WEIGHT_COPIES = 2.0
 """Loading holds the file's weights beside the runtime's own, repacked for its kernels."""
-ACTIVATION_SLACK = 1.5
-"""Scratch memory of kernels, and what the arena loses by rounding and by fragments."""
+CONVOLUTION_COPIES = 1.0
+"""Filters are there once more: fused with what follows, and reordered in blocks."""
+ACTIVATION_SLACK = 2.25
+"""Scratch memory of kernels, reordered copies, and what the arena loses by rounding and by fragments."""
 _SMALLEST_BYTES = 256
 """The arena gives no less for a tensor."""
 _NOT_FOLDED = frozenset(
     {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
 ) | {"RandomUniformLike"}
+_CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "ConvTranspose", "FusedConv", "QLinearConv"})
 _LARGEST_BYTES = 1 << 60
 
 
@@ -36,6 +39,7 @@ def estimate_memory(model: ModelProto, weights: Mapping[str, Weight]) -> MemoryE
     weights_bytes = min(plan.constant_bytes, _LARGEST_BYTES)
     activations = min(plan.peak_bytes, _LARGEST_BYTES)
     resident = RUNTIME_BYTES + WEIGHT_COPIES * weights_bytes + ACTIVATION_SLACK * activations
+    resident += CONVOLUTION_COPIES * min(plan.filter_bytes, _LARGEST_BYTES)
     return MemoryEstimate(
         weights_bytes=weights_bytes,
         activations_bytes=activations,
@@ -59,15 +63,15 @@ class _Plan:
         for sparse in graph.sparse_initializer:
             constants.add(sparse.values.name)
             self._sizes[sparse.values.name] = tensor_bytes(sparse.values.data_type, list(sparse.dims))
-        self._inner_constants = 0
+        self._inner_constants = self._inner_filters = 0
         running = [node for node in graph.node if not self._fold(node, constants)]
         used = {name for node in running for name in node.input} | {value.name for value in graph.output}
-        folded = [n for n in graph.node if not any(n is r for r in running)] if len(running) < 2000 else []
         made = {name for node in graph.node for name in node.output if name in constants}
         self.peak_bytes = self._peak(graph, running, constants)
         kept = (constants - made) | (made & used)
+        filters = {n.input[1] for n in running if n.op_type in _CONVOLUTIONS and len(n.input) > 1} & constants
+        self.filter_bytes = sum(self._sizes.get(name, 0) for name in filters) + self._inner_filters
         self.constant_bytes = sum(self._sizes.get(name, 0) for name in kept) + self._inner_constants
-        del folded
         # Constants that only lead to other constants live until the folding is done.
         self.folding_bytes = max((self._sizes.get(name, 0) for name in made - used), default=0)
 
@@ -116,6 +120,7 @@ class _Plan:
             for body in subgraphs(node):
                 plan = _Plan(body, {}, self._sizes)
                 self._inner_constants += plan.constant_bytes
+                self._inner_filters += plan.filter_bytes
                 inner += plan.peak_bytes + plan.folding_bytes
             peak = max(peak, current + inner)
             for name in {*_all_reads(node), *node.output}:

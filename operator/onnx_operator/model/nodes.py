@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
-STANDARD_DOMAINS = frozenset({"", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training", "ai.onnx.training"})
-"""Domains whose operators the onnx package defines."""
+STANDARD_DOMAINS = frozenset({"", "ai.onnx.ml"})
+"""Domains whose operators the onnx package defines and every runtime has; others the runtime must list."""
 
 
 def domain_of(name: str) -> str:

@@ -199,12 +199,14 @@ def _only_function_bodies(text: str) -> bool:
     """
     outer = text.partition("(op_type:")[2].partition(")")[0].partition(",")[0].strip()
     return (
-        any(
-            schema.name == outer and (schema.has_function or schema.has_context_dependent_function)
-            for schema in onnx.defs.get_all_schemas()
-        )
+        any(schema.name == outer and _has_body(schema) for schema in onnx.defs.get_all_schemas())
         and text.count("op_type:") > 1
     )
+
+
+def _has_body(schema: onnx.defs.OpSchema) -> bool:
+    # The package's type stubs leave both attributes out.
+    return bool(getattr(schema, "has_function", False) or getattr(schema, "has_context_dependent_function", False))
 
 
 def _invalid(text: str) -> RefusedError:

@@ -1,11 +1,10 @@
 """Inputs and outputs as callers of the Open Inference Protocol see them."""
 
-import onnx
-from onnx import TensorProto, TypeProto, ValueInfoProto
+from onnx import TensorProto, TensorShapeProto, TypeProto, ValueInfoProto
 
 from onnx_operator.api.report import Dimension, TensorSpec
 
-_PROTOCOL_NAMES = {
+_PROTOCOL_NAMES: dict[int, str] = {
     TensorProto.BOOL: "BOOL",
     TensorProto.UINT8: "UINT8",
     TensorProto.UINT16: "UINT16",
@@ -53,12 +52,12 @@ def type_text(kind: TypeProto) -> str:
 
 def _element(number: int) -> str:
     try:
-        return onnx.TensorProto.DataType.Name(number).lower()  # type: ignore[arg-type]
+        return str(TensorProto.DataType.Name(number)).lower()
     except ValueError:
         return f"type {number}"
 
 
-def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:
+def _dimension(dimension: TensorShapeProto.Dimension) -> Dimension:
     if dimension.WhichOneof("value") == "dim_value":
         return max(dimension.dim_value, -1)
     return dimension.dim_param or -1

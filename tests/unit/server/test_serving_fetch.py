@@ -120,7 +120,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[type[Hand
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield handler, f"https://127.0.0.1:{server.server_port}/model.onnx?signature=secret", pem
+    yield handler, f"https://127.0.0.1:{server.server_port}/model.onnx?signature=s3cr3t", pem
     server.shutdown()
     thread.join()
     server.server_close()
@@ -232,7 +232,7 @@ def test_another_version_is_reported_with_its_pin(pod: Pod) -> None:
     assert pod.message["observed"] == {"kind": "Conditional", "value": '"v2"'}
     assert not pod.destination.exists()
     assert not pod.partial.exists()
-    assert "secret" not in json.dumps(pod.message)
+    assert "s3cr3t" not in json.dumps(pod.message)
 
 
 @pytest.mark.parametrize("pinned", [True, False])
@@ -245,7 +245,7 @@ def test_other_bytes_under_the_same_pin_are_reported_with_their_digest(pod: Pod,
     assert pod.message["reason"] == "SourceChanged"
     assert pod.message["observed"] == {"kind": "None", "value": f"sha256:{digest}"}
     assert "other bytes than were inspected" in pod.message["message"]
-    assert "secret" not in pod.message["message"]
+    assert "s3cr3t" not in pod.message["message"]
     assert not pod.destination.exists()
     assert not pod.partial.exists()
 
@@ -266,7 +266,7 @@ def test_what_cannot_get_better_is_not_tried_again(pod: Pod, status: int, reason
     assert len(pod.store.requests) == 1
     assert pod.message["reason"] == "DownloadFailed"
     assert pod.message["message"].startswith(f"{reason}: ")
-    assert "secret" not in pod.message["message"]
+    assert "s3cr3t" not in pod.message["message"]
 
 
 def test_a_loopback_address_needs_the_settings_consent(pod: Pod) -> None:
@@ -346,4 +346,4 @@ def test_the_log_is_json_and_tells_how_far_it_is(pod: Pod) -> None:
     assert lines[-2]["percent"] == 100.0
     assert lines[-1]["bytes"] == len(CONTENT)
     assert "t0ken" not in result.stderr
-    assert "secret" not in result.stderr
+    assert "s3cr3t" not in result.stderr

@@ -36,7 +36,6 @@ def run(socket: Path, workdir: Path, limits: InspectionLimits) -> None:
 
 async def serve(socket: Path, workdir: Path, limits: InspectionLimits, stop: asyncio.Event) -> None:
     """Serve until ``stop`` is set; inspections that are under way then are cancelled."""
-    workdir.mkdir(parents=True, exist_ok=True)
     remove_leftovers(workdir)
     async with Parser(limits) as parser:
         runner = web.AppRunner(
@@ -57,7 +56,6 @@ async def serve(socket: Path, workdir: Path, limits: InspectionLimits, stop: asy
             await stop.wait()
         finally:
             await runner.cleanup()
-            socket.unlink(missing_ok=True)
 
 
 def application(workdir: Path, limits: InspectionLimits, parser: Parser) -> web.Application:
@@ -95,6 +93,7 @@ def scrub_environment(environment: MutableMapping[str, str]) -> None:
 
 
 def remove_leftovers(workdir: Path) -> None:
-    """Remove the temporary files of an inspector that was killed."""
+    """Make the folder, and remove the temporary files of an inspector that was killed."""
+    workdir.mkdir(parents=True, exist_ok=True)
     for path in workdir.glob(f"{FILE_PREFIX}*"):
         path.unlink(missing_ok=True)

@@ -1,0 +1,13 @@
+"""Times as the Kubernetes API writes them (RFC 3339, UTC)."""
+
+from datetime import UTC, datetime
+
+
+def micro_time() -> str:
+    """Now, as a MicroTime: six fractional digits."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def time() -> str:
+    """Now, as a Time: whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
