@@ -16,7 +16,12 @@ from tests.cluster.progress import locked, run, step
 
 _LABEL = "onnx-operator.dev/content"
 _SUITE = "bookworm"
-_PACKAGES = "python3,python3-venv,ca-certificates"
+# The last one in place of the package that would bring all of Perl.
+_PACKAGES = "python3,python3-venv,ca-certificates,usr-is-merged"
+_DEBIAN_OPTIONS = (
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+    *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "info", "locale", "man")),
+)
 # `python` as in the official images; the command lets a pod idle, which also makes it a sandbox image.
 _BASE_DOCKERFILE = """\
 FROM scratch
@@ -57,7 +62,7 @@ def content_key(paths: Iterable[Path], *extra: str) -> str:
 
 
 def _base_key() -> str:
-    return content_key([], _SUITE, _PACKAGES, _BASE_DOCKERFILE)
+    return content_key([], _SUITE, _PACKAGES, *_DEBIAN_OPTIONS, _BASE_DOCKERFILE)
 
 
 def _archive(tag: str, key: str) -> Path:
@@ -74,10 +79,8 @@ def ensure_base() -> Path:
         if not archive.exists():
             with step("base image"), tempfile.TemporaryDirectory(dir=_folder()) as context:
                 tar = Path(context) / "base.tar"
-                run(
-                    [*_OWN_MOUNTS, "mmdebstrap", "--variant=minbase", f"--include={_PACKAGES}", _SUITE, tar],
-                    env={"TMPDIR": context},
-                )
+                make: list[str | Path] = [*_OWN_MOUNTS, "mmdebstrap", "--variant=minbase", f"--include={_PACKAGES}"]
+                run([*make, *_DEBIAN_OPTIONS, _SUITE, tar], env={"TMPDIR": context})
                 dockerfile = Path(context) / "Dockerfile"
                 dockerfile.write_text(_BASE_DOCKERFILE)
                 _build(dockerfile, Path(context), BASE_IMAGE, {})
@@ -110,12 +113,12 @@ def _export(tag: str, archive: Path) -> None:
 
 
 def _ensure_base_in_storage() -> None:
-    archive = ensure_base()
-    stamp = cache() / "buildah" / f"base-{_base_key()}"
-    if not stamp.exists():
-        if not _buildah("images", "--quiet", "--filter", f"reference={BASE_IMAGE}").split():
-            _buildah("pull", "--quiet", f"docker-archive:{archive}")
-        stamp.touch()
+    archive = _archive(BASE_IMAGE, _base_key())
+    # Clones of different versions share the storage, and each calls its base by the same name.
+    stamp = cache() / "buildah" / "base"
+    if not stamp.exists() or stamp.read_text() != _base_key():
+        _buildah("pull", "--quiet", f"docker-archive:{archive}")
+        stamp.write_text(_base_key())
 
 
 def find_archive(tag: str, key: str) -> Path | None:
@@ -149,9 +152,10 @@ def build_image(
         if archive.exists():
             os.utime(archive)
             return archive, key
-    _ensure_base_in_storage()
+    ensure_base()
     with locked(_folder() / ".lock", "another build of an image"):
         if not archive.exists():
+            _ensure_base_in_storage()
             with step(f"build {tag}"):
                 _build(dockerfile, context, tag, arguments)
                 _export(tag, archive)

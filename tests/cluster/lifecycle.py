@@ -124,16 +124,22 @@ def _write_files() -> None:
 def _wait(what: str, check: Callable[[], bool], log: str, timeout: float = 60) -> None:
     with step(what):
         deadline = time.monotonic() + timeout
-        while not check():
-            if machine.holder() is None:
-                raise ClusterError(f"the node ended; its log says:\n{tail(LOGS / 'node.log')}")
-            if ended := _ended():
-                logs = [f"{name}: {how}\n{tail(LOGS / f'{name}.log')}" for name, how in ended.items()]
-                raise ClusterError("\n".join([f"while waiting for: {what}", *logs]))
+        # Death first: what is waited for may be there although another component just ended.
+        while _all_run(what) and not check():
             if time.monotonic() > deadline:
                 path = LOGS / f"{log}.log"
                 raise ClusterError(f"not in {timeout:g} s: {what}\nthe end of {path}:\n{tail(path)}")
             time.sleep(0.1)
+
+
+def _all_run(what: str) -> bool:
+    """True, or the error of the component that ended."""
+    if machine.holder() is None:
+        raise ClusterError(f"the node ended; its log says:\n{tail(LOGS / 'node.log')}")
+    if ended := _ended():
+        logs = [f"{name}: {how}\n{tail(LOGS / f'{name}.log')}" for name, how in ended.items()]
+        raise ClusterError("\n".join([f"while waiting for: {what}", *logs]))
+    return True
 
 
 def _works(*command: str) -> bool:

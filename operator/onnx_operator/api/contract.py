@@ -49,14 +49,27 @@ class TerminationMessage(ApiModel):
     observed: SourcePin | None = Field(default=None, description="with SourceChanged: what is there now")
 
     def to_json(self) -> str:
-        """Encode, shortening ``message`` until the whole fits."""
-        message = self.message
-        while True:
-            text = self.model_copy(update={"message": message}).model_dump_json(by_alias=True, exclude_none=True)
-            excess = len(text.encode()) - TERMINATION_MESSAGE_LIMIT
-            if excess <= 0 or not message:
-                return text
-            message = message[: max(0, len(message) - max(excess, 16) - 1)] + "…" if len(message) > 1 else ""
+        """Encode, shortening ``message``, and if need be ``observed``, until the whole fits."""
+        text, message, observed = self._encode(self.message, self.observed), self.message, self.observed
+        while (excess := len(text.encode()) - TERMINATION_MESSAGE_LIMIT) > 0:
+            if message:
+                message = _cut(message, excess)
+            elif observed and observed.value:
+                observed = observed.model_copy(update={"value": _cut(observed.value, excess)})
+            else:
+                break
+            text = self._encode(message, observed)
+        return text
+
+    def _encode(self, message: str, observed: SourcePin | None) -> str:
+        shortened = self.model_copy(update={"message": message, "observed": observed})
+        return shortened.model_dump_json(by_alias=True, exclude_none=True)
+
+
+def _cut(text: str, excess: int) -> str:
+    # A character takes one to six bytes in JSON: cutting too few is seen in the next round.
+    keep = len(text) - max(excess // 6, 1) - 1
+    return text[:keep] + "…" if keep > 0 else ""
 
 
 class StartFacts(ApiModel):

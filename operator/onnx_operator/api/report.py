@@ -11,8 +11,34 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import ApiModel, SourcePin, SourceSettings
 
 MAX_TENSORS = 64
+"""Inputs and outputs together."""
+MAX_DIMENSIONS = 16
 MAX_METADATA = 32
+MAX_OPSETS = 16
 MAX_TEXT_BYTES = 256
+MAX_SHORT_TEXT_BYTES = 64
+"""Of symbolic dimensions and operator domains."""
+MAX_REPORT_BYTES = 7 * 1024
+"""As JSON, whatever the model holds: the status shares its 16 KiB with conditions and failing pods."""
+
+
+def _json_bytes(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+
+
+def shorten(text: str, limit: int) -> str:
+    """``text``, cut between characters and ended with an ellipsis where it takes more than ``limit`` bytes in JSON."""
+    if _json_bytes(text) - 2 <= limit:
+        return text
+    room = limit - len("…".encode())
+    end = 0
+    for character in text:
+        room -= _json_bytes(character) - 2
+        if room < 0:
+            break
+        end += 1
+    return text[:end] + "…"
+
 
 Dimension = Annotated[
     int | str, WithJsonSchema({"x-kubernetes-int-or-string": True, "description": "a size, a name, or -1"})
@@ -53,40 +79,50 @@ class ModelReport(ApiModel):
 
     def bounded(self) -> "ModelReport":
         """Cut tensors, metadata and texts to what ``status`` may hold, and say so in ``truncated``."""
-        cut = False
-
-        def text(value: str) -> str:
-            nonlocal cut
-            raw = value.encode()
-            if len(raw) <= MAX_TEXT_BYTES:
-                return value
-            cut = True
-            return raw[: MAX_TEXT_BYTES - 3].decode(errors="ignore") + "…"
-
-        def tensors(specs: list[TensorSpec]) -> list[TensorSpec]:
-            nonlocal cut
-            cut = cut or len(specs) > MAX_TENSORS
-            return [
-                TensorSpec(
-                    name=text(s.name),
-                    datatype=s.datatype,
-                    shape=[text(d) if isinstance(d, str) else d for d in s.shape],
-                )
-                for s in specs[:MAX_TENSORS]
-            ]
-
-        inputs, outputs = tensors(self.inputs), tensors(self.outputs)
-        metadata = {text(k): text(v) for k, v in list(self.metadata.items())[:MAX_METADATA]}
-        cut = cut or len(self.metadata) > MAX_METADATA
-        return self.model_copy(
+        few_inputs = min(len(self.inputs), max(MAX_TENSORS // 2, MAX_TENSORS - len(self.outputs)))
+        inputs = [_bounded_tensor(t) for t in self.inputs[:few_inputs]]
+        outputs = [_bounded_tensor(t) for t in self.outputs[: MAX_TENSORS - few_inputs]]
+        metadata = [
+            (shorten(k, MAX_TEXT_BYTES), shorten(v, MAX_TEXT_BYTES))
+            for k, v in list(self.metadata.items())[:MAX_METADATA]
+        ]
+        opsets = {shorten(k, MAX_SHORT_TEXT_BYTES): v for k, v in list(self.opsets.items())[:MAX_OPSETS]}
+        bare = self.model_copy(
             update={
-                "inputs": inputs,
-                "outputs": outputs,
-                "metadata": metadata,
-                "producer": text(self.producer),
-                "truncated": self.truncated or cut,
+                "inputs": [],
+                "outputs": [],
+                "metadata": {},
+                "opsets": opsets,
+                "producer": shorten(self.producer, MAX_TEXT_BYTES),
             }
         )
+        room = MAX_REPORT_BYTES - _json_bytes(bare.model_dump(mode="json", by_alias=True))
+
+        kept_inputs: list[TensorSpec] = []
+        kept_outputs: list[TensorSpec] = []
+        # In turn, so that neither side pushes out the other.
+        for position in range(MAX_TENSORS):
+            for kept, tensors in ((kept_inputs, inputs), (kept_outputs, outputs)):
+                if position < len(tensors):
+                    room -= _json_bytes(tensors[position].model_dump(mode="json", by_alias=True)) + 2
+                    if room >= 0:
+                        kept.append(tensors[position])
+        kept_metadata: dict[str, str] = {}
+        for key, value in metadata:
+            room -= _json_bytes({key: value})
+            if room >= 0:
+                kept_metadata[key] = value
+
+        result = bare.model_copy(update={"inputs": kept_inputs, "outputs": kept_outputs, "metadata": kept_metadata})
+        return result.model_copy(update={"truncated": self.truncated or result != self})
+
+
+def _bounded_tensor(tensor: TensorSpec) -> TensorSpec:
+    return TensorSpec(
+        name=shorten(tensor.name, MAX_TEXT_BYTES),
+        datatype=shorten(tensor.datatype, MAX_TEXT_BYTES),
+        shape=[shorten(d, MAX_SHORT_TEXT_BYTES) if isinstance(d, str) else d for d in tensor.shape[:MAX_DIMENSIONS]],
+    )
 
 
 def interface_hash(inputs: list[TensorSpec], outputs: list[TensorSpec]) -> str:

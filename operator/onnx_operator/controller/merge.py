@@ -1,28 +1,59 @@
 """Strategic merge of ``spec.podTemplate`` over the rendered pod template.
 
 The Python client has no strategic merge, so the lists that merge by a key are named here, as the API documents them
-(https://kubernetes.io/docs/reference/generated/kubernetes-api/, "patch strategy"). Other lists are replaced whole.
+(https://kubernetes.io/docs/reference/generated/kubernetes-api/, "patch strategy" and "map type"). Other lists are
+replaced whole.
 """
 
 from typing import Any
 
-MERGE_KEYS: dict[str, str] = {
-    "containers": "name",
-    "initContainers": "name",
-    "ephemeralContainers": "name",
-    "volumes": "name",
-    "env": "name",
-    "ports": "containerPort",
-    "volumeMounts": "mountPath",
-    "volumeDevices": "devicePath",
-    "imagePullSecrets": "name",
-    "hostAliases": "ip",
-    "topologySpreadConstraints": "topologyKey",
-    "resourceClaims": "name",
-    "sysctls": "name",
+MERGE_KEYS: dict[str, tuple[str, ...]] = {
+    "containers": ("name",),
+    "initContainers": ("name",),
+    "ephemeralContainers": ("name",),
+    "volumes": ("name",),
+    "env": ("name",),
+    "ports": ("containerPort", "protocol"),
+    "volumeMounts": ("mountPath",),
+    "volumeDevices": ("devicePath",),
+    "imagePullSecrets": ("name",),
+    "hostAliases": ("ip",),
+    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
+    "resourceClaims": ("name",),
+    "sysctls": ("name",),
+    "ownerReferences": ("uid",),
 }
+SERVICE_PORT_KEYS = ("port", "protocol")
+KEY_DEFAULTS = {"protocol": "TCP"}
 APPENDED = ("tolerations",)
 """Lists without a key whose elements add up: dropping the pool's tolerations would strand the pod."""
+
+Identity = tuple[Any, ...]
+
+
+def _identity(item: Any, field: str) -> Identity | None:
+    if not isinstance(item, dict):
+        return None
+    keys = SERVICE_PORT_KEYS if field == "ports" and "port" in item else MERGE_KEYS[field]
+    values = tuple(item.get(key, KEY_DEFAULTS.get(key)) for key in keys)
+    return values if keys[0] in item and all(isinstance(v, str | int | None) for v in values) else None
+
+
+def _by_identity(items: list[Any], field: str) -> dict[Identity, Any] | None:
+    """The items by their merge key; None where the list has none, or items without one, or two of the same."""
+    if field not in MERGE_KEYS:
+        return None
+    result: dict[Identity, Any] = {}
+    for item in items:
+        identity = _identity(item, field)
+        if identity is None or identity in result:
+            return None
+        result[identity] = item
+    return result
+
+
+def _live_by_identity(items: list[Any], field: str) -> dict[Identity | None, Any]:
+    return {_identity(item, field): item for item in items if isinstance(item, dict)}
 
 
 def strategic_merge(base: Any, patch: Any, field: str = "") -> Any:
@@ -30,34 +61,27 @@ def strategic_merge(base: Any, patch: Any, field: str = "") -> Any:
 
     Maps merge by key (null removes), listed lists by their merge key, everything else is replaced.
     """
-    if isinstance(base, dict) and isinstance(patch, dict):
-        merged = dict(base)
+    if isinstance(patch, dict):
+        merged = dict(base) if isinstance(base, dict) else {}
         for key, value in patch.items():
             if value is None:
                 merged.pop(key, None)
             else:
                 merged[key] = strategic_merge(merged.get(key), value, key)
         return merged
-    if isinstance(base, list) and isinstance(patch, list):
+    if isinstance(patch, list):
+        additions = [strategic_merge(None, item) for item in patch]
+        if not isinstance(base, list):
+            return additions
         if field in APPENDED:
-            return base + [item for item in patch if item not in base]
-        key = MERGE_KEYS.get(field)
-        if key and all(isinstance(item, dict) and key in item for item in base + patch):
-            additions = {item[key]: item for item in patch}
-            merged_items = [strategic_merge(item, additions.pop(item[key], {})) for item in base]
-            return merged_items + [strategic_merge({}, item) for item in additions.values()]
-        return patch
-    if isinstance(patch, dict):
-        return strategic_merge({}, patch)
+            return base + [item for item in additions if item not in base]
+        ours, theirs = _by_identity(base, field), _by_identity(patch, field)
+        if ours is not None and theirs is not None:
+            return [strategic_merge(item, theirs.get(identity, {})) for identity, item in ours.items()] + [
+                strategic_merge(None, item) for identity, item in theirs.items() if identity not in ours
+            ]
+        return additions
     return patch
-
-
-def _identity(items: list[Any], field: str) -> str | None:
-    # A Service's ports merge by "port", a container's by "containerPort".
-    for key in filter(None, (MERGE_KEYS.get(field), "port" if field == "ports" else None)):
-        if items and all(isinstance(item, dict) and key in item for item in items):
-            return key
-    return None
 
 
 def contains(live: Any, desired: Any, field: str = "") -> bool:
@@ -67,14 +91,14 @@ def contains(live: Any, desired: Any, field: str = "") -> bool:
     if isinstance(desired, list):
         if not isinstance(live, list):
             return False
-        key = _identity(desired, field)
-        if key:
-            by_key = {item.get(key): item for item in live if isinstance(item, dict)}
-            return all(item[key] in by_key and contains(by_key[item[key]], item) for item in desired)
+        wanted = _by_identity(desired, field)
+        if wanted is not None:
+            present = _live_by_identity(live, field)
+            return all(key in present and contains(present[key], item) for key, item in wanted.items())
         if field in APPENDED:
             return all(any(contains(candidate, item) for candidate in live) for item in desired)
         return len(live) == len(desired) and all(contains(a, b) for a, b in zip(live, desired, strict=True))
-    return bool(live == desired)
+    return bool(live == desired) and isinstance(live, bool) is isinstance(desired, bool)
 
 
 def project(live: Any, desired: Any, field: str = "") -> Any:
@@ -86,10 +110,10 @@ def project(live: Any, desired: Any, field: str = "") -> Any:
     if isinstance(desired, dict) and isinstance(live, dict):
         return {k: project(live[k], v, k) for k, v in desired.items() if k in live}
     if isinstance(desired, list) and isinstance(live, list):
-        key = _identity(desired, field)
-        if key:
-            by_key = {item.get(key): item for item in live if isinstance(item, dict)}
-            return [project(by_key[item[key]], item) for item in desired if item[key] in by_key]
+        wanted = _by_identity(desired, field)
+        if wanted is not None:
+            present = _live_by_identity(live, field)
+            return [project(present[key], item) for key, item in wanted.items() if key in present]
         if len(live) == len(desired):
             return [project(a, b) for a, b in zip(live, desired, strict=True)]
         if field in APPENDED:

@@ -1,13 +1,14 @@
 """The operator's settings: one typed file, written by the chart from Helm values."""
 
+import ipaddress
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from onnx_operator.api.onnxmodel import Runtime
-from onnx_operator.api.sources import ApiModel, SourceSettings
+from onnx_operator.api.onnxmodel import DnsSubdomain, Runtime
+from onnx_operator.api.sources import ApiModel, HttpsSettings, S3Settings, SourceSettings
 from onnx_operator.controller.quantities import parse_quantity
 
 
@@ -34,7 +35,7 @@ class Toleration(SettingsModel):
 class Pool(SettingsModel):
     """Nodes of one kind, which the platform team offers to models."""
 
-    name: str
+    name: DnsSubdomain
     runtime: Runtime = Runtime.CPU
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[Toleration] = Field(default_factory=list)
@@ -60,6 +61,28 @@ class Pool(SettingsModel):
         return not self.allowed_namespaces or namespace in self.allowed_namespaces
 
 
+class StrictHttpsSettings(HttpsSettings, SettingsModel):
+    """``sources.https``, as the file holds it."""
+
+
+class StrictS3Settings(S3Settings, SettingsModel):
+    """``sources.s3``, as the file holds it."""
+
+
+class StrictSourceSettings(SourceSettings, SettingsModel):
+    """``sources``, as the file holds it. Pods and the inspector, maybe of another version, read them leniently."""
+
+    https: StrictHttpsSettings = Field(default_factory=StrictHttpsSettings)
+    s3: StrictS3Settings = Field(default_factory=StrictS3Settings)
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _are_networks(cls, value: list[str]) -> list[str]:
+        for network in value:
+            ipaddress.ip_network(network, strict=False)
+        return value
+
+
 class InspectionSettings(SettingsModel):
     """How models are looked at."""
 
@@ -70,12 +93,12 @@ class InspectionSettings(SettingsModel):
 class Settings(SettingsModel):
     """Everything that the platform team decides for all models."""
 
-    server_image: str
+    server_image: str = Field(min_length=1)
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: list[str] = Field(default_factory=list)
     namespaces: list[str] = Field(default_factory=list, description="namespaces to watch; empty: all")
     pools: list[Pool] = Field(default_factory=list)
-    sources: SourceSettings = Field(default_factory=SourceSettings)
+    sources: StrictSourceSettings = Field(default_factory=StrictSourceSettings)
     inspection: InspectionSettings = Field(default_factory=InspectionSettings)
     templates_directory: str = Field(default="", description="folder of templates that replace ours, by file name")
     workers: int = Field(default=8, ge=1, le=64, description="models reconciled at the same time")
@@ -124,6 +147,6 @@ def load_settings(path: Path) -> Settings:
     """
     try:
         document = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"the settings file {path} cannot be read: {error}") from error
     return parse_settings(document)

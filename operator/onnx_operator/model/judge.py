@@ -30,22 +30,41 @@ def judge(data: memoryview, *, source: SourcePin, sha256: str, capabilities: Cap
     """Accept or refuse the model in ``data``; never raises for anything that the bytes hold."""
     try:
         skeleton = read_skeleton(data)
-        if len(data) > LARGEST_FILE_BYTES:
+        try:
+            report, interface = _report(skeleton, data, source, sha256, capabilities)
+        except RefusedError:
+            raise
+        except Exception:
+            # protobuf hands out text that is no UTF-8 as bytes, and whatever meets it first fails.
+            text = find_malformed_text(skeleton.model)
+            if text is None:
+                raise
             raise RefusedError(
-                Reason.TOO_LARGE,
-                f"The file has {len(data)} bytes, and no runtime reads an ONNX file above 2 GiB. Store the weights"
-                " beside it as external data, or quantize the model.",
-            )
-        check_versions(skeleton.model, capabilities)
-        check_external_data(skeleton.model)
-        model = complete_model(skeleton)
-        check_structure(model)
-        inferred = check_formally(model)
-        inputs, outputs = _interface(skeleton, inferred)
-        memory = estimate_memory(model, skeleton.weights)
+                Reason.CORRUPT,
+                f"The file holds a name or text that is not UTF-8 ({text[:80]!r}). Upload it again, and compare its"
+                " size and sha256 with the original.",
+            ) from None
     except RefusedError as refused:
         return InspectionResult(outcome="Refused", source=source, refusal=refused.refusal)
+    return InspectionResult(outcome="Accepted", source=source, report=report.bounded(), interface=interface)
+
+
+def _report(
+    skeleton: Skeleton, data: memoryview, source: SourcePin, sha256: str, capabilities: Capabilities
+) -> tuple[ModelReport, str]:
     head = skeleton.model
+    if len(data) > LARGEST_FILE_BYTES:
+        raise RefusedError(
+            Reason.TOO_LARGE,
+            f"The file has {len(data)} bytes, and no runtime reads an ONNX file above 2 GiB. Store the weights"
+            " beside it as external data, or quantize the model.",
+        )
+    check_versions(head, capabilities)
+    check_external_data(head)
+    model = complete_model(skeleton)
+    check_structure(model)
+    inferred = check_formally(model)
+    inputs, outputs = _interface(skeleton, inferred)
     report = ModelReport(
         source=source,
         digest=f"sha256:{sha256}",
@@ -56,14 +75,9 @@ def judge(data: memoryview, *, source: SourcePin, sha256: str, capabilities: Cap
         metadata={each.key: each.value for each in head.metadata_props},
         inputs=inputs,
         outputs=outputs,
-        memory=memory,
+        memory=estimate_memory(model, skeleton.weights),
     )
-    return InspectionResult(
-        outcome="Accepted",
-        source=source,
-        report=report.bounded(),
-        interface=interface_hash(inputs, outputs),
-    )
+    return report, interface_hash(inputs, outputs)
 
 
 def _interface(skeleton: Skeleton, inferred: ModelProto) -> tuple[list[TensorSpec], list[TensorSpec]]:

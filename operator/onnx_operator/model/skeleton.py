@@ -1,9 +1,11 @@
 """A model without its weights: what every check works on, whatever the size of the file."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import onnx
+from google.protobuf.message import DecodeError, Message
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Refusal
@@ -13,6 +15,8 @@ from onnx_operator.model.wire import BYTES, FIXED32, VARINT, Field, WireError, e
 KEEP_BYTES = 4096
 """Tensors up to this size stay: shape inference reads the small ones."""
 _HEAD_BYTES = 65536
+_MESSAGE_LIMIT = 1000
+"""Characters; names in a model may have any length."""
 _MODEL_FIELDS = {1: VARINT, 2: BYTES, 3: BYTES, 4: BYTES, 5: VARINT, 6: BYTES, 7: BYTES, 8: BYTES, 14: BYTES}
 _MODEL_FIELDS |= {20: BYTES, 25: BYTES, 26: BYTES}
 _GRAPH, _INITIALIZER = 7, 5
@@ -25,7 +29,8 @@ class RefusedError(Exception):
 
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(text)
-        self.refusal = Refusal(reason=reason, message=text)
+        short = text if len(text) <= _MESSAGE_LIMIT else text[:_MESSAGE_LIMIT] + "…"
+        self.refusal = Refusal(reason=reason, message=short)
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ def read_skeleton(data: memoryview) -> Skeleton:
         raise _not_a_model(data, str(error), error.offset) from None
     try:
         skeleton.model.ParseFromString(b"".join(pieces))
-    except Exception:
-        # protobuf's DecodeError comes from one of several backends and tells nothing about the place.
+    except DecodeError:
+        # It tells nothing about the place.
         raise _not_a_model(data, "a message inside is malformed", None) from None
     return skeleton
 
@@ -190,6 +195,20 @@ def _packed(data: memoryview, packed: Field) -> list[int]:
         values += [each.value for each in fields(memoryview(one), 0, len(one))]
         at = end + 1
     return values
+
+
+def find_malformed_text(message: Message) -> bytes | None:
+    """Return the first text in a message that is not UTF-8; None when all are."""
+    for descriptor, content in message.ListFields():
+        values = content if isinstance(content, Iterable) and not isinstance(content, str | bytes) else [content]
+        for value in values:
+            if isinstance(value, Message):
+                found = find_malformed_text(value)
+                if found is not None:
+                    return found
+            elif isinstance(value, bytes) and descriptor.type == descriptor.TYPE_STRING:
+                return value
+    return None
 
 
 def bits(data_type: int) -> int:

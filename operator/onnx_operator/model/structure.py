@@ -66,7 +66,7 @@ def check_formally(model: ModelProto) -> ModelProto:
     """
     _import_used_domains(model)
     try:
-        onnx.checker.check_model(model.SerializeToString())
+        onnx.checker.check_model(_with_declared_shapes(model).SerializeToString())
     except onnx.checker.ValidationError as error:
         raise _invalid(_tidy(str(error))) from None
     lenient = ModelProto()
@@ -78,6 +78,25 @@ def check_formally(model: ModelProto) -> ModelProto:
         if not _only_function_bodies(str(error)):
             raise _invalid(_tidy(str(error))) from None
     return onnx.shape_inference.infer_shapes(lenient, data_prop=True)
+
+
+def _with_declared_shapes(model: ModelProto) -> ModelProto:
+    """Give every input and output a shape for the checker, which only minds that there is one.
+
+    The runtime needs none, and infers the type of an output that is declared by its name alone.
+    """
+    declared = ModelProto()
+    declared.CopyFrom(model)
+    if any(value.type.WhichOneof("value") is None for value in declared.graph.output):
+        found = {value.name: value for value in onnx.shape_inference.infer_shapes(declared).graph.output}
+        for value in declared.graph.output:
+            if value.name in found:
+                value.CopyFrom(found[value.name])
+    for graph in all_graphs(declared.graph):
+        for value in (*graph.input, *graph.output):
+            if value.type.WhichOneof("value") == "tensor_type":
+                value.type.tensor_type.shape.SetInParent()
+    return declared
 
 
 def forget_shapes(model: ModelProto) -> None:

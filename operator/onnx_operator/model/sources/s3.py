@@ -33,6 +33,7 @@ _ATTEMPTS = 3
 """Streams in a row that may break before the first byte of progress."""
 _OPEN_SECONDS = 18.0
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9.\-_]{1,254}")
+# The last one is versitygw's word for an unknown key, sent as 404.
 _UNAUTHORIZED_CODES = frozenset(
     {
         "AccessDenied",
@@ -46,6 +47,7 @@ _UNAUTHORIZED_CODES = frozenset(
         "RequestTimeTooSkewed",
         "SignatureDoesNotMatch",
         "TokenRefreshRequired",
+        "XAdminUserNotFound",
     }
 )
 _PIECE_BYTES = int(SLOW_WINDOW_SECONDS * SLOW_BYTES_PER_SECOND)

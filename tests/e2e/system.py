@@ -1,0 +1,178 @@
+"""The system under test: the operator as Helm installs it, an S3 store, and what tests say of models."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from examples.demo.store import Store
+from tests.cluster.cluster import OPERATOR_NAMESPACE, Cluster
+from tests.cluster.errors import ClusterError
+
+API_VERSION = "onnx-operator.dev/v1alpha1"
+MODEL_LABEL = "onnx-operator.dev/model"
+REVISION_LABEL = "onnx-operator.dev/revision"
+CREDENTIALS = "models-read"
+SMALL = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
+READY_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class System:
+    """The operator and its surroundings."""
+
+    cluster: Cluster
+    store: Store
+
+    def upload(self, key: str, content: bytes) -> str:
+        """Put a file into the store and return its URI."""
+        self.store.upload(key, content)
+        return self.store.uri(key)
+
+
+@dataclass(frozen=True)
+class Models:
+    """One namespace's models."""
+
+    system: System
+    namespace: str
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster that they are in."""
+        return self.system.cluster
+
+    def upload(self, content: bytes, name: str = "model") -> str:
+        """Put a model file of this namespace's own into the store."""
+        return self.system.upload(f"{self.namespace}/{name}.onnx", content)
+
+    def manifest(self, name: str, uri: str, *, small: bool = True, **spec: Any) -> dict[str, Any]:
+        """An OnnxModel, with credentials where the store wants them; small enough for many on one node."""
+        model = {"uri": uri, **spec.pop("model", {})}
+        if uri.startswith("s3://"):
+            model.setdefault("credentials", {"secretName": CREDENTIALS})
+        if small:
+            spec.setdefault("resources", SMALL)
+        return {
+            "apiVersion": API_VERSION,
+            "kind": "OnnxModel",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {"model": model, **spec},
+        }
+
+    def apply(self, name: str, uri: str, **spec: Any) -> None:
+        """`kubectl apply` of an OnnxModel."""
+        self.cluster.apply(self.manifest(name, uri, **spec))
+
+    def get(self, name: str) -> dict[str, Any]:
+        """The OnnxModel as it is."""
+        return self.cluster.get("onnxmodels.onnx-operator.dev", name, self.namespace)
+
+    def patch(self, name: str, spec: Mapping[str, Any]) -> None:
+        """Merge into the spec."""
+        patch = json.dumps({"spec": spec})
+        self.cluster.kubectl("patch", "onnx", name, "-n", self.namespace, "--type=merge", "--patch", patch)
+
+    def pods(self, name: str) -> list[dict[str, Any]]:
+        """Pods of the model that are not on their way out."""
+        found = self.cluster.list("pods", self.namespace, f"{MODEL_LABEL}={name}")
+        return [p for p in found if "deletionTimestamp" not in p["metadata"]]
+
+    def wait_for(
+        self,
+        name: str,
+        *,
+        ready: str | None = None,
+        reason: str | None = None,
+        where: Callable[[dict[str, Any]], bool] = lambda _: True,
+        timeout: float = READY_SECONDS,
+    ) -> dict[str, Any]:
+        """Wait until the status speaks of the present spec, and Ready is so."""
+
+        def reached() -> dict[str, Any]:
+            model = self.get(name)
+            status = model.get("status", {})
+            seen = conditions(model)
+            assert status.get("observedGeneration") == model["metadata"]["generation"], "status is of an older spec"
+            told = seen["Ready"]
+            assert ready in (None, told["status"]), told
+            assert reason in (None, told["reason"]), told
+            assert where(model), status
+            return model
+
+        what = f"{name} Ready={ready or '*'} {reason or ''}"
+        return self.cluster.wait(reached, timeout, what, self.namespace, interval=0.3)
+
+    def wait_ready(self, name: str, timeout: float = READY_SECONDS) -> dict[str, Any]:
+        """Wait until the model serves what its spec asks for."""
+        return self.wait_for(name, ready="True", timeout=timeout)
+
+    def predict(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One inference through the Service, by the Open Inference Protocol."""
+        return infer(self.cluster, self.namespace, name, inputs)
+
+
+def conditions(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The conditions by type; also checks what must always hold of them."""
+    found = {c["type"]: c for c in model.get("status", {}).get("conditions", [])}
+    assert not ("Reconciling" in found and "Stalled" in found), found
+    assert "Ready" in found, "no conditions yet"
+    return found
+
+
+def infer(cluster: Cluster, namespace: str, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """One inference through the API server's proxy to the Service, which works in any cluster."""
+    body = {
+        "inputs": [
+            {"name": key, "shape": list(value.shape), "datatype": "FP32", "data": value.ravel().tolist()}
+            for key, value in inputs.items()
+        ]
+    }
+    if cluster.is_local:
+        address = cluster.get("service", name, namespace)["spec"]["clusterIP"]
+        request = urllib.request.Request(
+            f"http://{address}/v2/models/{name}/infer",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+    else:
+        path = f"/api/v1/namespaces/{namespace}/services/{name}:http/proxy/v2/models/{name}/infer"
+        answer = json.loads(cluster.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(body)))
+    return {o["name"]: np.array(o["data"], np.float32).reshape(o["shape"]) for o in answer["outputs"]}
+
+
+def expected(model: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What onnxruntime answers on this machine."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def kill_operator(cluster: Cluster) -> None:
+    """End the operator without any grace, as a failing node would."""
+    cluster.kubectl(
+        "delete", "pods", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=onnx-operator",
+        "--grace-period=0", "--force", "--wait=false",
+    )  # fmt: skip
+
+
+def wait_for_operator(cluster: Cluster) -> None:
+    """Wait until an operator pod holds the Lease and is ready."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            cluster.kubectl("rollout", "status", "-n", OPERATOR_NAMESPACE, "deployment/onnx-operator", "--timeout=60s")
+        except ClusterError:
+            time.sleep(1)
+        else:
+            return
+    raise AssertionError(f"the operator does not come back\n{cluster.diagnose(OPERATOR_NAMESPACE)}")

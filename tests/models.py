@@ -1,0 +1,108 @@
+"""Small real models for the tests, made with the onnx package."""
+
+import io
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def _save(graph: onnx.GraphProto, *, opset: int = 17, ir_version: int = 9, domains: tuple[str, ...] = ()) -> bytes:
+    imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=ir_version, producer_name="onnx-operator-tests")
+    buffer = io.BytesIO()
+    onnx.save(model, buffer)
+    return buffer.getvalue()
+
+
+def linear(seed: int = 0, *, features: int = 4, outputs: int = 3, padding_bytes: int = 0) -> bytes:
+    """``y = x · W + b`` with seeded weights, batch symbolic; ``padding_bytes`` of further weights that count as well."""
+    random = np.random.default_rng(seed)
+    weights = {
+        "W": random.standard_normal((features, outputs), dtype=np.float32),
+        "b": random.standard_normal(outputs, dtype=np.float32),
+    }
+    nodes = [helper.make_node("MatMul", ["x", "W"], ["product"], "product"), helper.make_node("Add", ["product", "b"], ["y"], "sum")]
+    if padding_bytes:
+        weights["padding"] = random.standard_normal(padding_bytes // 4, dtype=np.float32)
+        nodes[-1] = helper.make_node("Add", ["product", "b"], ["biased"], "sum")
+        nodes += [
+            helper.make_node("ReduceMean", ["padding"], ["mean"], "mean", keepdims=0),
+            helper.make_node("Add", ["biased", "mean"], ["y"], "shift"),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", features])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", outputs])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    return _save(graph)
+
+
+def unknown_operator() -> bytes:
+    """A model whose node ``mystery`` has an operator that no server knows."""
+    graph = helper.make_graph(
+        [helper.make_node("FancyGelu", ["x"], ["y"], "mystery", domain="com.example")],
+        "unknown",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+    )
+    return _save(graph, domains=("com.example",))
+
+
+def newer_opset() -> bytes:
+    """A model of an operator set that does not exist yet."""
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"], "same")],
+        "newer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    return _save(graph, opset=99)
+
+
+def invalid_graph() -> bytes:
+    """A model whose node ``dangling`` reads a tensor that nothing produces."""
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "nowhere"], ["y"], "dangling")],
+        "invalid",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    return _save(graph)
+
+
+def fails_warm_up() -> bytes:
+    """Structurally fine, but no input can be answered: it gathers row 10 of a table with 2 rows."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "index"], ["row"], "lookup"),
+            helper.make_node("Add", ["x", "row"], ["y"], "sum"),
+        ],
+        "impossible",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(np.zeros((2, 4), np.float32), "table"),
+            numpy_helper.from_array(np.array([10], np.int64), "index"),
+        ],
+    )
+    return _save(graph)
+
+
+def hungry(mebibytes: int) -> bytes:
+    """A tiny file that needs this much memory when it runs."""
+    elements = mebibytes * 2**20 // 4
+    graph = helper.make_graph(
+        [
+            helper.make_node("ConstantOfShape", ["size"], ["filled"], "fill", value=helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0])),
+            helper.make_node("Mul", ["filled", "x"], ["scaled"], "scale"),
+            helper.make_node("ReduceSum", ["scaled"], ["y"], "reduce", keepdims=0),
+        ],
+        "hungry",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])],
+        [numpy_helper.from_array(np.array([elements], np.int64), "size")],
+    )
+    return _save(graph)

@@ -1,0 +1,71 @@
+"""Conditions and reasons: the words that alerts, scripts and documentation build on."""
+
+import re
+
+import pytest
+
+from onnx_operator.api.conditions import ConditionType, Reason
+
+PROMISED = [
+    "Inspected",
+    "NotReproducible",
+    "SourceNotFound",
+    "SourceUnauthorized",
+    "SourceRefused",
+    "CredentialsNotFound",
+    "DigestMismatch",
+    "NotOnnx",
+    "Corrupt",
+    "UnsupportedIRVersion",
+    "UnsupportedOpset",
+    "UnknownOperator",
+    "InvalidGraph",
+    "ExternalDataMissing",
+    "TooLarge",
+    "NoMatchingPool",
+    "PodTemplateRejected",
+    "SourceUnreachable",
+    "Inspecting",
+    "SourceChanged",
+    "RollingOut",
+    "Downloading",
+    "Loading",
+    "Unschedulable",
+    "QuotaExceeded",
+    "ImagePullFailed",
+    "DownloadFailed",
+    "Complete",
+    "OutOfMemory",
+    "LoadFailed",
+    "CrashLoop",
+    "DeadlineExceeded",
+    "MinimumReplicasReady",
+    "NoReplicasReady",
+    "Suspended",
+    "ScaledToZero",
+    "OnGPU",
+    "FallbackToCPU",
+    "NotReported",
+]
+
+
+@pytest.mark.parametrize("reason", PROMISED)
+def test_every_promised_reason_exists(reason):
+    assert reason in set(Reason)
+
+
+def test_every_reason_is_a_word_that_the_api_accepts_as_a_condition_reason():
+    for reason in Reason:
+        assert re.fullmatch(r"[A-Z][A-Za-z]{0,127}", reason)
+
+
+def test_the_conditions_are_the_promised_ones():
+    assert set(ConditionType) == {
+        "Ready",
+        "ModelValid",
+        "Progressing",
+        "Available",
+        "Accelerated",
+        "Reconciling",
+        "Stalled",
+    }

@@ -1,0 +1,160 @@
+"""A certificate authority of our own, and an HTTPS server that fails on command."""
+
+import asyncio
+import datetime
+import ipaddress
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from onnx_operator.api.sources import SourceSettings
+
+
+@dataclass
+class Authority:
+    pem: str
+    server: ssl.SSLContext
+
+
+def make_authority(folder: Path) -> Authority:
+    now = datetime.datetime.now(datetime.UTC)
+
+    def build(subject: str, key, issuer: str, signer, *extensions) -> x509.Certificate:
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=2))
+        )
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
+        return builder.sign(signer, hashes.SHA256())
+
+    root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    root = build("test root", root_key, "test root", root_key, (x509.BasicConstraints(True, None), True))
+    names = x509.SubjectAlternativeName(
+        [
+            x509.DNSName("localhost"),
+            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+            x509.IPAddress(ipaddress.ip_address("::1")),
+        ]
+    )
+    leaf = build("localhost", key, "test root", root_key, (names, False))
+    chain = folder / "server.pem"
+    chain.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + leaf.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    return Authority(root.public_bytes(serialization.Encoding.PEM).decode(), context)
+
+
+@dataclass
+class Request:
+    method: str
+    target: str
+    headers: dict[str, str]
+    writer: asyncio.StreamWriter
+
+    async def answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+        lines = [f"HTTP/1.1 {status} X"]
+        lines += [f"{name}: {value}" for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items()]
+        self.writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        await self.writer.drain()
+
+    def start(self) -> int:
+        """First byte asked for."""
+        text = self.headers.get("range", "bytes=0-")
+        return int(text.removeprefix("bytes=").partition("-")[0])
+
+
+Handler = Callable[[Request], Awaitable[None]]
+
+
+@dataclass
+class Server:
+    """Answers each connection's one request by ``handler``."""
+
+    handler: Handler
+    tls: ssl.SSLContext | None
+    requests: list[Request] = field(default_factory=list)
+
+    async def __aenter__(self) -> "Server":
+        self._tasks: set[asyncio.Task] = set()
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self.tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        try:
+            with suppress(ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                first, *lines = head.split("\r\n")
+                method, target, _ = first.split(" ")
+                headers = {n.strip().lower(): v.strip() for n, _, v in (line.partition(":") for line in lines if line)}
+                request = Request(method, target, headers, writer)
+                self.requests.append(request)
+                await self.handler(request)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+
+@dataclass
+class FileServer:
+    """Serves one file with ranges and conditions, as far as it is told to."""
+
+    body: bytes
+    etag: str | None = '"v1"'
+    ranges: bool = True
+    conditions: bool = True
+    announce: bool = True
+    extra: dict[str, str] = field(default_factory=dict)
+
+    async def __call__(self, request: Request) -> None:
+        headers = dict(self.extra) | ({"ETag": self.etag} if self.etag else {})
+        if self.conditions and request.headers.get("if-match", self.etag) != self.etag:
+            return await request.answer(412)
+        if "range" not in request.headers or not self.ranges:
+            return await request.answer(200, headers, self.body)
+        start = request.start()
+        if start >= len(self.body):
+            return await request.answer(416, headers | {"Content-Range": f"bytes */{len(self.body)}"})
+        end = len(self.body) if request.headers["range"].endswith("-") else start + 1
+        span = f"bytes {start}-{end - 1}/{len(self.body)}"
+        return await request.answer(206, headers | {"Content-Range": span}, self.body[start:end])
+
+
+def settings(authority: Authority | None = None, **changes) -> SourceSettings:
+    values = {
+        "allowed_networks": ["127.0.0.0/8", "::1/128"],
+        "https": {"ca_bundle": authority.pem if authority else ""},
+        "connect_timeout_seconds": 2.0,
+        "read_timeout_seconds": 0.4,
+    }
+    return SourceSettings.model_validate(values | changes)

@@ -1,0 +1,45 @@
+"""The source root is called ``operator``: it must never shadow the standard library's module of that name."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOW_OPERATOR = "import operator; assert operator.itemgetter(0)('ab') == 'a'; print(operator.__spec__.origin)"
+
+
+@pytest.mark.parametrize("path", [[], ["operator"], ["operator", "."], [".", "operator"]], ids=" then ".join)
+def test_import_operator_is_still_the_standard_librarys(path):
+    entries = [str(ROOT / entry) for entry in path]
+    code = f"import sys; sys.path[:0] = {entries!r}; sys.modules.pop('operator', None); {SHOW_OPERATOR}"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert str(ROOT) + "/operator" not in done.stdout, f"operator is {done.stdout.strip()}"
+
+
+def test_import_operator_is_the_standard_librarys_without_site_packages_too():
+    # As in a bare container: no virtual environment, started in the repository root.
+    done = subprocess.run([sys.executable, "-S", "-c", SHOW_OPERATOR], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert str(ROOT) + "/operator" not in done.stdout
+
+
+def test_the_source_root_is_no_package():
+    assert not (ROOT / "operator" / "__init__.py").exists()
+
+
+def test_the_source_root_holds_one_import_package():
+    packages = [p.parent.name for p in (ROOT / "operator").glob("*/__init__.py")]
+    loose = [p.name for p in (ROOT / "operator").glob("*.py")]
+
+    assert packages == ["onnx_operator"]
+    assert loose == []
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (ROOT / "operator" / "onnx_operator" / "py.typed").exists()
