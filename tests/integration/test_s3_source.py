@@ -92,7 +92,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
                 error.close()
                 break
             except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, "versitygw does not start"
+                assert process.poll() is None, "versitygw ended"
+                assert time.monotonic() < deadline, "versitygw does not start"
                 time.sleep(0.1)
             else:
                 break

@@ -73,7 +73,9 @@ def main(soak: bool) -> None:
             levels.append(_pytest("unit", ["tests/unit", "-n", "2", *marks], directory))
             levels.append(_pytest("integration", ["tests/integration", *marks], directory))
         levels.append(
-            _pytest("end-to-end", ["tests/e2e", *marks, "-n", "0" if soak else workers, "--dist", "loadgroup"], directory)
+            _pytest(
+                "end-to-end", ["tests/e2e", *marks, "-n", "0" if soak else workers, "--dist", "loadgroup"], directory
+            )
         )
     click.echo("\nlevel         passed  failed  skipped    time")
     for level in levels:

@@ -47,11 +47,18 @@ def _socket_option(function: click.decorators.FC) -> click.decorators.FC:
 @_settings_option
 @_socket_option
 @click.option("--namespace", default="onnx-operator-system", show_default=True, help="Where the Lease is kept.")
+@click.option("--lease-name", default="onnx-operator", show_default=True, help="Name of the Lease.")
 @click.option("--kubeconfig", default=None, help="Cluster to work on; default: the one this pod runs in.")
 @click.option("--host", default="0.0.0.0", show_default=True, help="Address of the endpoints.")  # noqa: S104
 @click.option("--port", default=8080, show_default=True, help="Port of /healthz, /readyz and /metrics.")
 def controller(
-    settings_path: Path, inspector_socket: Path, namespace: str, kubeconfig: str | None, host: str, port: int
+    settings_path: Path,
+    inspector_socket: Path,
+    namespace: str,
+    lease_name: str,
+    kubeconfig: str | None,
+    host: str,
+    port: int,
 ) -> None:
     """Watch OnnxModels and reconcile them."""
     from onnx_operator.controller.app import Options, run_controller
@@ -61,7 +68,12 @@ def controller(
     except SettingsError as error:
         raise click.ClickException(str(error)) from error
     options = Options(
-        inspector_socket=inspector_socket, namespace=namespace, kubeconfig=kubeconfig, host=host, port=port
+        inspector_socket=inspector_socket,
+        namespace=namespace,
+        lease_name=lease_name,
+        kubeconfig=kubeconfig,
+        host=host,
+        port=port,
     )
     asyncio.run(run_controller(settings, options))
 

@@ -8,6 +8,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import kopf
 
@@ -84,14 +85,8 @@ async def _wait_for_crd(kube: Kube, namespaces: list[str]) -> None:
 async def _lead(kube: Kube, settings: Settings, options: Options, health: Health, stop: asyncio.Event) -> None:
     queue: KeyedQueue[ModelKey] = KeyedQueue()
     inspector = InspectorClient(options.inspector_socket, timeout_seconds=settings.inspection.timeout_seconds)
-    reconciler = Reconciler(
-        kube,
-        settings,
-        load_capabilities(),
-        inspector,
-        queue,
-        os.environ.get("HOSTNAME", socket.gethostname()),
-    )
+    identity = os.environ.get("HOSTNAME", socket.gethostname())
+    reconciler = Reconciler(kube, settings, load_capabilities(), inspector, queue, identity)
     workers = [asyncio.create_task(_work(queue, reconciler)) for _ in range(settings.workers)]
     ready = asyncio.Event()
 
@@ -107,6 +102,8 @@ async def _lead(kube: Kube, settings: Settings, options: Options, health: Health
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
             standalone=True,
+            # kopf would look up the user's name, which an arbitrary user id does not have.
+            identity=cast(Any, identity),
             stop_flag=stop,
             ready_flag=ready,
         )

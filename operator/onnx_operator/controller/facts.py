@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from onnx_operator.api import names
 from onnx_operator.api.contract import StartFacts
 from onnx_operator.api.onnxmodel import Started
+from onnx_operator.api.report import shorten
 from onnx_operator.controller.inspections import ModelKey
 from onnx_operator.controller.kube import ApiError, Kube
 from onnx_operator.controller.queue import KeyedQueue
@@ -14,6 +15,8 @@ from onnx_operator.controller.queue import KeyedQueue
 logger = logging.getLogger(__name__)
 
 LOG_BYTES = 256 * 1024
+MAX_OPERATORS = 16
+MAX_NAME_BYTES = 64
 ATTEMPTS = 3
 READ_TIMEOUT_SECONDS = 10.0
 PAUSE_SECONDS = 5.0
@@ -76,8 +79,8 @@ class FactReader:
             if facts:
                 entry.facts = Started(
                     revision=entry.revision,
-                    execution_providers=facts.execution_providers[:8],
-                    fallback_operators=facts.fallback_operators[:64],
+                    execution_providers=[shorten(p, MAX_NAME_BYTES) for p in facts.execution_providers[:8]],
+                    fallback_operators=[shorten(o, MAX_NAME_BYTES) for o in facts.fallback_operators[:MAX_OPERATORS]],
                     resident_memory_bytes=facts.resident_memory_bytes,
                 )
                 self._queue.add(model)

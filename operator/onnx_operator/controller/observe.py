@@ -9,6 +9,7 @@ from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import TerminationMessage
 from onnx_operator.api.onnxmodel import PodFailure
+from onnx_operator.api.report import shorten
 from onnx_operator.api.sources import SourcePin
 
 Object = dict[str, Any]
@@ -37,9 +38,11 @@ PRIORITY = (
 MODEL_FAULTS = frozenset({Reason.LOAD_FAILED, Reason.OUT_OF_MEMORY, Reason.CRASH_LOOP})
 """Causes that lie in the model (or its resources), not in the cluster."""
 UNDER_WAY = frozenset({Reason.DOWNLOADING, Reason.LOADING, Reason.ROLLING_OUT})
-MAX_FAILURES = 8
-MAX_FAILURE_PODS = 5
-MAX_MESSAGE = 1024
+CLAIMABLE = frozenset({Reason.LOAD_FAILED, Reason.DOWNLOAD_FAILED, Reason.SOURCE_CHANGED})
+"""Reasons that a container may give itself: anybody's container can write anything into its termination log."""
+MAX_FAILURES = 4
+MAX_FAILURE_PODS = 3
+MAX_FAILURE_MESSAGE = 256
 
 
 @dataclass(frozen=True)
@@ -106,14 +109,16 @@ def _terminated_cause(container: Object, terminated: Object) -> Cause | None:
     phase = f" in phase {message.phase}" if message else ""
     if terminated.get("reason") == "OOMKilled":
         limit = container.get("limit")
+        ours = name == names.CONTAINER_SERVER
         return Cause(
             Reason.OUT_OF_MEMORY,
             f"container {name} was killed{phase}: it needed more memory than its limit"
-            f"{f' of {limit}' if limit else ''}; raise spec.resources.limits.memory",
+            f"{f' of {limit}' if limit else ''}; "
+            f"raise {'spec.resources.limits.memory' if ours else 'the limit of this container in spec.podTemplate'}",
         )
     if terminated.get("exitCode", 0) == 0:
         return None
-    if message and message.reason:
+    if message and message.reason in CLAIMABLE:
         return Cause(message.reason, message.message, message.observed)
     code = terminated.get("exitCode")
     how = f"by signal {code - 128}" if isinstance(code, int) and code > 128 else f"with exit code {code}"
@@ -138,6 +143,12 @@ def _container_cause(container: Object) -> Cause | None:
             cause = _terminated_cause(container, terminated)
             if cause:
                 return cause
+    if waiting.get("reason") == "CrashLoopBackOff":
+        return Cause(
+            Reason.CRASH_LOOP,
+            f"container {container.get('name')} ends again and again with exit code 0, as if its work were done; "
+            "see its log",
+        )
     return None
 
 
@@ -201,7 +212,7 @@ def _failures(pods: Iterable[PodState]) -> tuple[PodFailure, ...]:
     groups: dict[tuple[Reason, str], list[str]] = {}
     for pod in pods:
         if pod.cause and not pod.terminating and pod.cause.reason not in UNDER_WAY:
-            groups.setdefault((pod.cause.reason, pod.cause.message[:MAX_MESSAGE]), []).append(pod.name)
+            groups.setdefault((pod.cause.reason, shorten(pod.cause.message, MAX_FAILURE_MESSAGE)), []).append(pod.name)
     ordered = sorted(groups.items(), key=lambda item: (PRIORITY.index(item[0][0]), item[0][1]))
     return tuple(
         PodFailure(reason=reason, message=message, count=len(found), pods=sorted(found)[:MAX_FAILURE_PODS])

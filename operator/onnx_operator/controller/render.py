@@ -5,7 +5,10 @@ holds what the operator owns, and nothing that belongs to one moment: replicas, 
 the revision is applied.
 """
 
+import functools
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +33,8 @@ SLOWEST_DOWNLOAD_BYTES_PER_SECOND = 5 * MEBIBYTE
 MEMORY_LIMIT_FACTOR = 1.5
 """Headroom of the default memory limit over the estimate: larger batches need more than the one estimated for."""
 LEAST_MEMORY_LIMIT = 256 * MEBIBYTE
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Manifest = dict[str, Any]
 
@@ -92,8 +97,10 @@ def _resources(inputs: RenderInput) -> dict[str, dict[str, Any]]:
             ):
                 limits[name] = value
     if inputs.pool.runtime is Runtime.GPU:
-        limits.setdefault(inputs.pool.gpu_resource, 1)
-        requests.setdefault(inputs.pool.gpu_resource, limits[inputs.pool.gpu_resource])
+        # Kubernetes overcommits no devices: request and limit are the same.
+        gpu = inputs.pool.gpu_resource
+        limits.setdefault(gpu, requests.get(gpu, 1))
+        requests.setdefault(gpu, limits[gpu])
     return {"requests": requests, "limits": limits}
 
 
@@ -105,11 +112,16 @@ def execution_providers(spec: OnnxModelSpec) -> list[ExecutionProvider]:
     return [ExecutionProvider.CUDA] if spec.effective_runtime is Runtime.GPU else [ExecutionProvider.CPU]
 
 
+def _literal(text: str) -> str:
+    """Text that the kubelet hands on as it is: it expands ``$(NAME)`` in arguments and variables, and ``$$``."""
+    return text.replace("$", "$$")
+
+
 def _server_args(inputs: RenderInput) -> list[str]:
     session = inputs.spec.session
     args = ["serve", f"--model={names.MODEL_PATH}", f"--name={inputs.name}", f"--port={names.HTTP_PORT}"]
     if inputs.spec.model.version:
-        args.append(f"--version={inputs.spec.model.version}")
+        args.append(_literal(f"--version={inputs.spec.model.version}"))
     args += [f"--execution-provider={p.value}" for p in execution_providers(inputs.spec)]
     if session and session.intra_op_threads:
         args.append(f"--intra-op-threads={session.intra_op_threads}")
@@ -128,7 +140,7 @@ def _fetch_env(inputs: RenderInput) -> list[dict[str, Any]]:
         destination=names.MODEL_PATH,
         sources=inputs.settings.sources,
     )
-    env: list[dict[str, Any]] = [{"name": names.ENV_FETCH_PLAN, "value": plan.model_dump_json(by_alias=True)}]
+    env: list[dict[str, Any]] = [{"name": names.ENV_FETCH_PLAN, "value": _literal(plan.model_dump_json(by_alias=True))}]
     credentials = inputs.spec.model.credentials
     if credentials:
         env += [
@@ -141,13 +153,25 @@ def _fetch_env(inputs: RenderInput) -> list[dict[str, Any]]:
     return env
 
 
-def _environment(settings: Settings) -> jinja2.Environment:
+def _to_yaml(value: Any) -> str:
+    """JSON that YAML reads as the same value: it knows no surrogate pairs, and no raw control characters."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return re.sub(r"[^ -~]", lambda m: f"\\U{ord(m[0]):08x}", text)
+
+
+@functools.lru_cache(maxsize=4)
+def _environment(templates_directory: str) -> jinja2.Environment:
     loaders: list[jinja2.BaseLoader] = [jinja2.PackageLoader("onnx_operator.controller", "templates")]
-    if settings.templates_directory:
-        loaders.insert(0, jinja2.FileSystemLoader(settings.templates_directory))
+    if templates_directory:
+        loaders.insert(0, jinja2.FileSystemLoader(templates_directory))
     # The result is YAML, never HTML; strings go through tojson.
-    loader = jinja2.ChoiceLoader(loaders)
-    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined)  # noqa: S701
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(loaders),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701
+    )
+    environment.filters["tojson"] = _to_yaml
+    return environment
 
 
 def _variables(inputs: RenderInput) -> Mapping[str, Any]:
@@ -181,23 +205,31 @@ def _variables(inputs: RenderInput) -> Mapping[str, Any]:
     }
 
 
+def _objects(value: Any, where: str) -> list[dict[str, Any]]:
+    if value is None:
+        return []
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return value
+    raise PodTemplateRejectedError(f"{where}: must be a list of objects")
+
+
 def _with_pod_template(deployment: Manifest, spec: OnnxModelSpec) -> Manifest:
     template = spec.pod_template
     if template is None:
         return deployment
     patch = template.model_dump(by_alias=True, exclude_none=True)
-    pod_spec = patch.get("spec", {})
-    if any(isinstance(v, dict) and v.get("name") == names.VOLUME_MODEL for v in pod_spec.get("volumes") or []):
+    pod_spec, where = patch.get("spec", {}), "spec.podTemplate.spec"
+    if any(v.get("name") == names.VOLUME_MODEL for v in _objects(pod_spec.get("volumes"), f"{where}.volumes")):
         raise PodTemplateRejectedError(
-            f"spec.podTemplate.spec.volumes: the volume {names.VOLUME_MODEL!r} holds the model and cannot be changed; "
+            f"{where}.volumes: the volume {names.VOLUME_MODEL!r} holds the model and cannot be changed; "
             "give your volume another name"
         )
     for field in ("containers", "initContainers"):
-        for container in pod_spec.get(field) or []:
-            for mount in container.get("volumeMounts") or [] if isinstance(container, dict) else []:
-                if isinstance(mount, dict) and mount.get("mountPath", "").rstrip("/") == names.MODEL_DIRECTORY:
+        for container in _objects(pod_spec.get(field), f"{where}.{field}"):
+            for mount in _objects(container.get("volumeMounts"), f"{where}.{field}.volumeMounts"):
+                if str(mount.get("mountPath")).rstrip("/") == names.MODEL_DIRECTORY:
                     raise PodTemplateRejectedError(
-                        f"spec.podTemplate.spec.{field}: nothing else can be mounted at {names.MODEL_DIRECTORY}, "
+                        f"{where}.{field}: nothing else can be mounted at {names.MODEL_DIRECTORY}, "
                         "where the model is; choose another mountPath"
                     )
     merged = strategic_merge(deployment["spec"]["template"], patch)
@@ -211,10 +243,10 @@ def render(inputs: RenderInput) -> list[Manifest]:
         PodTemplateRejectedError: ``spec.podTemplate`` touches what it must not.
         jinja2.TemplateError: a template of the platform team's is wrong.
     """
-    environment, variables = _environment(inputs.settings), _variables(inputs)
+    environment, variables = _environment(inputs.settings.templates_directory), _variables(inputs)
     manifests: list[Manifest] = []
     for template in TEMPLATES:
-        manifest = yaml.safe_load(environment.get_template(template).render(variables))
+        manifest = yaml.load(environment.get_template(template).render(variables), _LOADER)  # noqa: S506 - a safe one
         if manifest:
             manifests.append(manifest)
     return [_with_pod_template(m, inputs.spec) if m["kind"] == "Deployment" else m for m in manifests]

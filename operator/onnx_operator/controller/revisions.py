@@ -58,8 +58,11 @@ def inputs_hash(spec: OnnxModelSpec, report: ModelReport) -> str:
 
 
 def revision_name(model: str, data: RevisionData) -> str:
-    """The name that a revision of this content has: the same content, the same name."""
-    return f"{model}-{digest([data.inputs, data.manifests])}"
+    """The name that a revision of this content has: the same content, the same name.
+
+    The API server never lets the data of a ControllerRevision change, so all of it counts.
+    """
+    return f"{model}-{digest(data.model_dump(mode='json', by_alias=True))}"
 
 
 def with_revision_label(manifests: list[Manifest], revision: str) -> list[Manifest]:

@@ -17,12 +17,13 @@ from onnx_operator.api.onnxmodel import (
     Serving,
     Started,
 )
-from onnx_operator.api.report import InspectionResult, Refusal
+from onnx_operator.api.report import InspectionResult, Refusal, shorten
 from onnx_operator.controller.observe import MODEL_FAULTS, Cause, Observation, rollout_cause
 from onnx_operator.controller.render import service_selector, uses_gpu
 from onnx_operator.controller.revisions import Revision
 
-MAX_MESSAGE = 1024
+MAX_MESSAGE = 768
+"""Bytes in JSON; Ready and its kstatus repeat another condition's message, and all of the status fits 16 KiB."""
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 
@@ -189,13 +190,12 @@ def _conditions(s: Situation, previous: OnnxModelStatus, now: str) -> list[Condi
             if kind is ConditionType.MODEL_VALID and old:
                 conditions.append(old)
             continue
-        message = verdict.message if len(verdict.message) <= MAX_MESSAGE else verdict.message[: MAX_MESSAGE - 1] + "…"
         conditions.append(
             Condition(
                 type=kind,
                 status=verdict.status,
                 reason=verdict.reason,
-                message=message,
+                message=shorten(verdict.message, MAX_MESSAGE),
                 last_transition_time=old.last_transition_time if old and old.status == verdict.status else now,
                 observed_generation=s.generation,
             )

@@ -15,7 +15,7 @@ from onnx_operator.api.sources import SourcePin
 from onnx_operator.model.limits import LARGEST_FILE_BYTES
 from onnx_operator.model.memory import estimate_memory
 from onnx_operator.model.nodes import domain_of, domain_text
-from onnx_operator.model.skeleton import RefusedError, Skeleton, read_skeleton
+from onnx_operator.model.skeleton import RefusedError, Skeleton, find_malformed_text, read_skeleton
 from onnx_operator.model.structure import (
     check_external_data,
     check_formally,
@@ -32,7 +32,7 @@ def judge(data: memoryview, *, source: SourcePin, sha256: str, capabilities: Cap
         skeleton = read_skeleton(data)
         try:
             report, interface = _report(skeleton, data, source, sha256, capabilities)
-        except RefusedError:
+        except (RefusedError, MemoryError):
             raise
         except Exception:
             # protobuf hands out text that is no UTF-8 as bytes, and whatever meets it first fails.

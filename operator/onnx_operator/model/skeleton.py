@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import onnx
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Refusal
@@ -59,7 +59,8 @@ class Skeleton:
 def read_skeleton(data: memoryview) -> Skeleton:
     """Parse all of a model but its large initializers.
 
-    Raises :class:`RefusedError`: ``NotOnnx`` for what is something else, ``Corrupt`` for what is broken.
+    Raises :class:`RefusedError`: ``NotOnnx`` for what is something else, ``Corrupt`` for what is broken; and
+    MemoryError.
     """
     skeleton = Skeleton(onnx.ModelProto())
     try:
@@ -74,8 +75,10 @@ def read_skeleton(data: memoryview) -> Skeleton:
         raise _not_a_model(data, str(error), error.offset) from None
     try:
         skeleton.model.ParseFromString(b"".join(pieces))
-    except DecodeError:
-        # It tells nothing about the place.
+    except DecodeError as error:
+        # The message tells nothing about the place, but whether memory was all that lacked.
+        if "alloc" in str(error):
+            raise MemoryError from None
         raise _not_a_model(data, "a message inside is malformed", None) from None
     return skeleton
 

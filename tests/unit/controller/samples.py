@@ -108,7 +108,7 @@ def running(**last: Any) -> Object:
     )
 
 
-def waiting(reason: str, message: str = "", **last: Any) -> Object:
+def waiting(reason: str, message: str = "", /, **last: Any) -> Object:
     return {"state": {"waiting": {"reason": reason, "message": message}}} | (
         {"lastState": {"terminated": last}} if last else {}
     )

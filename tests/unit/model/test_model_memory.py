@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from modelkit import linear, model, tensor, value, verdict
 from onnx import TensorProto, helper, numpy_helper
-
 from test_model_judge import LIGHT
 
 MIB = 1 << 20

@@ -46,10 +46,12 @@ async def error_of(handler, authority: Authority, out: Path, **changes) -> Sourc
 @pytest.mark.parametrize(("etag", "pin"), [('"v1"', V1), ('W/"v1"', None), (None, None)])
 async def test_stat_and_download(authority, out, etag, pin, ranges) -> None:
     progress: list[tuple[int, int | None]] = []
-    async with Server(FileServer(BODY, etag, ranges=ranges), authority.server) as server:
-        async with source_of(server, authority) as source:
-            stat = await source.stat()
-            got = await source.download(out, progress=lambda *p: progress.append(p))
+    async with (
+        Server(FileServer(BODY, etag, ranges=ranges), authority.server) as server,
+        source_of(server, authority) as source,
+    ):
+        stat = await source.stat()
+        got = await source.download(out, progress=lambda *p: progress.append(p))
     assert (stat.size, stat.pin, stat.sha256) == (len(BODY), pin, None)
     assert (got.sha256, got.size, got.pin) == (SHA, len(BODY), pin)
     assert out.read_bytes() == BODY
@@ -200,10 +202,12 @@ async def test_no_tls(authority) -> None:
 
 
 async def test_an_unknown_authority(authority, out) -> None:
-    async with Server(FileServer(BODY), authority.server) as server:
-        async with open_source(server.url + "/m", credentials={}, settings=settings()) as source:
-            with pytest.raises(SourceError) as caught:
-                await source.stat()
+    async with (
+        Server(FileServer(BODY), authority.server) as server,
+        open_source(server.url + "/m", credentials={}, settings=settings()) as source,
+    ):
+        with pytest.raises(SourceError) as caught:
+            await source.stat()
     assert caught.value.reason is Reason.SOURCE_UNREACHABLE
     assert "sources.https.caBundle" in caught.value.message
 
@@ -265,9 +269,11 @@ async def test_a_file_replaced_in_the_middle_is_never_mixed(authority, out, cond
 @pytest.mark.parametrize("ranges", [True, False])
 async def test_resume(authority, out, there, ranges) -> None:
     out.write_bytes(BODY[:there])
-    async with Server(FileServer(BODY, ranges=ranges), authority.server) as server:
-        async with source_of(server, authority) as source:
-            got = await source.download(out, pin=V1, resume=True)
+    async with (
+        Server(FileServer(BODY, ranges=ranges), authority.server) as server,
+        source_of(server, authority) as source,
+    ):
+        got = await source.download(out, pin=V1, resume=True)
     assert (got.sha256, got.size) == (SHA, len(BODY))
     assert out.read_bytes() == BODY
     if there:
@@ -325,9 +331,11 @@ async def test_credentials_stay_with_their_origin(authority, out, credentials, h
                 return await request.answer(302, {"Location": "/second?a=b"})
             return await request.answer(307, {"Location": f"{other.url}/third?sig=SIGNATURE%2F"})
 
-        async with Server(handler, authority.server) as server:
-            async with source_of(server, authority, "/first", credentials) as source:
-                assert (await source.download(out)).sha256 == SHA
+        async with (
+            Server(handler, authority.server) as server,
+            source_of(server, authority, "/first", credentials) as source,
+        ):
+            assert (await source.download(out)).sha256 == SHA
     assert [request.target for request in server.requests] == ["/first", "/second?a=b"]
     assert [request.headers.get("authorization") for request in server.requests] == [header, header]
     assert [request.target for request in other.requests] == ["/third?sig=SIGNATURE%2F"]

@@ -127,9 +127,8 @@ async def test_the_environment_does_not_count(out, monkeypatch) -> None:
     }
     for name, value in hostile.items():
         monkeypatch.setenv(name, value)
-    async with Server(store(), None) as server:
-        async with source_of(server) as source:
-            await source.download(out)
+    async with Server(store(), None) as server, source_of(server) as source:
+        await source.download(out)
         async with source_of(server, credentials={}) as source:
             await source.download(out)
     signed, unsigned = server.requests[:2], server.requests[2:]
@@ -140,9 +139,11 @@ async def test_the_environment_does_not_count(out, monkeypatch) -> None:
 
 
 async def test_a_session_token_is_sent() -> None:
-    async with Server(store(), None) as server:
-        async with source_of(server, credentials=KEYS | {"AWS_SESSION_TOKEN": "theirtoken"}) as source:
-            await source.stat()
+    async with (
+        Server(store(), None) as server,
+        source_of(server, credentials=KEYS | {"AWS_SESSION_TOKEN": "theirtoken"}) as source,
+    ):
+        await source.stat()
     assert server.requests[0].headers["x-amz-security-token"] == "theirtoken"
 
 

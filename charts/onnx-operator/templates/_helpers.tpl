@@ -1,0 +1,96 @@
+{{- define "onnx-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "onnx-operator.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else if contains (include "onnx-operator.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "onnx-operator.name" .) | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "onnx-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "onnx-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "onnx-operator.labels" -}}
+{{ include "onnx-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "onnx-operator.serviceAccountName" -}}
+{{- default (ternary (include "onnx-operator.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{- define "onnx-operator.tag" -}}
+{{- default .Chart.AppVersion .Values.image.tag -}}
+{{- end -}}
+
+{{- define "onnx-operator.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (include "onnx-operator.tag" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The settings file: the values, with what is empty there filled in. */}}
+{{- define "onnx-operator.settings" -}}
+{{- $settings := deepCopy .Values.settings -}}
+{{- if not $settings.serverImage -}}
+{{- $_ := set $settings "serverImage" (printf "%s/onnx-server:%s" (dir .Values.image.repository) (include "onnx-operator.tag" .)) -}}
+{{- end -}}
+{{- if and .Values.templates (not $settings.templatesDirectory) -}}
+{{- $_ := set $settings "templatesDirectory" "/etc/onnx-operator/templates" -}}
+{{- end -}}
+{{- /* Numbers of values are floating point: written as such, a large one would be no integer any more. */ -}}
+{{- $_ := set $settings "inspection" (merge (dict "maxModelBytes" (int64 $settings.inspection.maxModelBytes)) $settings.inspection) -}}
+{{- toYaml $settings -}}
+{{- end -}}
+
+{{/* What the operator does in each namespace that it watches. */}}
+{{- define "onnx-operator.rules" -}}
+# What users want. The spec is never written to.
+- apiGroups: [onnx-operator.dev]
+  resources: [onnxmodels]
+  verbs: [get, list, watch]
+- apiGroups: [onnx-operator.dev]
+  resources: [onnxmodels/status]
+  verbs: [patch]
+# Children that block the deletion of their model need this, where the cluster checks it (OpenShift does).
+- apiGroups: [onnx-operator.dev]
+  resources: [onnxmodels/finalizers]
+  verbs: [update]
+# The children: applied, restored when changed by hand, pruned. An apply that makes an object needs create as well.
+- apiGroups: [apps]
+  resources: [deployments, controllerrevisions]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+# Why a pod does not come up.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+# The first line of a server's log tells what it really runs on.
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
+# Credentials of a model's source, by name, from Secrets that consent by their label. Never listed, never watched.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get]
+# For kubectl describe.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end -}}

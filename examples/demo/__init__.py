@@ -1,0 +1,1 @@
+"""From nothing to scored predictions on a Kubernetes cluster: `python -m examples.demo`."""
