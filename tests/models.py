@@ -16,13 +16,16 @@ def _save(graph: onnx.GraphProto, *, opset: int = 17, ir_version: int = 9, domai
 
 
 def linear(seed: int = 0, *, features: int = 4, outputs: int = 3, padding_bytes: int = 0) -> bytes:
-    """``y = x · W + b`` with seeded weights, batch symbolic; ``padding_bytes`` of further weights that count as well."""
+    """``y = x · W + b`` with seeded weights, batch symbolic; ``padding_bytes`` of more weights."""
     random = np.random.default_rng(seed)
     weights = {
         "W": random.standard_normal((features, outputs), dtype=np.float32),
         "b": random.standard_normal(outputs, dtype=np.float32),
     }
-    nodes = [helper.make_node("MatMul", ["x", "W"], ["product"], "product"), helper.make_node("Add", ["product", "b"], ["y"], "sum")]
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["product"], "product"),
+        helper.make_node("Add", ["product", "b"], ["y"], "sum"),
+    ]
     if padding_bytes:
         weights["padding"] = random.standard_normal(padding_bytes // 4, dtype=np.float32)
         nodes[-1] = helper.make_node("Add", ["product", "b"], ["biased"], "sum")
@@ -96,7 +99,13 @@ def hungry(mebibytes: int) -> bytes:
     elements = mebibytes * 2**20 // 4
     graph = helper.make_graph(
         [
-            helper.make_node("ConstantOfShape", ["size"], ["filled"], "fill", value=helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0])),
+            helper.make_node(
+                "ConstantOfShape",
+                ["size"],
+                ["filled"],
+                "fill",
+                value=helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0]),
+            ),
             helper.make_node("Mul", ["filled", "x"], ["scaled"], "scale"),
             helper.make_node("ReduceSum", ["scaled"], ["y"], "reduce", keepdims=0),
         ],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import yaml
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError
-from tests.cluster.layout import ROOT
+from tests.cluster.layout import ROOT, STATE
+from tests.cluster.progress import locked
 from tests.cluster.project_images import IMAGES, build_project_images
 
 CHART = ROOT / "charts" / "onnx-operator"
@@ -57,10 +59,23 @@ def install_operator(
         file.write_text(yaml.safe_dump(merged))
         where = [release, str(CHART), "--namespace", namespace, "--create-namespace"]
         wait = ["--wait", f"--timeout={timeout:g}s"]
-        try:
-            cluster.helm("upgrade", "--install", *where, "--values", str(file), *wait, timeout=timeout + 30)
-        except ClusterError as error:
-            raise ClusterError(f"the operator is not installed: {error}\n{cluster.diagnose(namespace)}") from error
+        with _alone(cluster, release, namespace):
+            try:
+                cluster.helm("upgrade", "--install", *where, "--values", str(file), *wait, timeout=timeout + 30)
+            except ClusterError as error:
+                raise ClusterError(f"the operator is not installed: {error}\n{cluster.diagnose(namespace)}") from error
+
+
+@contextmanager
+def _alone(cluster: Cluster, release: str, namespace: str) -> Iterator[None]:
+    """Keep other installations away, and forget one that was killed: Helm would refuse to go on from it."""
+    if not cluster.is_local:
+        yield
+        return
+    with locked(STATE / "install.lock", "another installation of the operator"):
+        unfinished = f"owner=helm,name={release},status in (pending-install, pending-upgrade, pending-rollback)"
+        cluster.kubectl("delete", "secrets", f"--namespace={namespace}", f"--selector={unfinished}")
+        yield
 
 
 def _load_images() -> str:
@@ -95,6 +110,8 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(below, value) if both else value
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
     return merged

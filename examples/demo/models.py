@@ -52,7 +52,7 @@ def make_broken() -> bytes:
     node = [n for n in model.graph.node if n.op_type == "Relu"][-1]
     node.name = node.name or "activation_of_the_last_layer"
     node.op_type = "ReluWithTypo"
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def _image_model(name: str, source: str, scores: str) -> Model:
@@ -65,7 +65,7 @@ def _light(name: str, source: str) -> bytes:
     weights.randomize(model, seed=7)
     weights.calibrate(model, [{source: _image(seed)} for seed in _CALIBRATION_SEEDS])
     onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def _iris() -> bytes:
@@ -75,7 +75,7 @@ def _iris() -> bytes:
     options = {id(classifier): {"zipmap": False}}
     signature = [("X", FloatTensorType([None, 4]))]
     model = skl2onnx.to_onnx(classifier, initial_types=signature, options=options, target_opset=17)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def _image(seed: int) -> np.ndarray:
@@ -88,7 +88,7 @@ def _image(seed: int) -> np.ndarray:
             random.normal() * np.sin(2 * np.pi * (f * x * random.random() + f * y * random.random() + random.random()))
             for f in (1, 2, 4, 8, 16)
         ]
-        return np.sum(waves, axis=0) + random.normal()
+        return np.asarray(np.sum(waves, axis=0) + random.normal())
 
     return np.stack([channel() for _ in range(3)])[np.newaxis].astype(np.float32)
 

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from examples.demo.weights import open_session
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError
 
-_DATATYPES = {np.dtype(np.float32): "FP32", np.dtype(np.int64): "INT64"}
+_DATATYPES: dict[np.dtype[Any], str] = {np.dtype(np.float32): "FP32", np.dtype(np.int64): "INT64"}
 _TIMEOUT = 60
 
 
@@ -72,7 +73,7 @@ def infer(url: str, name: str, feed: Feed) -> Feed:
         raise ClusterError(f"{name} answers {error.code}: {error.read(2000).decode(errors='replace')}") from error
     except OSError as error:
         raise ClusterError(f"{name} does not answer: {error}") from error
-    types = {text: dtype for dtype, text in _DATATYPES.items()}
+    types: dict[str, np.dtype[Any]] = {text: dtype for dtype, text in _DATATYPES.items()}
     return {o["name"]: np.array(o["data"], types[o["datatype"]]).reshape(o["shape"]) for o in answer["outputs"]}
 
 

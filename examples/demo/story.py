@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from typing import Any
 
 import numpy as np
 
@@ -64,18 +65,24 @@ def apply_examples(cluster: Cluster, models: list[Model]) -> None:
     names = [model.name for model in models]
     found = follow(cluster, NAMESPACE, names, is_ready, READY_SECONDS)
     for model in models:
-        digest = hashlib.sha256(model.content).hexdigest()
-        if digest not in found[model.name]["status"]["model"]["digest"]:
-            line(f"{model.name} still serves the file of an earlier run: look at the source again")
-            refresh = f"onnx-operator.dev/refresh={digest[:12]}"
-            cluster.kubectl("annotate", KIND, model.name, refresh, "--overwrite", "--namespace", NAMESPACE)
-
-            def fresh(seen: dict, digest: str = digest) -> bool:
-                return is_ready(seen) and digest in seen["status"]["model"]["digest"]
-
-            follow(cluster, NAMESPACE, [model.name], fresh, READY_SECONDS)
+        _refresh(cluster, model, found[model.name])
     line()
     line(cluster.kubectl("get", "onnx", "--namespace", NAMESPACE))
+
+
+def _refresh(cluster: Cluster, model: Model, found: dict[str, Any]) -> None:
+    """Replace the file that an earlier version of this demonstration uploaded under the same name."""
+    digest = hashlib.sha256(model.content).hexdigest()
+
+    def serves_it(seen: dict[str, Any]) -> bool:
+        return is_ready(seen) and digest in seen["status"]["model"]["digest"]
+
+    if serves_it(found):
+        return
+    line(f"{model.name} serves an older file: the annotation onnx-operator.dev/refresh makes the operator look again")
+    annotation = f"onnx-operator.dev/refresh={digest[:12]}"
+    cluster.kubectl("annotate", KIND, model.name, annotation, "--overwrite", "--namespace", NAMESPACE)
+    follow(cluster, NAMESPACE, [model.name], serves_it, READY_SECONDS)
 
 
 def score(cluster: Cluster, models: list[Model]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -91,7 +92,8 @@ def _draw(role: str, shape: tuple[int, ...], random: np.random.Generator) -> np.
     return random.normal(0, 0.05, shape)
 
 
-def _keep(repeated: object, items: list[object]) -> None:
+def _keep(repeated: Any, items: list[Any]) -> None:
+    """Leave only these of its own items in a repeated field."""
     copies = list(items)
-    del repeated[:]  # type: ignore[attr-defined]
-    repeated.extend(copies)  # type: ignore[attr-defined]
+    del repeated[:]
+    repeated.extend(copies)

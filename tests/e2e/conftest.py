@@ -1,5 +1,50 @@
-"""Fixtures of the end-to-end tests: a whole cluster."""
+"""Fixtures of the end-to-end tests: a whole cluster, the operator in it, a namespace with credentials."""
 
+from collections.abc import Iterator
+
+import pytest
+
+from examples.demo.install import install_operator
+from examples.demo.store import Store
+from tests.cluster.cluster import Cluster
 from tests.cluster.fixtures import cluster, namespace, pytest_runtest_makereport
+from tests.cluster.layout import STATE
+from tests.cluster.progress import locked
+from tests.e2e.faults import FaultServer, authority
+from tests.e2e.system import CREDENTIALS, POOLS, Models, System
 
 __all__ = ["cluster", "namespace", "pytest_runtest_makereport"]
+
+
+@pytest.fixture(scope="session")
+def system(cluster: Cluster) -> System:
+    """The operator installed by Helm, and an S3 store. Parallel workers share them: the first installs."""
+    with locked(STATE / "e2e.lock", "another worker that installs the operator"):
+        store = Store.deploy(cluster)
+        settings = {
+            "pools": POOLS,
+            "sources": {
+                "s3": {"endpoint": store.endpoint},
+                "https": {"caBundle": authority().certificate_pem},
+                "allowedNetworks": [FaultServer.NETWORK],
+                "readTimeoutSeconds": 5,
+            },
+        }
+        install_operator(cluster, settings, values={"logLevel": "info"})
+    return System(cluster, store)
+
+
+@pytest.fixture
+def models(system: System, namespace: str) -> Models:
+    """A namespace of the test's own, which may read the store."""
+    system.cluster.apply(system.store.credentials_secret(CREDENTIALS), namespace)
+    return Models(system, namespace)
+
+
+@pytest.fixture(scope="session")
+def faults(cluster: Cluster) -> Iterator[FaultServer]:
+    """An HTTPS server on the host that misbehaves by the path that is asked for."""
+    if not cluster.is_local:
+        pytest.skip("pods of another cluster do not reach this host")
+    with FaultServer() as server:
+        yield server

@@ -23,6 +23,27 @@ CREDENTIALS = "models-read"
 SMALL = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 READY_SECONDS = 120
 
+# Fake nodes stand for the first two; the third is the real node, when a test lets it claim a GPU.
+POOLS: list[dict[str, Any]] = [
+    {
+        "name": "t4",
+        "runtime": "GPU",
+        "nodeSelector": {"accelerator": "t4"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "gpuResource": "nvidia.com/gpu",
+        "acceleratorMemory": "16Gi",
+    },
+    {
+        "name": "a100",
+        "runtime": "GPU",
+        "nodeSelector": {"accelerator": "a100"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "gpuResource": "nvidia.com/gpu",
+        "acceleratorMemory": "80Gi",
+    },
+    {"name": "real", "runtime": "GPU", "gpuResource": "example.com/gpu"},
+]
+
 
 @dataclass(frozen=True)
 class System:

@@ -120,7 +120,9 @@ def test_a_refused_update_leaves_the_running_revision_alone(models: Models) -> N
     models.cluster.wait(lambda: len(models.pods("kept")) == 2, 60, "a second pod", models.namespace)
     models.patch("kept", {"replicas": 1, "model": {"uri": models.system.store.uri(f"{models.namespace}/good.onnx")}})
     models.wait_ready("kept")
-    assert {p["metadata"]["uid"] for p in models.pods("kept")} <= pods | {p["metadata"]["uid"] for p in models.pods("kept")}
+    assert {p["metadata"]["uid"] for p in models.pods("kept")} <= pods | {
+        p["metadata"]["uid"] for p in models.pods("kept")
+    }
 
 
 def test_suspend_runs_no_pods_and_resuming_brings_them_back(models: Models) -> None:
@@ -160,7 +162,15 @@ def test_hand_edits_of_what_we_own_are_undone_and_additions_of_others_stay(model
     models.apply("owned", models.upload(files.linear(9)))
     models.wait_ready("owned")
     run("set", "image", "deployment/owned", "server=localhost/other:1", *where)
-    run("patch", "service", "owned", *where, "--type=merge", "--patch", '{"spec":{"selector":{"onnx-operator.dev/model":"x"}}}')
+    run(
+        "patch",
+        "service",
+        "owned",
+        *where,
+        "--type=merge",
+        "--patch",
+        '{"spec":{"selector":{"onnx-operator.dev/model":"x"}}}',
+    )
     run("delete", "pdb", "owned", *where)
     run("annotate", "deployment", "owned", "team=vision", *where)
 

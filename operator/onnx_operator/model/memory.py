@@ -12,7 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TypeProto
 from onnx_operator.api.report import MemoryEstimate
 from onnx_operator.model.nodes import STANDARD_DOMAINS, domain_of, subgraphs
 from onnx_operator.model.skeleton import Weight, tensor_bytes
-from onnx_operator.model.structure import forget_shapes
+from onnx_operator.model.structure import FAULTS_FOUND, forget_shapes
 
 RUNTIME_BYTES = 160 << 20
 """The process with Python, ONNX Runtime and the server, before any model."""
@@ -152,7 +152,7 @@ def _with_batch_of_one(model: ModelProto, weights: Iterable[str]) -> ModelProto:
     _keep_foreign_shapes(model, sized)
     try:
         return onnx.shape_inference.infer_shapes(sized, data_prop=True)
-    except onnx.shape_inference.InferenceError:
+    except FAULTS_FOUND:
         return sized
 
 

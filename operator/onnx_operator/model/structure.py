@@ -12,6 +12,15 @@ from onnx_operator.model.skeleton import RefusedError, Skeleton, Weight, bits, t
 
 _MESSAGE_LIMIT = 600
 _LARGEST_DIMENSION = 2**62
+FAULTS_FOUND = (
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+    ValueError,
+    RuntimeError,
+    IndexError,
+    OverflowError,
+)
+"""What onnx's C++ code throws at a model: its own errors, and standard ones that pass through."""
 
 
 def check_external_data(model: ModelProto) -> None:
@@ -67,23 +76,26 @@ def check_formally(model: ModelProto) -> ModelProto:
     _import_used_domains(model)
     try:
         onnx.checker.check_model(_with_declared_shapes(model).SerializeToString())
-    except onnx.checker.ValidationError as error:
+    except FAULTS_FOUND as error:
         raise _invalid(_tidy(str(error))) from None
     lenient = ModelProto()
     lenient.CopyFrom(model)
     forget_shapes(lenient)
     try:
         return onnx.shape_inference.infer_shapes(lenient, check_type=True, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
+    except FAULTS_FOUND as error:
         if not _only_function_bodies(str(error)):
             raise _invalid(_tidy(str(error))) from None
-    return onnx.shape_inference.infer_shapes(lenient, data_prop=True)
+    try:
+        return onnx.shape_inference.infer_shapes(lenient, data_prop=True)
+    except FAULTS_FOUND as error:
+        raise _invalid(_tidy(str(error))) from None
 
 
 def _with_declared_shapes(model: ModelProto) -> ModelProto:
-    """Give every input and output a shape for the checker, which only minds that there is one.
+    """Give every input and output a shape, and the graph a name: the checker minds that there is one.
 
-    The runtime needs none, and infers the type of an output that is declared by its name alone.
+    The runtime needs neither, and infers the type of an output that is declared by its name alone.
     """
     declared = ModelProto()
     declared.CopyFrom(model)
@@ -92,6 +104,7 @@ def _with_declared_shapes(model: ModelProto) -> ModelProto:
         for value in declared.graph.output:
             if value.name in found:
                 value.CopyFrom(found[value.name])
+    declared.graph.name = declared.graph.name or "graph"
     for graph in all_graphs(declared.graph):
         for value in (*graph.input, *graph.output):
             if value.type.WhichOneof("value") == "tensor_type":
@@ -133,7 +146,11 @@ def _check_graph(graph: GraphProto, outer: Set[str]) -> None:
 
 def _check_nodes(graph: GraphProto, known: set[str], where: str) -> set[str]:
     makers: dict[str, int] = {}
+    names: set[str] = set()
     for index, node in enumerate(graph.node):
+        if node.name and node.name in names:
+            raise _invalid(f'Two nodes of {where} have the name "{node.name}", which the runtime refuses.')
+        names.add(node.name)
         for name in node.output:
             if name and name in makers:
                 first = node_text(graph.node[makers[name]])

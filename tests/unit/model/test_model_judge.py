@@ -303,6 +303,46 @@ def test_invalid_graphs_name_the_node(nodes: list[onnx.NodeProto], words: list[s
     assert all(word in message(m) for word in words), message(m)
 
 
+def without(what: str) -> onnx.ModelProto:
+    m = model([node("Relu", ["x"], ["y"])])
+    if what == "name":
+        m.graph.ClearField("name")
+    elif what == "type":
+        m.graph.output[0].ClearField("type")
+    else:
+        getattr(m.graph, what)[0].type.tensor_type.ClearField("shape")
+    return m
+
+
+@pytest.mark.parametrize("what", ["name", "type", "input", "output"])
+def test_what_the_runtime_does_without_may_be_missing(what: str) -> None:
+    assert reason(without(what)) == "Accepted"
+
+
+@pytest.mark.parametrize("shape", [(3,), ("N", 5), (1, 2, 3)])
+def test_wrong_shapes_only_make_the_runtime_warn(shape: tuple[int | str, ...]) -> None:
+    m = model([node("Relu", ["x"], ["h"]), node("Relu", ["h"], ["y"])], outputs=[value("y", shape)])
+    m.graph.value_info.append(value("h", shape))
+    report = verdict(m).report
+    assert report is not None
+    assert report.outputs[0].shape[-1] == 4
+
+
+def test_types_that_do_not_exist() -> None:
+    m = model([node("Cast", ["x"], ["y"], name="n1", to=119)], outputs=[value("y", ("N", 4), 119)])
+    assert reason(m) == "InvalidGraph"
+    zero = tensor("v", 1)
+    zero.data_type = 119
+    m = model([node("ConstantOfShape", ["x"], ["y"], value=zero)], inputs=[value("x", (2,), TensorProto.INT64)])
+    assert reason(m) == "InvalidGraph"
+
+
+def test_two_nodes_of_one_name() -> None:
+    m = model([node("Relu", ["x"], ["h"], name="n1"), node("Relu", ["h"], ["y"], name="n1")])
+    assert reason(m) == "InvalidGraph"
+    assert '"n1"' in message(m)
+
+
 def test_unsorted_nodes_are_accepted_as_the_runtime_does() -> None:
     nodes = [node("Abs", ["h"], ["y"]), node("Relu", ["x"], ["h"])]
     assert reason(model(nodes)) == "Accepted"

@@ -1,0 +1,171 @@
+"""Trouble of every kind reaches `status` by its cause."""
+
+import json
+
+import numpy as np
+
+from tests import models as files
+from tests.e2e.system import REVISION_LABEL, Models, conditions, expected
+
+X = np.array([[0.5, -1.0, 2.0, 3.0]], np.float32)
+
+
+def test_a_node_without_room_is_said_and_cured_by_asking_for_less(models: Models) -> None:
+    uri = models.upload(files.linear(20))
+    models.apply("large", uri, resources={"requests": {"cpu": "500"}})
+    model = models.wait_for("large", ready="False", reason="Unschedulable")
+    assert conditions(model)["Progressing"]["status"] == "True"
+    assert conditions(model)["Reconciling"]["status"] == "True"
+    assert "cpu" in conditions(model)["Progressing"]["message"].lower()
+    failures = model["status"]["failures"]
+    assert failures[0]["reason"] == "Unschedulable"
+    assert failures[0]["count"] == 1
+    models.apply("large", uri)
+    models.wait_ready("large")
+
+
+def test_an_update_that_finds_no_room_leaves_the_old_revision_serving(models: Models) -> None:
+    old = files.linear(21)
+    models.apply("room", models.upload(old, "old"))
+    models.wait_ready("room")
+    models.apply("room", models.upload(files.linear(22), "new"), resources={"requests": {"cpu": "500"}})
+    model = models.wait_for("room", ready="False", reason="Unschedulable")
+    assert conditions(model)["Available"]["status"] == "True"
+    np.testing.assert_allclose(models.predict("room", {"x": X})["y"], expected(old, {"x": X})["y"], rtol=1e-5)
+
+
+def test_a_quota_is_named(models: Models) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "tight"},
+        "spec": {"hard": {"requests.cpu": "1m"}},
+    }
+    models.cluster.apply(quota, models.namespace)
+    models.apply("quota", models.upload(files.linear(23)))
+    model = models.wait_for("quota", ready="False", reason="QuotaExceeded")
+    assert "tight" in conditions(model)["Progressing"]["message"]
+    models.cluster.kubectl("delete", "resourcequota", "tight", "-n", models.namespace)
+    models.wait_ready("quota", timeout=180)
+
+
+def test_an_image_that_cannot_be_pulled_is_named(models: Models) -> None:
+    template = {"spec": {"containers": [{"name": "server", "image": "localhost/no-such-image:1"}]}}
+    models.apply("image", models.upload(files.linear(24)), podTemplate=template)
+    model = models.wait_for("image", ready="False", reason="ImagePullFailed")
+    assert "localhost/no-such-image:1" in conditions(model)["Progressing"]["message"]
+    assert conditions(model)["Reconciling"]["status"] == "True"
+
+
+def test_a_model_that_needs_more_memory_than_its_limit_is_out_of_memory(models: Models) -> None:
+    limits = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "150Mi"}}
+    models.apply("hungry", models.upload(files.hungry(400)), resources=limits)
+    model = models.wait_for("hungry", ready="False", reason="OutOfMemory")
+    assert conditions(model)["Progressing"]["status"] == "False"
+    assert conditions(model)["Stalled"]["status"] == "True"
+    assert "150Mi" in conditions(model)["Progressing"]["message"]
+    models.patch("hungry", {"resources": {"limits": {"memory": "2Gi"}}})
+    models.wait_ready("hungry")
+
+
+def test_a_model_that_cannot_answer_its_warm_up_never_gets_ready(models: Models) -> None:
+    old = files.linear(25)
+    models.apply("loads", models.upload(old, "good"))
+    models.wait_ready("loads")
+    pods = {p["metadata"]["name"] for p in models.pods("loads")}
+    models.apply("loads", models.upload(files.fails_warm_up(), "bad"))
+    model = models.wait_for("loads", ready="False", reason="LoadFailed")
+    assert "lookup" in conditions(model)["Progressing"]["message"]
+    assert conditions(model)["Available"]["status"] == "True"
+    assert conditions(model)["Stalled"]["status"] == "True"
+    assert pods <= {p["metadata"]["name"] for p in models.pods("loads")}
+    np.testing.assert_allclose(models.predict("loads", {"x": X})["y"], expected(old, {"x": X})["y"], rtol=1e-5)
+
+
+def test_a_pod_template_that_the_api_server_refuses_starts_nothing(models: Models) -> None:
+    uri = models.upload(files.linear(26))
+    models.apply("template", uri, podTemplate={"spec": {"nodeSelectr": {"a": "b"}}})
+    model = models.wait_for("template", ready="False", reason="PodTemplateRejected")
+    assert "nodeSelectr" in conditions(model)["ModelValid"]["message"]
+    assert models.cluster.find("deployment", "template", models.namespace) is None
+    models.patch("template", {"podTemplate": {"spec": {"nodeSelectr": None, "hostname": "fine"}}})
+    models.wait_ready("template")
+    assert models.pods("template")[0]["spec"]["hostname"] == "fine"
+
+
+def test_a_name_that_is_taken_is_not_taken_over(models: Models) -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"}, "spec": {"ports": [{"port": 80}]}}
+    models.cluster.apply(service, models.namespace)
+    models.apply("taken", models.upload(files.linear(27)))
+    model = models.wait_for("taken", ready="False", reason="NameConflict")
+    assert "Service" in conditions(model)["Progressing"]["message"]
+    assert models.cluster.get("service", "taken", models.namespace)["spec"].get("selector") is None
+    models.cluster.kubectl("delete", "service", "taken", "-n", models.namespace)
+    models.wait_ready("taken")
+
+
+def test_an_object_overwritten_after_inspection_is_never_served_unseen(models: Models) -> None:
+    old, new = files.linear(28), files.linear(29)
+    uri = models.upload(old, "moving")
+    models.apply("moving", uri)
+    first = models.wait_ready("moving")["status"]["model"]["digest"]
+    running = models.pods("moving")[0]["metadata"]["uid"]
+
+    models.upload(new, "moving")
+    # Nothing looks at the store while nothing is due: the running pod goes on.
+    assert conditions(models.get("moving"))["Ready"]["status"] == "True"
+    assert models.pods("moving")[0]["metadata"]["uid"] == running
+    np.testing.assert_allclose(models.predict("moving", {"x": X})["y"], expected(old, {"x": X})["y"], rtol=1e-5)
+
+    # A new pod finds other bytes: they are inspected, and become a revision of their own.
+    models.patch("moving", {"replicas": 2})
+    model = models.wait_for(
+        "moving",
+        ready="True",
+        where=lambda m: m["status"]["model"]["digest"] != first and m["status"].get("readyReplicas") == 2,
+    )
+    revisions = {p["metadata"]["labels"][REVISION_LABEL] for p in models.pods("moving")}
+    assert revisions == {model["status"]["serving"]["revision"]}
+    np.testing.assert_allclose(models.predict("moving", {"x": X})["y"], expected(new, {"x": X})["y"], rtol=1e-5)
+
+
+def test_a_pinned_object_that_is_overwritten_is_refused_and_the_running_pods_go_on(models: Models) -> None:
+    import hashlib
+
+    old = files.linear(30)
+    uri = models.upload(old, "pinned")
+    models.apply("pinned", uri, model={"sha256": hashlib.sha256(old).hexdigest()})
+    models.wait_ready("pinned")
+    running = models.pods("pinned")[0]["metadata"]["uid"]
+    models.upload(files.linear(31), "pinned")
+    models.patch("pinned", {"replicas": 2})
+    model = models.wait_for("pinned", ready="False", reason="DigestMismatch")
+    assert conditions(model)["Available"]["status"] == "True"
+    assert running in {p["metadata"]["uid"] for p in models.pods("pinned")}
+    np.testing.assert_allclose(models.predict("pinned", {"x": X})["y"], expected(old, {"x": X})["y"], rtol=1e-5)
+    # The right bytes again, and a look at them, heal it.
+    models.upload(old, "pinned")
+    refresh = "onnx-operator.dev/refresh=again"
+    models.cluster.kubectl("annotate", "onnx", "pinned", refresh, "-n", models.namespace)
+    models.wait_for("pinned", ready="True", where=lambda m: m["status"].get("readyReplicas") == 2, timeout=180)
+
+
+def test_refresh_takes_what_was_uploaded_since(models: Models) -> None:
+    uri = models.upload(files.linear(32), "fresh")
+    models.apply("fresh", uri)
+    first = models.wait_ready("fresh")["status"]["model"]["digest"]
+    models.upload(files.linear(33), "fresh")
+    models.cluster.kubectl("annotate", "onnx", "fresh", "onnx-operator.dev/refresh=1", "-n", models.namespace)
+    models.wait_for("fresh", ready="True", where=lambda m: m["status"]["model"]["digest"] != first)
+
+
+def test_events_tell_each_change_of_a_reason(models: Models) -> None:
+    models.apply("told", models.upload(files.newer_opset()))
+    models.wait_for("told", ready="False", reason="UnsupportedOpset")
+    found = json.loads(
+        models.cluster.kubectl(
+            "get", "events.events.k8s.io", "-n", models.namespace, "-o", "json",
+            "--field-selector=regarding.name=told,reason=UnsupportedOpset",
+        )
+    )["items"]  # fmt: skip
+    assert [e["type"] for e in found] == ["Warning"]

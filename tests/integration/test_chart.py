@@ -1,0 +1,304 @@
+"""The chart, as Helm renders it and as a real API server takes it."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from onnx_operator.api import crd, names
+from onnx_operator.controller.handlers import WATCHED_CHILDREN
+from onnx_operator.controller.kube import CHILD_KINDS, CONTROLLER_REVISION, ONNX_MODEL, Kind
+from onnx_operator.controller.settings import Settings, parse_settings
+from tests.cluster import tools
+from tests.cluster.cluster import Cluster
+from tests.cluster.errors import ClusterError
+
+CHART = Path(__file__).parents[2] / "charts" / "onnx-operator"
+NAMESPACE = "platform"
+POOL = {
+    "name": "t4",
+    "runtime": "GPU",
+    "nodeSelector": {"accelerator": "t4"},
+    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    "gpuResource": "nvidia.com/gpu",
+    "acceleratorMemory": "16Gi",
+    "serverImage": "registry.example.com/onnx-server-gpu:1",
+    "allowedNamespaces": ["vision"],
+}
+EVERYTHING: dict[str, Any] = {
+    "settings": {
+        "imagePullSecrets": ["pull"],
+        "namespaces": ["vision", "speech"],
+        "pools": [POOL],
+        "sources": {
+            "allowedNetworks": ["10.0.0.0/8"],
+            "https": {"caBundle": "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"},
+            "s3": {"endpoint": "https://s3.example.com", "region": "eu-1", "virtualHostedStyle": True},
+        },
+        "inspection": {"maxModelBytes": 2**40, "timeoutSeconds": 60},
+        "workers": 16,
+    },
+    "templates": {"service.yaml.j2": "apiVersion: v1\nkind: Service\nmetadata: {name: {{ name }}}\n"},
+    "image": {"repository": "registry.example.com/team/onnx-operator", "digest": f"sha256:{'0' * 64}"},
+    "imagePullSecrets": ["pull"],
+    "replicas": 3,
+    "logLevel": "debug",
+    "controller": {"env": [{"name": "A", "value": "b"}]},
+    "inspector": {"env": [{"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"}]},
+    "serviceAccount": {"annotations": {"a": "b"}},
+    "podAnnotations": {"a": "b"},
+    "podLabels": {"team": "platform"},
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}
+    ],
+    "priorityClassName": "system-cluster-critical",
+    "service": {"annotations": {"a": "b"}},
+    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "networkPolicy": {
+        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
+        "egress": [{"ports": [{"port": 443, "protocol": "TCP"}]}],
+    },
+}
+RESTRICTED = {
+    "pod-security.kubernetes.io/enforce": "restricted",
+    "pod-security.kubernetes.io/enforce-version": "latest",
+}
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    try:
+        return tools.program("helm")
+    except ClusterError as error:
+        if os.environ.get("REQUIRE_CLUSTER") == "1":
+            pytest.fail(f"no helm: {error}", pytrace=False)
+        pytest.skip(f"no helm: {error}")
+
+
+class Chart:
+    """Helm's commands on the chart, away from anyone's own settings of Helm."""
+
+    def __init__(self, helm: Path, folder: Path) -> None:
+        self._helm = helm
+        self._folder = folder
+
+    def run(self, *command: str, values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+        file = self._folder / "values.yaml"
+        file.write_text(yaml.safe_dump(values or {}))
+        homes = {f"HELM_{kind}_HOME": str(self._folder / kind) for kind in ("CACHE", "CONFIG", "DATA")}
+        return subprocess.run(
+            [str(self._helm), *command, "--values", str(file)],
+            env=os.environ | homes,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def template(self, values: dict[str, Any] | None = None, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
+        done = self.run("template", "onnx-operator", str(CHART), "--namespace", namespace, values=values)
+        assert done.returncode == 0, done.stderr
+        return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+    def refusal(self, values: dict[str, Any]) -> str:
+        done = self.run("template", "onnx-operator", str(CHART), values=values)
+        assert done.returncode != 0
+        return done.stderr
+
+
+@pytest.fixture
+def chart(helm: Path, tmp_path: Path) -> Chart:
+    return Chart(helm, tmp_path)
+
+
+def _one(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
+    (found,) = [o for o in objects if o["kind"] == kind and name in (None, o["metadata"]["name"])]
+    return found
+
+
+def _settings(objects: list[dict[str, Any]]) -> Settings:
+    return parse_settings(yaml.safe_load(_one(objects, "ConfigMap", "onnx-operator")["data"]["settings.yaml"]))
+
+
+def _pod(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    template: dict[str, Any] = _one(objects, "Deployment")["spec"]["template"]
+    return template
+
+
+def _rights(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    return {(g, r, v) for rule in rules for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
+
+
+def _needed() -> set[tuple[str, str, str]]:
+    """What the controller's own lists of kinds, and its few other calls, ask for."""
+
+    def rights(kind: Kind, *verbs: str) -> set[tuple[str, str, str]]:
+        return {(kind.api_version.rpartition("/")[0], kind.plural, verb) for verb in verbs}
+
+    needed = rights(ONNX_MODEL, "get", "list", "watch")
+    for kind in WATCHED_CHILDREN:
+        needed |= rights(kind, "list", "watch")
+    for kind in (*CHILD_KINDS, CONTROLLER_REVISION):
+        needed |= rights(kind, "get", "create", "patch", "delete")
+    return needed | {
+        (names.GROUP, f"{names.PLURAL}/status", "patch"),
+        (names.GROUP, f"{names.PLURAL}/finalizers", "update"),
+        ("", "pods/log", "get"),
+        ("", "secrets", "get"),
+        ("events.k8s.io", "events", "create"),
+    }
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_lint_finds_nothing(chart: Chart, values: dict[str, Any]) -> None:
+    done = chart.run("lint", "--strict", str(CHART), values=values)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_operator_may_do_what_it_does_and_nothing_else(chart: Chart) -> None:
+    objects = chart.template()
+    assert _rights(_one(objects, "ClusterRole", "onnx-operator")["rules"]) == _needed()
+    lease = _one(objects, "Role")
+    assert lease["metadata"]["namespace"] == NAMESPACE
+    assert _rights(lease["rules"]) == {("coordination.k8s.io", "leases", v) for v in ("create", "get", "update")}
+    unnamed = [rule["verbs"] for rule in lease["rules"] if "resourceNames" not in rule]
+    assert unnamed == [["create"]]
+    bound = [o["roleRef"]["name"] for o in objects if o["kind"].endswith("RoleBinding")]
+    assert sorted(bound) == ["onnx-operator", "onnx-operator-lease"]
+
+
+def test_with_namespaces_the_operator_has_no_right_in_the_whole_cluster(chart: Chart) -> None:
+    objects = chart.template({"settings": {"namespaces": ["vision", "speech"]}})
+    assert not [o for o in objects if o["kind"] == "ClusterRoleBinding"]
+    assert not [o for o in objects if o["kind"] == "ClusterRole" and o["metadata"]["name"] == "onnx-operator"]
+    for namespace in ("vision", "speech"):
+        (role,) = [o for o in objects if o["kind"] == "Role" and o["metadata"]["namespace"] == namespace]
+        assert _rights(role["rules"]) == _needed()
+        (binding,) = [o for o in objects if o["kind"] == "RoleBinding" and o["metadata"]["namespace"] == namespace]
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "onnx-operator", "namespace": NAMESPACE}]
+    assert _settings(objects).namespaces == ["vision", "speech"]
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_only_the_controller_can_reach_a_token(chart: Chart, values: dict[str, Any]) -> None:
+    objects = chart.template(values)
+    pod = _pod(objects)["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert _one(objects, "ServiceAccount")["automountServiceAccountToken"] is False
+    (token,) = [v["name"] for v in pod["volumes"] if "projected" in v]
+    mounts = {c["name"]: [m["name"] for m in c["volumeMounts"]] for c in pod["containers"]}
+    assert token in mounts["controller"]
+    assert token not in mounts["inspector"]
+    users = {c["name"]: c["securityContext"].get("runAsUser") for c in pod["containers"]}
+    assert users["controller"] != users["inspector"]
+    assert not pod.get("shareProcessNamespace")
+
+
+def test_the_settings_file_holds_the_values(chart: Chart) -> None:
+    settings = _settings(chart.template(EVERYTHING))
+    expected = {
+        **EVERYTHING["settings"],
+        "serverImage": "registry.example.com/team/onnx-server:0.1.0",
+        "templatesDirectory": "/etc/onnx-operator/templates",
+    }
+    assert settings == parse_settings(expected)
+
+
+def test_new_settings_replace_the_pods(chart: Chart) -> None:
+    first, again, other = (
+        _pod(chart.template(values))["metadata"]["annotations"]
+        for values in ({}, {"replicas": 5}, {"settings": {"workers": 2}})
+    )
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"settings": {"wrokers": 3}}, "wrokers"),
+        ({"settings": {"workers": 0}}, "workers"),
+        ({"settings": {"sources": {"s3": {"endpiont": "x"}}}}, "endpiont"),
+        ({"settings": {"pools": [{"runtime": "GPU"}]}}, "name"),
+        ({"settings": {"pools": [{"name": "a", "runtime": "TPU"}]}}, "runtime"),
+        ({"settings": {"pools": [{"name": "a", "tolerations": [{"efect": "NoSchedule"}]}]}}, "efect"),
+        ({"replicaCount": 3}, "replicaCount"),
+        ({"replicas": "three"}, "replicas"),
+        ({"image": {"repo": "x"}}, "repo"),
+        ({"logLevel": "loud"}, "logLevel"),
+        ({"networkPolicy": {"enable": True}}, "enable"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(chart: Chart, values: dict[str, Any], field: str) -> None:
+    assert field in chart.refusal(values)
+
+
+def test_the_crd_is_the_generated_one_and_outlives_the_release(chart: Chart) -> None:
+    rendered = _one(chart.template(), "CustomResourceDefinition")
+    annotations = rendered["metadata"]["annotations"]
+    assert annotations["helm.sh/resource-policy"] == "keep"
+    expected = yaml.safe_load(crd.to_yaml())
+    assert rendered["metadata"]["name"] == expected["metadata"]["name"]
+    assert rendered["spec"] == expected["spec"]
+
+
+def test_the_crd_can_be_left_out_or_removed_with_the_release(chart: Chart) -> None:
+    kinds = {o["kind"] for o in chart.template({"crds": {"enabled": False}})}
+    assert "CustomResourceDefinition" not in kinds
+    removable = _one(chart.template({"crds": {"keep": False}}), "CustomResourceDefinition")
+    assert "helm.sh/resource-policy" not in removable["metadata"].get("annotations", {})
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_a_real_api_server_takes_every_object(
+    chart: Chart, apiserver: Cluster, namespace: str, values: dict[str, Any]
+) -> None:
+    settings = values.get("settings", {}) | ({"namespaces": [namespace]} if values else {})
+    objects = chart.template({**values, "settings": settings}, namespace=namespace)
+    # The Prometheus Operator's kind is not known here.
+    known = [o for o in objects if o["kind"] != "ServiceMonitor"]
+    apiserver.kubectl(
+        "apply", "--dry-run=server", "--validate=strict", "-f", "-", input=yaml.safe_dump_all(known)
+    )  # fmt: skip
+
+
+def test_the_pod_fits_the_restricted_pod_security_standard(chart: Chart, apiserver: Cluster, namespace: str) -> None:
+    labels = [f"{key}={value}" for key, value in RESTRICTED.items()]
+    apiserver.kubectl("label", "namespace", namespace, *labels)
+    template = _pod(chart.template(namespace=namespace))
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**template["metadata"], "name": "operator", "namespace": namespace},
+        "spec": template["spec"],
+    }
+    apiserver.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", input=json.dumps(pod))
+
+
+def test_the_operators_account_is_held_to_its_rights(chart: Chart, apiserver: Cluster, namespace: str) -> None:
+    values = {"settings": {"namespaces": [namespace]}, "crds": {"enabled": False}}
+    roles = [o for o in chart.template(values, namespace=namespace) if o["kind"] in ("Role", "RoleBinding")]
+    apiserver.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(roles))
+
+    def may(*what: str, where: str = namespace) -> bool:
+        user = f"--as=system:serviceaccount:{namespace}:onnx-operator"
+        done = apiserver.run_kubectl("auth", "can-i", *what, "-n", where, user, check=False)
+        return done.stdout.strip() == "yes"
+
+    assert may("get", "secrets")
+    assert may("patch", "deployments.apps")
+    assert may("update", "leases.coordination.k8s.io/onnx-operator")
+    assert not may("list", "secrets")
+    assert not may("create", "pods")
+    assert not may("update", "leases.coordination.k8s.io/other")
+    assert not may("patch", "onnxmodels.onnx-operator.dev")
+    assert not may("create", "rolebindings.rbac.authorization.k8s.io")
+    assert not may("get", "secrets", where="kube-system")
+    assert not may("patch", "deployments.apps", where="default")

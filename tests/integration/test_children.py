@@ -1,0 +1,600 @@
+"""A model's children in a real API server: applied once, restored when changed, otherwise left alone."""
+
+import asyncio
+import json
+
+import pytest
+
+from onnx_operator.api import names
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.crd import to_yaml
+from onnx_operator.api.onnxmodel import Condition, OnnxModelSpec
+from onnx_operator.controller.children import (
+    ChildrenError,
+    apply_children,
+    canonical,
+    check_names,
+    desired_children,
+    list_children,
+    owner_reference,
+    prune,
+    prune_revisions,
+)
+from onnx_operator.controller.events import event_for
+from onnx_operator.controller.kube import (
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    EVENT,
+    ONNX_MODEL,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    ApiError,
+    Kube,
+)
+from onnx_operator.controller.render import RenderInput, render
+from onnx_operator.controller.revisions import (
+    HISTORY,
+    Revision,
+    RevisionData,
+    controller_revision,
+    decode,
+    inputs_hash,
+    revision_name,
+)
+from onnx_operator.controller.times import micro_time
+from tests.unit.controller.samples import T4, pool, report, settings
+
+
+@pytest.fixture(scope="module", autouse=True)
+def crd(apiserver):
+    apiserver.apply(to_yaml())
+    apiserver.kubectl("wait", "--for=condition=Established", "crd/onnxmodels.onnx-operator.dev", "--timeout=30s")
+    apiserver.wait(lambda: apiserver.list("onnxmodels") is not None, 30, "OnnxModel to be served")
+
+
+@pytest.fixture
+async def kube(apiserver):
+    connection = await Kube.connect(str(apiserver.kubeconfig))
+    yield connection
+    await connection.close()
+
+
+class Desk:
+    """A model, and what the controller does for it, one step at a time."""
+
+    def __init__(self, kube, cluster, namespace):
+        self.kube = kube
+        self.cluster = cluster
+        self.namespace = namespace
+        self.model = {}
+
+    async def write(self, name="resnet50", **spec):
+        manifest = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {"model": {"uri": "s3://models/resnet50.onnx"} | spec.pop("model", {}), **spec},
+        }
+        self.model = await self.kube.apply(ONNX_MODEL, manifest, manager="user")
+        return self.model
+
+    @property
+    def name(self):
+        return self.model["metadata"]["name"]
+
+    @property
+    def spec(self):
+        return OnnxModelSpec.model_validate(self.model["spec"])
+
+    def rendered(self, **settings_):
+        gpu = self.spec.runtime == "GPU"
+        loaded = settings(pools=[T4], **settings_)
+        chosen = pool(**T4) if gpu else pool("cpu")
+        return render(RenderInput(self.name, self.namespace, self.spec, report(), chosen, loaded))
+
+    async def revision(self, **changes) -> Revision:
+        inputs = inputs_hash(self.spec, report())
+        values = {
+            "inputs": inputs,
+            "inspection_key": "key",
+            "report": report(version="abc"),
+            "interface": "face",
+            "pool": "cpu",
+            "image": "image:1",
+            "manifests": await canonical(self.kube, self.rendered(), f"{self.name}-{inputs}"),
+        }
+        data = RevisionData(**(values | changes))
+        return Revision(revision_name(self.name, data), 1, data)
+
+    async def keep(self, revision: Revision) -> None:
+        manifest = controller_revision(self.name, self.namespace, revision.number, revision.data)
+        manifest["metadata"]["ownerReferences"] = [owner_reference(self.model)]
+        await self.kube.apply(CONTROLLER_REVISION, manifest)
+
+    async def children(self):
+        return await list_children(self.kube, self.model)
+
+    async def step(self, revision: Revision) -> None:
+        """What reconciling does with a revision."""
+        children = await self.children()
+        desired = desired_children(self.model, self.spec, revision)
+        await check_names(self.kube, self.model, desired, children)
+        await apply_children(self.kube, desired, children)
+        await prune(self.kube, desired, children)
+
+    async def versions(self):
+        return {o["kind"]: o["metadata"]["resourceVersion"] for o in (await self.children()).owned}
+
+    async def get(self, kind, name=None):
+        return await self.kube.get(kind, self.namespace, name or self.name)
+
+    def kubectl(self, *args, **kwargs):
+        return self.cluster.kubectl(*args, f"--namespace={self.namespace}", **kwargs)
+
+    def patch(self, kind, change, style="strategic"):
+        self.kubectl("patch", kind, self.name, f"--type={style}", f"--patch={json.dumps(change)}")
+
+
+@pytest.fixture
+def desk(kube, apiserver, namespace):
+    return Desk(kube, apiserver, namespace)
+
+
+# --- nothing is written twice -----------------------------------------------------------------------------------------
+
+SPECS = {
+    "smallest": {},
+    "many replicas, tags": {"replicas": 7, "model": {"tags": {"team": "vision"}, "description": "d", "version": "7"}},
+    "suspended": {"suspend": True},
+    "quantities in other words": {
+        "resources": {"requests": {"cpu": "1000m", "memory": "1024Mi"}, "limits": {"cpu": "1.0", "memory": "2048Mi"}}
+    },
+    "whole numbers": {"resources": {"limits": {"cpu": 2, "memory": 1073741824}}},
+    "half a processor": {"resources": {"requests": {"cpu": "0.5"}}},
+    "gpu": {"runtime": "GPU", "session": {"executionProviders": ["CUDA"]}},
+    "credentials and threads": {
+        "model": {"credentials": {"secretName": "s"}},
+        "session": {"intraOpThreads": 2},
+        "serviceAccountName": "models",
+    },
+    "sidecar with everything": {
+        "podTemplate": {
+            "metadata": {"labels": {"team": "vision"}, "annotations": {"a": "b"}},
+            "spec": {
+                "priorityClassName": "",
+                "nodeSelector": {},
+                "tolerations": [],
+                "hostAliases": [],
+                "dnsConfig": {},
+                "terminationGracePeriodSeconds": 60,
+                "containers": [
+                    {
+                        "name": "server",
+                        "env": [{"name": "A", "value": "1"}, {"name": "B", "value": ""}, {"name": "C"}],
+                        "resources": {"limits": {"cpu": 0.5, "memory": "1024Mi"}},
+                        "volumeMounts": [{"name": "cache", "mountPath": "/cache"}],
+                    },
+                    {
+                        "name": "side",
+                        "image": "side:1",
+                        "resources": {},
+                        "securityContext": {},
+                        "env": [],
+                        "ports": [
+                            {"containerPort": 53, "protocol": "TCP", "name": "dns"},
+                            {"containerPort": 53, "protocol": "UDP", "name": "dns-udp"},
+                        ],
+                    },
+                ],
+                "initContainers": [{"name": "first", "image": "first:1", "restartPolicy": "Always"}],
+                "volumes": [
+                    {"name": "cache", "emptyDir": {}},
+                    {"name": "sized", "emptyDir": {"sizeLimit": "1024Mi"}},
+                    {"name": "secret", "secret": {"secretName": "s"}},
+                ],
+                "topologySpreadConstraints": [
+                    {
+                        "maxSkew": 1,
+                        "topologyKey": "zone",
+                        "whenUnsatisfiable": when,
+                        "labelSelector": {"matchLabels": {"a": "b"}},
+                    }
+                    for when in ("DoNotSchedule", "ScheduleAnyway")
+                ],
+            },
+        }
+    },
+    "nulls and empty objects": {
+        "podTemplate": {"spec": {"affinity": None, "containers": [{"name": "server", "livenessProbe": None}]}}
+    },
+}
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+async def test_a_second_look_writes_nothing(desk, spec):
+    await desk.write(**spec)
+    revision = await desk.revision()
+    await desk.step(revision)
+    first = await desk.versions()
+    assert set(first) == {"Deployment", "Service", "PodDisruptionBudget"}
+
+    await desk.step(revision)
+    assert await desk.versions() == first
+
+    # Also when the operator starts anew and renders again what it finds.
+    again = await desk.revision()
+    assert again == revision
+    await desk.step(again)
+    assert await desk.versions() == first
+
+
+async def test_a_revision_read_back_from_the_api_server_is_the_same(desk):
+    await desk.write(**SPECS["sidecar with everything"])
+    revision = await desk.revision()
+    await desk.keep(revision)
+    assert decode(list((await desk.children()).revisions)) == [revision]
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+async def test_comparing_makes_no_call_that_writes(desk, spec, monkeypatch):
+    await desk.write(**spec)
+    revision = await desk.revision()
+    await desk.step(revision)
+
+    async def refuse(*args, **kwargs):
+        raise AssertionError(f"a write: {args}")
+
+    monkeypatch.setattr(desk.kube, "apply", refuse)
+    monkeypatch.setattr(desk.kube, "delete", refuse)
+    await desk.step(revision)
+
+
+async def test_children_belong_to_their_model(desk):
+    await desk.write()
+    await desk.step(await desk.revision())
+    for kind in (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET):
+        (reference,) = (await desk.get(kind))["metadata"]["ownerReferences"]
+        assert reference["uid"] == desk.model["metadata"]["uid"]
+        assert reference["controller"] is True
+
+
+# --- hand edits -------------------------------------------------------------------------------------------------------
+
+EDITS = {
+    "replicas": ("deployment", {"spec": {"replicas": 9}}),
+    "image": ("deployment", {"spec": {"template": {"spec": {"containers": [{"name": "server", "image": "evil"}]}}}}),
+    "token": ("deployment", {"spec": {"template": {"spec": {"automountServiceAccountToken": True}}}}),
+    "root": ("deployment", {"spec": {"template": {"spec": {"securityContext": {"runAsNonRoot": False}}}}}),
+    "strategy": ("deployment", {"spec": {"strategy": {"rollingUpdate": {"maxUnavailable": 1}}}}),
+    "label": ("deployment", {"metadata": {"labels": {names.LABEL_MODEL: None}}}),
+    "owner": ("deployment", {"metadata": {"ownerReferences": None}}),
+    "selector of the service": ("service", {"spec": {"selector": {names.LABEL_MODEL: "other"}}}),
+    "port of the service": ("service", {"spec": {"ports": [{"port": 80, "targetPort": 9999}]}}),
+    "budget": ("poddisruptionbudget", {"spec": {"maxUnavailable": 0}}),
+}
+
+
+@pytest.mark.parametrize(("kind", "change"), EDITS.values(), ids=EDITS)
+async def test_a_hand_edit_of_what_is_ours_is_undone(desk, kind, change):
+    await desk.write()
+    revision = await desk.revision()
+    await desk.step(revision)
+    before = {k: await desk.get(k) for k in (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET)}
+
+    desk.patch(kind, change, style="merge" if "metadata" in change else "strategic")
+    await desk.step(revision)
+
+    for k, old in before.items():
+        new = await desk.get(k)
+        assert new["spec"] == old["spec"]
+        assert new["metadata"]["labels"] == old["metadata"]["labels"]
+        assert new["metadata"]["ownerReferences"] == old["metadata"]["ownerReferences"]
+
+
+async def test_a_deleted_child_comes_back(desk):
+    await desk.write()
+    revision = await desk.revision()
+    await desk.step(revision)
+    desk.kubectl("delete", "service", desk.name)
+    await desk.step(revision)
+    assert await desk.get(SERVICE)
+
+
+ADDITIONS = {
+    "rollout restart": lambda desk: desk.kubectl("rollout", "restart", f"deployment/{desk.name}"),
+    "injected sidecar": lambda desk: desk.patch(
+        "deployment", {"spec": {"template": {"spec": {"containers": [{"name": "mesh", "image": "mesh:1"}]}}}}
+    ),
+    "injected variable": lambda desk: desk.patch(
+        "deployment",
+        {"spec": {"template": {"spec": {"containers": [{"name": "server", "env": [{"name": "X", "value": "1"}]}]}}}},
+    ),
+    "label": lambda desk: desk.kubectl("label", "deployment", desk.name, "cost-centre=7"),
+    "annotation": lambda desk: desk.kubectl("annotate", "service", desk.name, "dns=x"),
+    "second owner": lambda desk: desk.patch(
+        "service",
+        {
+            "metadata": {
+                "ownerReferences": [
+                    owner_reference(desk.model),
+                    {
+                        "apiVersion": "v1",
+                        "kind": "ConfigMap",
+                        "name": "x",
+                        "uid": "00000000-0000-0000-0000-000000000000",
+                    },
+                ]
+            }
+        },
+        style="merge",
+    ),
+    "another port": lambda desk: desk.patch(
+        "service", {"spec": {"ports": [{"name": "extra", "port": 81, "targetPort": 8080}]}}
+    ),
+}
+
+
+@pytest.mark.parametrize("add", ADDITIONS.values(), ids=ADDITIONS)
+async def test_what_others_add_stays_and_causes_no_write(desk, add):
+    await desk.write()
+    revision = await desk.revision()
+    await desk.step(revision)
+    await asyncio.to_thread(add, desk)
+    added = await desk.versions()
+
+    await desk.step(revision)
+    assert await desk.versions() == added
+
+
+async def test_what_others_added_survives_an_update(desk):
+    await desk.write()
+    await desk.step(await desk.revision())
+    await asyncio.to_thread(ADDITIONS["injected sidecar"], desk)
+    await asyncio.to_thread(ADDITIONS["label"], desk)
+
+    await desk.write(session={"intraOpThreads": 3})
+    await desk.step(await desk.revision())
+
+    live = await desk.get(DEPLOYMENT)
+    containers = {c["name"]: c for c in live["spec"]["template"]["spec"]["containers"]}
+    assert "mesh" in containers
+    assert "--intra-op-threads=3" in containers["server"]["args"]
+    assert live["metadata"]["labels"]["cost-centre"] == "7"
+
+
+async def test_a_tag_that_is_taken_away_goes_from_the_children(desk):
+    await desk.write(model={"tags": {"team": "vision", "tier": "gold"}})
+    revision = await desk.revision()
+    await desk.step(revision)
+    assert (await desk.get(SERVICE))["metadata"]["annotations"]["tags.onnx-operator.dev/tier"] == "gold"
+
+    await desk.write(model={"tags": {"team": "vision"}})
+    await desk.step(revision)
+    for kind in (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET):
+        annotations = (await desk.get(kind))["metadata"]["annotations"]
+        assert annotations["tags.onnx-operator.dev/team"] == "vision"
+        assert "tags.onnx-operator.dev/tier" not in annotations
+
+
+async def test_what_the_pod_template_no_longer_says_goes_from_the_deployment(desk):
+    await desk.write(**SPECS["sidecar with everything"])
+    await desk.step(await desk.revision())
+    await desk.write()
+    await desk.step(await desk.revision())
+    pod = (await desk.get(DEPLOYMENT))["spec"]["template"]["spec"]
+    assert [c["name"] for c in pod["containers"]] == ["server"]
+    assert "env" not in pod["containers"][0]
+
+
+# --- what the API server refuses --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pod", "named"),
+    [
+        ({"nodeSelectr": {"a": "b"}}, "nodeSelectr"),
+        ({"containers": [{"name": "server", "imag": "x"}]}, "imag"),
+        ({"containers": [{"name": "side"}]}, "image"),
+        ({"containers": [{"image": "no-name"}]}, "name"),
+        ({"restartPolicy": "Never"}, "restartPolicy"),
+        ({"containers": "x"}, "containers"),
+        ({"priority": "high"}, "priority"),
+        ({"containers": [{"name": "server", "volumeMounts": [{"name": "no", "mountPath": "/x"}]}]}, "volumeMounts"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_mistake_in_the_pod_template_is_named_before_anything_is_written(desk, pod, named):
+    await desk.write(podTemplate={"spec": pod})
+    with pytest.raises(Exception, match=named) as caught:
+        await desk.revision()
+    assert getattr(caught.value, "invalid", True)
+    assert (await desk.children()).owned == ()
+
+
+async def test_a_second_pod_template_mistake_leaves_the_running_deployment_alone(desk):
+    await desk.write()
+    await desk.step(await desk.revision())
+    before = await desk.versions()
+    await desk.write(podTemplate={"spec": {"nodeSelectr": {"a": "b"}}})
+    with pytest.raises(ApiError, match="nodeSelectr"):
+        await desk.revision()
+    assert await desk.versions() == before
+
+
+async def test_requests_above_limits_are_refused_by_name(desk):
+    await desk.write(resources={"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}})
+    with pytest.raises(ApiError, match="memory limit") as caught:
+        await desk.revision()
+    assert caught.value.invalid
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+FOREIGN_SERVICE = {"spec": {"ports": [{"port": 1234}], "selector": {"app": "other"}}}
+
+
+async def test_a_service_of_somebody_else_is_left_alone_and_named(desk):
+    await desk.write()
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": desk.name, "namespace": desk.namespace},
+        **FOREIGN_SERVICE,
+    }
+    before = await desk.kube.apply(SERVICE, foreign, manager="other")
+    with pytest.raises(ChildrenError) as caught:
+        await check_names(desk.kube, desk.model, desk.rendered(), await desk.children())
+    assert caught.value.cause.reason is Reason.NAME_CONFLICT
+    assert "Service 'resnet50'" in caught.value.cause.message
+    after = await desk.get(SERVICE)
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+    assert (await desk.children()).owned == ()
+
+
+async def test_a_child_of_another_controller_is_not_taken_over(desk):
+    await desk.write()
+    other = owner_reference(desk.model) | {"uid": "11111111-1111-1111-1111-111111111111", "kind": "Other"}
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": desk.name,
+            "namespace": desk.namespace,
+            "labels": {names.LABEL_MODEL: desk.name},
+            "ownerReferences": [other],
+        },
+        **FOREIGN_SERVICE,
+    }
+    await desk.kube.apply(SERVICE, foreign, manager="other")
+    with pytest.raises(ChildrenError, match="does not belong to this model"):
+        await check_names(desk.kube, desk.model, desk.rendered(), await desk.children())
+
+
+async def test_children_that_an_earlier_model_of_the_name_left_behind_are_taken_over(desk):
+    await desk.write()
+    await desk.step(await desk.revision())
+    pods_selector = (await desk.get(DEPLOYMENT))["spec"]["selector"]
+    desk.kubectl("delete", "onnxmodel", desk.name)
+    for kind in ("deployment", "service", "poddisruptionbudget"):
+        # What the garbage collector does with --cascade=orphan.
+        desk.patch(kind, {"metadata": {"ownerReferences": None}}, style="merge")
+    uid = (await desk.get(DEPLOYMENT))["metadata"]["uid"]
+
+    await desk.write()
+    await desk.step(await desk.revision())
+
+    live = await desk.get(DEPLOYMENT)
+    assert live["metadata"]["uid"] == uid, "the same Deployment, so its pods went on"
+    assert live["spec"]["selector"] == pods_selector
+    assert [r["uid"] for r in live["metadata"]["ownerReferences"]] == [desk.model["metadata"]["uid"]]
+
+
+@pytest.mark.parametrize("name", ["on", "null", "a" * 52])
+async def test_a_model_of_a_strange_name_has_its_children(desk, name):
+    await desk.write(name=name)
+    await desk.step(await desk.revision())
+    assert (await desk.get(DEPLOYMENT))["metadata"]["name"] == name
+
+
+# --- pruning ----------------------------------------------------------------------------------------------------------
+
+
+async def test_only_what_is_ours_and_no_longer_wanted_is_deleted(desk):
+    await desk.write()
+    revision = await desk.revision()
+    await desk.step(revision)
+    labels = {names.LABEL_MODEL: desk.name}
+    common = {"namespace": desk.namespace, "labels": labels}
+    mine = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": common | {"name": "old-child", "ownerReferences": [owner_reference(desk.model)]},
+        **FOREIGN_SERVICE,
+    }
+    theirs = {"apiVersion": "v1", "kind": "Service", "metadata": common | {"name": "theirs"}, **FOREIGN_SERVICE}
+    await desk.kube.apply(SERVICE, mine)
+    await desk.kube.apply(SERVICE, theirs, manager="other")
+
+    await desk.step(revision)
+
+    assert await desk.get(SERVICE, "old-child") is None
+    assert await desk.get(SERVICE, "theirs")
+    assert await desk.get(SERVICE)
+
+
+async def test_a_child_that_a_new_revision_leaves_out_goes(desk):
+    await desk.write()
+    revision = await desk.revision()
+    await desk.step(revision)
+    fewer = [m for m in revision.data.manifests if m["kind"] != "PodDisruptionBudget"]
+    await desk.step(await desk.revision(manifests=fewer))
+    assert await desk.get(POD_DISRUPTION_BUDGET) is None
+    assert await desk.get(DEPLOYMENT)
+
+
+async def test_revisions_beyond_the_history_go_and_those_in_use_stay(desk):
+    await desk.write()
+    base = await desk.revision()
+    revisions = []
+    for number in range(1, HISTORY + 5):
+        data = base.data.model_copy(update={"inputs": f"i{number}"})
+        revisions.append(Revision(revision_name(desk.name, data), number, data))
+        await desk.keep(revisions[-1])
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "still-there",
+            "namespace": desk.namespace,
+            "labels": {names.LABEL_MODEL: desk.name, names.LABEL_REVISION: revisions[0].name},
+        },
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    desk.cluster.apply(pod)
+    current = revisions[-1]
+
+    children = await desk.children()
+    await prune_revisions(desk.kube, decode(list(children.revisions)), current, children)
+
+    kept = [r.number for r in decode(list((await desk.children()).revisions))]
+    newest = [r.number for r in revisions[-HISTORY - 1 : -1]]
+    assert kept == [1, *newest, current.number], "with a pod; the last five; the current one"
+
+
+async def test_going_back_to_an_earlier_model_gives_its_revision_a_new_number(desk):
+    await desk.write()
+    first = await desk.revision()
+    await desk.keep(first)
+    await desk.keep(Revision(first.name, 3, first.data))
+    assert [r.number for r in decode(list((await desk.children()).revisions))] == [3]
+
+
+async def test_going_back_to_an_earlier_model_after_a_refresh_works(desk):
+    # The inspection has another key then, and a ControllerRevision's data can never be changed.
+    await desk.write()
+    await desk.keep(await desk.revision())
+    refreshed = await desk.revision(inspection_key="another")
+    await desk.keep(Revision(refreshed.name, 2, refreshed.data))
+    assert len((await desk.children()).revisions) == 2
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("message", ["0/3 nodes are available", "", "é" * 2000, "🚀\x00\x01" * 300], ids=len)
+async def test_the_api_server_takes_our_events_once(desk, message):
+    await desk.write()
+    condition = Condition(
+        type="Progressing",
+        status="True",
+        reason="Unschedulable",
+        message=message[:2048],
+        last_transition_time=micro_time(),
+        observed_generation=1,
+    )
+    await desk.kube.create(EVENT, event_for(desk.model, condition, "operator-0", micro_time()))
+    with pytest.raises(ApiError) as caught:
+        await desk.kube.create(EVENT, event_for(desk.model, condition, "operator-0", micro_time()))
+    assert caught.value.reason == "AlreadyExists"
+    told = await asyncio.to_thread(desk.kubectl, "describe", "onnxmodel", desk.name)
+    assert "Unschedulable" in told

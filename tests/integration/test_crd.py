@@ -1,0 +1,341 @@
+"""The CRD in a real API server: what it lets in, what it refuses at once, and in which words."""
+
+import copy
+import json
+
+import pytest
+import yaml
+
+from onnx_operator.api.crd import to_yaml
+
+URI = "s3://models/resnet50.onnx"
+SHA = "0123456789abcdef" * 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def crd(apiserver):
+    apiserver.apply(to_yaml())
+    apiserver.kubectl("wait", "--for=condition=Established", "crd/onnxmodels.onnx-operator.dev", "--timeout=30s")
+    apiserver.wait(lambda: apiserver.list("onnxmodels") is not None, 30, "OnnxModel to be served")
+
+
+def model(name="resnet50", **spec):
+    uri = {"uri": URI} | spec.pop("model", {})
+    return {
+        "apiVersion": "onnx-operator.dev/v1alpha1",
+        "kind": "OnnxModel",
+        "metadata": {"name": name},
+        "spec": {"model": uri, **spec},
+    }
+
+
+def attempt(apiserver, namespace, manifest, *flags):
+    """`kubectl apply` as a user runs it (strict validation is its default), and all that it printed."""
+    done = apiserver.run_kubectl(
+        "apply", "--filename=-", f"--namespace={namespace}", *flags, input=yaml.safe_dump(manifest), check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def accepted(apiserver, namespace, manifest, *flags):
+    code, output = attempt(apiserver, namespace, manifest, *flags)
+    assert code == 0, output
+    return apiserver.get("onnxmodel", manifest["metadata"]["name"], namespace)
+
+
+# --- the smallest manifest --------------------------------------------------------------------------------------------
+
+
+def test_the_crd_is_served_without_complaints(apiserver):
+    conditions = apiserver.get("crd", "onnxmodels.onnx-operator.dev")["status"]["conditions"]
+    found = {c["type"]: (c["status"], c.get("message")) for c in conditions}
+    assert found["Established"][0] == "True"
+    assert found["NamesAccepted"][0] == "True"
+    assert "NonStructuralSchema" not in found, found.get("NonStructuralSchema")
+
+
+def test_the_smallest_manifest_is_accepted_and_gets_only_its_replicas(apiserver, namespace):
+    stored = accepted(apiserver, namespace, model())
+    assert stored["spec"] == {"model": {"uri": URI}, "replicas": 1}
+    assert "status" not in stored
+
+
+def test_scale_works_on_the_smallest_manifest(apiserver, namespace):
+    accepted(apiserver, namespace, model())
+    path = f"/apis/onnx-operator.dev/v1alpha1/namespaces/{namespace}/onnxmodels/resnet50/scale"
+
+    scale = json.loads(apiserver.kubectl("get", "--raw", path))
+    assert scale["spec"]["replicas"] == 1
+
+    apiserver.kubectl("scale", "onnx/resnet50", "--replicas=3", f"--namespace={namespace}")
+    assert apiserver.get("onnx", "resnet50", namespace)["spec"]["replicas"] == 3
+
+
+def test_an_autoscaler_can_target_the_smallest_manifest(apiserver, namespace):
+    accepted(apiserver, namespace, model())
+    apiserver.kubectl("autoscale", "onnx/resnet50", "--min=1", "--max=3", "--cpu=50%", f"--namespace={namespace}")
+    target = apiserver.list("hpa", namespace)[0]["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["apiVersion"]) == ("OnnxModel", "onnx-operator.dev/v1alpha1")
+
+
+FULL = model(
+    model={
+        "sha256": SHA,
+        "credentials": {"secretName": "models-read"},
+        "version": "7",
+        "tags": {"team": "vision", "a.b-c_d": ""},
+        "description": "ImageNet classifier",
+    },
+    runtime="GPU",
+    nodePool="t4",
+    replicas=2,
+    resources={"requests": {"cpu": "1000m", "memory": "1024Mi"}, "limits": {"cpu": 2, "memory": "1.5Gi"}},
+    session={"executionProviders": ["TensorRT", "CUDA"], "intraOpThreads": 2, "interOpThreads": 1},
+    serviceAccountName="models",
+    podTemplate={
+        "metadata": {"labels": {"team": "vision"}, "annotations": {"a": "b"}},
+        "spec": {
+            "priorityClassName": "high",
+            "containers": [{"name": "server", "env": [{"name": "A", "value": "1"}]}, {"name": "side", "image": "i"}],
+            "nodeSelector": {},
+        },
+    },
+    suspend=False,
+)
+
+
+@pytest.mark.parametrize("manifest", [model(), FULL], ids=["smallest", "full"])
+@pytest.mark.parametrize("flags", [(), ("--server-side",)], ids=["client-side", "server-side"])
+def test_the_same_manifest_applied_again_changes_nothing(apiserver, namespace, manifest, flags):
+    first = accepted(apiserver, namespace, manifest, *flags)["metadata"]
+    second = accepted(apiserver, namespace, manifest, *flags)["metadata"]
+    assert (second["resourceVersion"], second["generation"]) == (first["resourceVersion"], first["generation"])
+
+    difference = apiserver.run_kubectl(
+        "diff", "--filename=-", f"--namespace={namespace}", *flags, input=yaml.safe_dump(manifest), check=False
+    )
+    assert difference.returncode == 0, difference.stdout
+
+
+def test_what_the_user_wrote_is_stored_as_it_was_written(apiserver, namespace):
+    assert accepted(apiserver, namespace, FULL)["spec"] == FULL["spec"]
+
+
+def test_a_status_write_leaves_the_generation_alone(apiserver, namespace):
+    before = accepted(apiserver, namespace, model())
+    apiserver.kubectl(
+        "patch",
+        "onnx/resnet50",
+        f"--namespace={namespace}",
+        "--subresource=status",
+        "--type=merge",
+        '--patch={"status":{"replicas":1}}',
+    )
+    after = apiserver.get("onnx", "resnet50", namespace)
+    assert after["metadata"]["generation"] == before["metadata"]["generation"]
+    assert after["spec"] == before["spec"]
+
+
+def test_columns_tell_the_state(apiserver, namespace):
+    accepted(apiserver, namespace, model(runtime="CPU"))
+    status = {
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": "0/3 nodes",
+                "lastTransitionTime": "2026-01-01T00:00:00.123456Z",
+                "observedGeneration": 1,
+            }
+        ],
+        "readyReplicas": 0,
+        "url": "http://resnet50.x.svc",
+    }
+    apiserver.kubectl(
+        "patch",
+        "onnx/resnet50",
+        f"--namespace={namespace}",
+        "--subresource=status",
+        "--type=merge",
+        f"--patch={json.dumps({'status': status})}",
+    )
+    head, row = apiserver.kubectl("get", "onnx", f"--namespace={namespace}").splitlines()
+    assert head.split() == ["NAME", "READY", "REASON", "REPLICAS", "RUNTIME", "MODEL", "URL", "AGE"]
+    assert row.split()[:5] == ["resnet50", "False", "Unschedulable", "0", "CPU"]
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("spec.model", "credentials"),
+        ("spec.model.uri", "https://HOST/PATH"),
+        ("spec.session.executionProviders", "preference"),
+        ("spec.podTemplate.spec", "PodSpec"),
+        ("status.conditions", "lastTransitionTime"),
+    ],
+)
+def test_kubectl_explain_knows_the_fields(apiserver, path, word):
+    assert word in apiserver.kubectl("explain", f"onnxmodel.{path}")
+
+
+# --- accepted ---------------------------------------------------------------------------------------------------------
+
+GOOD = {
+    "shortest name": model("a"),
+    "longest name": model("a" * 52),
+    "https": model(model={"uri": "https://models.example.com:8443/a/b.onnx"}),
+    "presigned https": model(model={"uri": "https://h.example/m.onnx?X-Amz-Date=1&X-Amz-Signature=a%2Fb"}),
+    "https to an address": model(model={"uri": "https://10.0.0.7/m.onnx"}),
+    "deep key": model(model={"uri": "s3://my.bucket-1/a/b c.onnx".replace(" ", "+")}),
+    "no replicas": model(replicas=0),
+    "a thousand replicas": model(replicas=1000),
+    "CPU provider on CPU": model(session={"executionProviders": ["CPU"]}),
+    "GPU providers on GPU": model(runtime="GPU", session={"executionProviders": ["CUDA", "CPU"]}),
+    "empty objects": model(resources={}, session={}, podTemplate={}),
+    "whole and fractional quantities": model(resources={"limits": {"cpu": 1, "memory": "0.5Gi", "x.io/y": "1e3"}}),
+    "sidecar": model(podTemplate={"spec": {"containers": [{"name": "side", "image": "i"}]}}),
+    "unicode words": model(model={"version": "v1-é", "description": "Erkennt Bäume 🌲"}),
+}
+
+
+@pytest.mark.parametrize("manifest", GOOD.values(), ids=GOOD)
+def test_what_is_right_is_accepted(apiserver, manifest):
+    code, output = attempt(apiserver, "default", manifest, "--dry-run=server")
+    assert code == 0, output
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+
+def uri(value):
+    return model(model={"uri": value})
+
+
+def without_uri():
+    manifest = copy.deepcopy(model())
+    del manifest["spec"]["model"]["uri"]
+    return manifest
+
+
+BAD = {
+    # name → manifest, the field that must be named
+    "no spec": ({k: v for k, v in model().items() if k != "spec"}, "spec"),
+    "no model": (model() | {"spec": {}}, "spec.model"),
+    "no uri": (without_uri(), "spec.model.uri"),
+    "empty uri": (uri(""), "spec.model.uri"),
+    "uri a number": (uri(5), "spec.model.uri"),
+    "uri null": (uri(None), "spec.model.uri"),
+    "ftp": (uri("ftp://host/m.onnx"), "spec.model.uri"),
+    "http without s": (uri("http://host/m.onnx"), "spec.model.uri"),
+    "file": (uri("file:///etc/passwd"), "spec.model.uri"),
+    "gs, not yet": (uri("gs://bucket/m.onnx"), "spec.model.uri"),
+    "no scheme": (uri("models/m.onnx"), "spec.model.uri"),
+    "bucket without key": (uri("s3://bucket"), "spec.model.uri"),
+    "bucket in capitals": (uri("s3://Bucket/m.onnx"), "spec.model.uri"),
+    "user in the address": (uri("https://user:pass@host/m.onnx"), "spec.model.uri"),
+    "fragment": (uri("https://host/m.onnx#part"), "spec.model.uri"),
+    "space": (uri("https://host/my model.onnx"), "spec.model.uri"),
+    "newline": (uri("https://host/m.onnx\n"), "spec.model.uri"),
+    "host alone": (uri("https://host"), "spec.model.uri"),
+    "very long uri": (uri("https://host/" + "m" * 2048), "spec.model.uri"),
+    "short sha256": (model(model={"sha256": SHA[:-1]}), "spec.model.sha256"),
+    "capital sha256": (model(model={"sha256": SHA.upper()}), "spec.model.sha256"),
+    "prefixed sha256": (model(model={"sha256": f"sha256:{SHA}"}), "spec.model.sha256"),
+    "credentials a string": (model(model={"credentials": "secret"}), "spec.model.credentials"),
+    "credentials without name": (model(model={"credentials": {}}), "spec.model.credentials.secretName"),
+    "secret with capitals": (model(model={"credentials": {"secretName": "S"}}), "spec.model.credentials.secretName"),
+    "credentials with a key": (
+        model(model={"credentials": {"secretName": "s", "key": "k"}}),
+        "spec.model.credentials.key",
+    ),
+    "version a number": (model(model={"version": 7}), "spec.model.version"),
+    "empty version": (model(model={"version": ""}), "spec.model.version"),
+    "long version": (model(model={"version": "v" * 65}), "spec.model.version"),
+    "tag a number": (model(model={"tags": {"a": 1}}), "spec.model.tags.a"),
+    "tag with a slash": (model(model={"tags": {"a/b": "c"}}), "spec.model.tags"),
+    "too many tags": (model(model={"tags": {f"t{i}": "" for i in range(33)}}), "spec.model.tags"),
+    "long description": (model(model={"description": "d" * 1025}), "spec.model.description"),
+    "unknown in model": (model(model={"url": "x"}), "spec.model.url"),
+    "unknown in spec": (model(replica=1), "spec.replica"),
+    "unknown at the top": (model() | {"sepc": {}}, "sepc"),
+    "field of later": (model(batching={"maxBatchSize": 2}), "spec.batching"),
+    "runtime TPU": (model(runtime="TPU"), "spec.runtime"),
+    "runtime in small letters": (model(runtime="gpu"), "spec.runtime"),
+    "pool with capitals": (model(nodePool="T4"), "spec.nodePool"),
+    "empty pool": (model(nodePool=""), "spec.nodePool"),
+    "replicas -1": (model(replicas=-1), "spec.replicas"),
+    "replicas 1001": (model(replicas=1001), "spec.replicas"),
+    "replicas two": (model(replicas="two"), "spec.replicas"),
+    "replicas 1.5": (model(replicas=1.5), "spec.replicas"),
+    "resources a list": (model(resources=[]), "spec.resources"),
+    "quantity in words": (model(resources={"limits": {"cpu": "two"}}), "spec.resources.limits.cpu"),
+    "negative quantity": (model(resources={"limits": {"cpu": "-1"}}), "spec.resources.limits.cpu"),
+    "quantity in GB": (model(resources={"requests": {"memory": "1GB"}}), "spec.resources.requests.memory"),
+    "fraction without quotes": (model(resources={"limits": {"cpu": 0.5}}), "spec.resources.limits.cpu"),
+    "claims": (model(resources={"claims": []}), "spec.resources.claims"),
+    "unknown provider": (model(session={"executionProviders": ["ROCM"]}), "spec.session.executionProviders[0]"),
+    "no provider": (model(session={"executionProviders": []}), "spec.session.executionProviders"),
+    "the same provider twice": (
+        model(session={"executionProviders": ["CPU", "CPU"]}),
+        "spec.session.executionProviders[1]",
+    ),
+    "GPU provider by default on CPU": (
+        model(session={"executionProviders": ["CUDA"]}),
+        "spec.session.executionProviders",
+    ),
+    "GPU provider on CPU": (
+        model(runtime="CPU", session={"executionProviders": ["CPU", "TensorRT"]}),
+        "spec.session.executionProviders",
+    ),
+    "no threads": (model(session={"intraOpThreads": 0}), "spec.session.intraOpThreads"),
+    "many threads": (model(session={"interOpThreads": 513}), "spec.session.interOpThreads"),
+    "unknown in session": (model(session={"threads": 1}), "spec.session.threads"),
+    "service account with capitals": (model(serviceAccountName="Models"), "spec.serviceAccountName"),
+    "pod template a string": (model(podTemplate="x"), "spec.podTemplate"),
+    "pod spec a list": (model(podTemplate={"spec": []}), "spec.podTemplate.spec"),
+    "pod template with a kind": (model(podTemplate={"kind": "Pod"}), "spec.podTemplate.kind"),
+    "selector labels": (
+        model(podTemplate={"metadata": {"labels": {"onnx-operator.dev/model": "other"}}}),
+        "spec.podTemplate.metadata.labels",
+    ),
+    "track label": (
+        model(podTemplate={"metadata": {"labels": {"onnx-operator.dev/track": "canary"}}}),
+        "spec.podTemplate.metadata.labels",
+    ),
+    "pods' name": (model(podTemplate={"metadata": {"name": "x"}}), "spec.podTemplate.metadata.name"),
+    "label a number": (model(podTemplate={"metadata": {"labels": {"a": 1}}}), "spec.podTemplate.metadata.labels.a"),
+    "suspend in words": (model(suspend="yes"), "spec.suspend"),
+    "name too long": (model("a" * 53), "metadata.name"),
+    "name with a dot": (model("a.b"), "metadata.name"),
+    "name in capitals": (model("Resnet"), "metadata.name"),
+    "name that begins with a digit": (model("1a"), "metadata.name"),
+    "name that ends with a hyphen": (model("a-"), "metadata.name"),
+}
+
+
+@pytest.mark.parametrize(("manifest", "field"), BAD.values(), ids=BAD)
+def test_what_is_wrong_is_refused_at_once_and_named(apiserver, manifest, field):
+    code, output = attempt(apiserver, "default", manifest, "--dry-run=server")
+    assert code != 0, f"accepted: {output}"
+    assert field in output or field.replace("spec.", ".spec.", 1) in output, output
+
+
+def test_a_wrong_address_is_told_what_a_right_one_looks_like(apiserver, namespace):
+    _, output = attempt(apiserver, namespace, uri("ftp://host/m.onnx"))
+    assert "s3://models/resnet50.onnx" in output
+
+
+def test_a_gpu_provider_without_a_gpu_is_told_what_to_set(apiserver, namespace):
+    _, output = attempt(apiserver, namespace, model(session={"executionProviders": ["CUDA"]}))
+    assert "runtime: GPU" in output
+
+
+@pytest.mark.parametrize("replicas", [-1, 1001])
+def test_scale_keeps_the_bounds_too(apiserver, namespace, replicas):
+    accepted(apiserver, namespace, model())
+    done = apiserver.run_kubectl(
+        "scale", "onnx/resnet50", f"--replicas={replicas}", f"--namespace={namespace}", check=False
+    )
+    assert done.returncode != 0
+    assert apiserver.get("onnx", "resnet50", namespace)["spec"]["replicas"] == 1
