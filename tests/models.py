@@ -95,19 +95,13 @@ def fails_warm_up() -> bytes:
 
 
 def hungry(mebibytes: int) -> bytes:
-    """A tiny file that needs this much memory when it runs."""
+    """A tiny file that needs this much memory for each inference."""
     elements = mebibytes * 2**20 // 4
     graph = helper.make_graph(
         [
-            helper.make_node(
-                "ConstantOfShape",
-                ["size"],
-                ["filled"],
-                "fill",
-                value=helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0]),
-            ),
-            helper.make_node("Mul", ["filled", "x"], ["scaled"], "scale"),
-            helper.make_node("ReduceSum", ["scaled"], ["y"], "reduce", keepdims=0),
+            helper.make_node("Expand", ["x", "size"], ["wide"], "widen"),
+            helper.make_node("Exp", ["wide"], ["grown"], "grow"),
+            helper.make_node("ReduceSum", ["grown"], ["y"], "reduce", keepdims=0),
         ],
         "hungry",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],

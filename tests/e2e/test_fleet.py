@@ -29,7 +29,13 @@ def _fleet(models: Models, real: int, fake: int, alone: bool) -> None:
     if cluster.audit_log is None:
         pytest.skip("the audit log of another cluster cannot be read")
     pool = "a100-fleet"
-    cluster.fake_nodes(max(1, -(-fake // 60)), pool=pool, gpus=64, labels={"accelerator": "a100"})
+    cluster.fake_nodes(
+        max(1, -(-fake // 60)),
+        pool=pool,
+        gpus=64,
+        labels={"accelerator": "a100"},
+        taints=["nvidia.com/gpu=present:NoSchedule"],
+    )
     try:
         uris = [models.upload(files.linear(1000 + i), f"fleet-{i}") for i in range(4)]
         bad = [

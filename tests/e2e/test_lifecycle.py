@@ -36,7 +36,7 @@ def test_kubectl_understands_it(models: Models) -> None:
     assert "successfully rolled out" in run("rollout", "status", "deployment/tools", *where, "--timeout=30s")
     table = run("get", "onnx", *where).splitlines()
     assert table[0].split() == ["NAME", "READY", "REASON", "REPLICAS", "RUNTIME", "MODEL", "URL", "AGE"]
-    assert table[1].split()[:4] == ["tools", "True", "Complete", "1"]
+    assert table[1].split()[:5] == ["tools", "True", "Complete", "1", "CPU"]
 
     run("scale", "onnx/tools", "--replicas=2", *where)
     model = models.wait_for("tools", ready="True", where=lambda m: m["status"].get("readyReplicas") == 2)

@@ -15,7 +15,7 @@ import yaml
 from onnx_operator.api import crd, names
 from onnx_operator.api.conditions import MEANINGS
 from onnx_operator.controller.settings import Settings
-from onnx_operator.server.capabilities import probe
+from onnx_operator.server.capabilities import capabilities_text, probe
 
 ROOT = Path(__file__).parents[2]
 CRD_FILE = f"{names.PLURAL}.{names.GROUP}.yaml"
@@ -131,14 +131,10 @@ settings:
 def generated() -> dict[Path, str]:
     """Content of every generated file."""
     chart = ROOT / "charts/onnx-operator"
-    capabilities = probe().model_dump(mode="json", by_alias=True)
     return {
         ROOT / "crds" / CRD_FILE: crd.to_yaml(),
         chart / "files" / CRD_FILE: crd.to_yaml(),
-        ROOT / "operator/onnx_operator/api/capabilities/onnxruntime-cpu.json": json.dumps(
-            capabilities, indent=1, sort_keys=True
-        )
-        + "\n",
+        ROOT / "operator/onnx_operator/api/capabilities/onnxruntime-cpu.json": capabilities_text(probe()),
         chart / "values.schema.json": _values_schema(chart),
         chart / "README.md": _chart_page(chart),
         ROOT / "docs/reference/onnxmodel.md": _api_page(),

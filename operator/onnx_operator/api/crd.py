@@ -74,7 +74,7 @@ COLUMNS = [
     _column("Ready", _ready("status")),
     _column("Reason", _ready("reason")),
     _column("Replicas", ".status.readyReplicas", "integer", "Pods that are ready"),
-    _column("Runtime", ".spec.runtime", description="Empty: CPU"),
+    _column("Runtime", ".status.runtime"),
     _column("Model", ".status.model.version", description="The model's version, else its digest"),
     _column("URL", ".status.url"),
     _column("Age", ".metadata.creationTimestamp", "date"),

@@ -278,6 +278,7 @@ class OnnxModelStatus(ApiModel):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     url: str | None = None
+    runtime: Runtime | None = Field(default=None, description="The runtime of the spec, with its default applied.")
     replicas: int | None = None
     ready_replicas: int | None = None
     selector: str | None = Field(default=None, description="Label selector of the pods, as /scale needs it.")

@@ -181,7 +181,10 @@ def pod_cause(pod: Object) -> Cause | None:
             return Cause(Reason.UNSCHEDULABLE, condition.get("message", ""))
     if any((c.get("state") or {}).get("running") and c.get("name") == names.CONTAINER_FETCH for c in inits):
         return Cause(Reason.DOWNLOADING, "the pods download the model")
-    if any((c.get("state") or {}).get("running") and c.get("name") == names.CONTAINER_SERVER for c in containers):
+    fetched = any((c.get("state") or {}).get("terminated", {}).get("exitCode") == 0 for c in inits)
+    if fetched or any(
+        (c.get("state") or {}).get("running") and c.get("name") == names.CONTAINER_SERVER for c in containers
+    ):
         return Cause(Reason.LOADING, "the pods load the model and warm up")
     return None
 

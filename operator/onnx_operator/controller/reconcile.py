@@ -3,8 +3,6 @@
 import logging
 from dataclasses import dataclass
 
-import jinja2
-
 from onnx_operator.api import names
 from onnx_operator.api.capabilities import Capabilities
 from onnx_operator.api.conditions import ConditionType, Reason
@@ -37,6 +35,7 @@ from onnx_operator.controller.render import (
     Manifest,
     PodTemplateRejectedError,
     RenderInput,
+    TemplateError,
     render,
     uses_gpu,
 )
@@ -87,7 +86,8 @@ def persisted_result(key: str, status: OnnxModelStatus, revisions: list[Revision
                 outcome="Accepted", source=inspection.source, report=status.model, interface=status.interface
             )
         verdict = next((c for c in status.conditions if c.type == ConditionType.MODEL_VALID), None)
-        if inspection.outcome == "Refused" and verdict:
+        # A reason that this version does not know, left by a newer one, is no conclusion.
+        if inspection.outcome == "Refused" and verdict and verdict.reason in set(Reason):
             return InspectionResult(
                 outcome="Refused",
                 source=inspection.source,
@@ -254,17 +254,17 @@ class Reconciler:
             return _Decision(current)
         uid = model["metadata"]["uid"]
         rejected = self._rejected.get(uid)
-        if rejected and rejected[0] == inputs:
+        if rejected and rejected[0] == inspection + inputs:
             return _Decision(current, rejected[1])
         try:
             revision = await self._new_revision(model, spec, inspection, inputs, result, revisions, children)
         except (NoMatchingPoolError, PodTemplateRejectedError) as error:
-            self._rejected[uid] = (inputs, error.refusal)
+            self._rejected[uid] = (inspection + inputs, error.refusal)
             return _Decision(current, error.refusal)
         except ChildrenError as error:
             return _Decision(current, trouble=error.cause)
-        except jinja2.TemplateError as error:
-            message = f"the operator's template is wrong (templatesDirectory in its settings): {error}"
+        except TemplateError as error:
+            message = f"the operator's settings are wrong (templatesDirectory): {error}"
             return _Decision(current, trouble=Cause(Reason.CREATION_FAILED, message))
         return _Decision(revision)
 

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -27,7 +26,11 @@ from onnx_operator.controller.pools import stay_off
 from onnx_operator.controller.quantities import MEBIBYTE, mebibytes, parse_quantity
 from onnx_operator.controller.settings import Pool, Settings
 
-TEMPLATES = ("deployment.yaml.j2", "service.yaml.j2", "poddisruptionbudget.yaml.j2")
+TEMPLATES = {
+    "Deployment": "deployment.yaml.j2",
+    "Service": "service.yaml.j2",
+    "PodDisruptionBudget": "poddisruptionbudget.yaml.j2",
+}
 START_DEADLINE_SECONDS = 1800
 SLOWEST_DOWNLOAD_BYTES_PER_SECOND = 5 * MEBIBYTE
 MEMORY_LIMIT_FACTOR = 1.5
@@ -45,6 +48,10 @@ class PodTemplateRejectedError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.refusal = Refusal(reason=Reason.POD_TEMPLATE_REJECTED, message=message)
+
+
+class TemplateError(Exception):
+    """A template of the platform team's (``templatesDirectory``) gives no manifest; says which and why."""
 
 
 @dataclass(frozen=True)
@@ -236,27 +243,37 @@ def _with_pod_template(deployment: Manifest, spec: OnnxModelSpec) -> Manifest:
     return {**deployment, "spec": {**deployment["spec"], "template": merged}}
 
 
+def _manifest(environment: jinja2.Environment, file: str, kind: str, variables: Mapping[str, Any]) -> Manifest | None:
+    try:
+        manifest = yaml.load(environment.get_template(file).render(variables), _LOADER)  # noqa: S506 - a safe one
+    except (jinja2.TemplateError, yaml.YAMLError) as error:
+        raise TemplateError(f"template {file}: {error}") from error
+    if manifest is None and kind != "Deployment":
+        return None
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind:
+        raise TemplateError(
+            f"template {file}: it must give one {kind}" + ("" if kind == "Deployment" else ", or nothing")
+        )
+    name = (manifest.get("metadata") or {}).get("name")
+    if name != variables["name"]:
+        raise TemplateError(
+            f"template {file}: metadata.name must be the model's, {variables['name']!r}; it is {name!r}"
+        )
+    return manifest
+
+
 def render(inputs: RenderInput) -> list[Manifest]:
     """The manifests of a revision: Deployment, Service, PodDisruptionBudget.
 
     Raises:
         PodTemplateRejectedError: ``spec.podTemplate`` touches what it must not.
-        jinja2.TemplateError: a template of the platform team's is wrong.
+        TemplateError: a template of the platform team's is wrong.
     """
     environment, variables = _environment(inputs.settings.templates_directory), _variables(inputs)
-    manifests: list[Manifest] = []
-    for template in TEMPLATES:
-        manifest = yaml.load(environment.get_template(template).render(variables), _LOADER)  # noqa: S506 - a safe one
-        if manifest:
-            manifests.append(manifest)
+    manifests = [m for kind, file in TEMPLATES.items() if (m := _manifest(environment, file, kind, variables))]
     return [_with_pod_template(m, inputs.spec) if m["kind"] == "Deployment" else m for m in manifests]
 
 
 def uses_gpu(spec: OnnxModelSpec) -> bool:
     """Whether the model should run on a GPU at least in part."""
     return any(p in GPU_PROVIDERS for p in execution_providers(spec))
-
-
-def template_directory_exists(settings: Settings) -> bool:
-    """Whether the folder of template overrides, if any, is there."""
-    return not settings.templates_directory or Path(settings.templates_directory).is_dir()

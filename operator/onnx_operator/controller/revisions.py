@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from onnx_operator.api import names
-from onnx_operator.api.onnxmodel import OnnxModelSpec
+from onnx_operator.api.onnxmodel import OnnxModelSpec, Runtime
 from onnx_operator.api.report import ModelReport
 from onnx_operator.api.sources import ApiModel
 from onnx_operator.controller.render import Manifest, child_labels
@@ -52,6 +52,12 @@ class Revision:
 def inputs_hash(spec: OnnxModelSpec, report: ModelReport) -> str:
     """Changes exactly when the pods would have to: by the spec (less replicas, suspend, tags), or by the source."""
     relevant = spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"replicas", "suspend"})
+    # Defaults that are written out ask for nothing else than those that are not.
+    if relevant.get("runtime") == Runtime.CPU:
+        del relevant["runtime"]
+    for field in ("podTemplate", "session", "resources"):
+        if not relevant.get(field):
+            relevant.pop(field, None)
     for field in ("tags", "description", "sha256"):
         relevant["model"].pop(field, None)
     return digest([relevant, report.source.model_dump(mode="json"), report.digest])

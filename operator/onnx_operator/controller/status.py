@@ -246,6 +246,7 @@ def compute_status(s: Situation, previous: OnnxModelStatus, now: str) -> OnnxMod
         observed_generation=s.generation,
         conditions=_conditions(s, previous, now),
         url=f"http://{s.name}.{s.namespace}.svc" if s.current else None,
+        runtime=s.spec.effective_runtime,
         replicas=deployment_status.get("replicas", 0),
         ready_replicas=deployment_status.get("readyReplicas", 0),
         selector=",".join(f"{k}={v}" for k, v in service_selector(s.name).items()),

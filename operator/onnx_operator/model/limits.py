@@ -12,7 +12,7 @@ class InspectionLimits:
 
     max_model_bytes: int = LARGEST_FILE_BYTES
     """Larger files are refused as ``TooLarge`` (the setting ``inspection.maxModelBytes``)."""
-    cpu_seconds: int = 60
+    cpu_seconds: int = 30
     """Processor time of the parsing child."""
     wall_seconds: int = 120
     """Time from the beginning of parsing to the verdict."""

@@ -1,5 +1,6 @@
 """Whether a graph holds together: every value made once, before it is used."""
 
+import re
 from collections import deque
 from collections.abc import Set
 
@@ -7,11 +8,13 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.model.nodes import all_graphs, all_tensors, domain_of, node_text, subgraphs
+from onnx_operator.model.nodes import all_graphs, all_nodes, all_tensors, domain_of, node_text, subgraphs
 from onnx_operator.model.skeleton import RefusedError, Skeleton, Weight, bits, tensor_bytes
 
 _MESSAGE_LIMIT = 600
 _LARGEST_DIMENSION = 2**62
+_TERM = rb"[A-Za-z]*(?:\.\.\.[A-Za-z]*)?"
+_EQUATION = re.compile(_TERM + rb"(?:," + _TERM + rb")*(?:->" + _TERM + rb")?")
 FAULTS_FOUND = (
     onnx.checker.ValidationError,
     onnx.shape_inference.InferenceError,
@@ -62,6 +65,9 @@ def check_structure(model: ModelProto) -> None:
     ONNX asks for sorted nodes, but the runtime sorts them itself, and some exporters rely on it. Raises
     :class:`RefusedError` (``InvalidGraph``).
     """
+    for body in (model.graph.node, *(function.node for function in model.functions)):
+        for node in all_nodes(body):
+            _check_einsum(node)
     _check_graph(model.graph, frozenset())
     for function in model.functions:
         body = GraphProto(node=function.node)
@@ -118,6 +124,15 @@ def forget_shapes(model: ModelProto) -> None:
         for value in (*graph.value_info, *graph.output):
             if value.type.WhichOneof("value") == "tensor_type":
                 value.type.tensor_type.ClearField("shape")
+
+
+def _check_einsum(node: NodeProto) -> None:
+    # onnx's inference never returns from some equations that are not of this form.
+    if node.op_type != "Einsum" or domain_of(node.domain):
+        return
+    for attribute in node.attribute:
+        if attribute.name == "equation" and not _EQUATION.fullmatch(attribute.s.replace(b" ", b"")):
+            raise _invalid(f"The equation {attribute.s[:80]!r} of {node_text(node)} is malformed.")
 
 
 def _check_weight(weight: Weight) -> None:

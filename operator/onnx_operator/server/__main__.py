@@ -108,9 +108,9 @@ def serve(
 @main.command()
 def capabilities() -> None:
     """Print what this image can run, as JSON."""
-    from onnx_operator.server.capabilities import probe
+    from onnx_operator.server.capabilities import capabilities_text, probe
 
-    click.echo(probe().model_dump_json(by_alias=True, indent=2))
+    click.echo(capabilities_text(probe()), nl=False)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,11 @@ _HIGHEST = 1000
 """No version is this high: a domain that accepts it is not checked at all."""
 
 
+def capabilities_text(capabilities: Capabilities) -> str:
+    """The capabilities as the command prints them and the controller bundles them."""
+    return capabilities.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
 def probe() -> Capabilities:
     """Load tiny models until ONNX Runtime refuses, and list the operators of its own domains."""
     operators: dict[str, set[str]] = {}

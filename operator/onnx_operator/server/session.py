@@ -101,6 +101,10 @@ def load(path: Path, settings: SessionSettings) -> Model:
             logger.warning("%s is not part of this build of ONNX Runtime; the CPU takes over", name)
     usable = [name for name in wanted if name in available and name != CPU] + [CPU]
 
+    if usable != [CPU]:
+        # CUDA and cuDNN come as packages beside ONNX Runtime, where the loader does not look by itself.
+        ort.preload_dlls()
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.intra_op_threads
     options.inter_op_num_threads = settings.inter_op_threads

@@ -337,6 +337,13 @@ def test_types_that_do_not_exist() -> None:
     assert reason(m) == "InvalidGraph"
 
 
+@pytest.mark.parametrize("equation", ["...ij -:...i", "bij, bjk$-> bi", "ij->i->j", "ij-i", "n..ii->...i"])
+def test_malformed_equations_end_in_a_verdict(equation: str) -> None:
+    m = model([node("Einsum", ["x"], ["y"], name="n1", equation=equation)], outputs=[value("y", None)])
+    assert reason(m) == "InvalidGraph"
+    assert '"n1"' in message(m)
+
+
 def test_two_nodes_of_one_name() -> None:
     m = model([node("Relu", ["x"], ["h"], name="n1"), node("Relu", ["h"], ["y"], name="n1")])
     assert reason(m) == "InvalidGraph"

@@ -99,8 +99,11 @@ class Source(Protocol):
         """Close it."""
 
 
+LONGEST_ETAG_BYTES = 256
+
+
 def strong_etag(etag: str | None) -> SourcePin | None:
-    """Make the pin of a strong ETag (in quotes); None of a weak or missing one."""
-    if not etag or not etag.startswith('"'):
+    """Make the pin of a strong ETag (in quotes); None of a weak or missing one, or one too long to be kept."""
+    if not etag or not etag.startswith('"') or len(etag.encode()) > LONGEST_ETAG_BYTES:
         return None
     return SourcePin(kind="Conditional", value=etag)
