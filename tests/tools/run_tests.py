@@ -63,20 +63,20 @@ def _lint() -> Level:
 @click.option("--soak", is_flag=True, help="Run the long forms of the tests instead.")
 def main(soak: bool) -> None:
     """Run lint, unit, integration and end-to-end tests."""
-    marks = ["-m", "soak" if soak else "not soak"]
     workers = os.environ.get("E2E_WORKERS", "4")
     levels = []
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
-        if not soak:
+        if soak:
+            levels.append(_pytest("soak", ["tests/unit", "tests/integration", "tests/e2e", "-m", "soak"], directory))
+        else:
             levels.append(_lint())
-            levels.append(_pytest("unit", ["tests/unit", "-n", "2", *marks], directory))
-            levels.append(_pytest("integration", ["tests/integration", *marks], directory))
-        levels.append(
-            _pytest(
-                "end-to-end", ["tests/e2e", *marks, "-n", "0" if soak else workers, "--dist", "loadgroup"], directory
-            )
-        )
+            levels.append(_pytest("unit", ["tests/unit", "-n", "2", "-m", "not soak"], directory))
+            levels.append(_pytest("integration", ["tests/integration", "-n", "2", "-m", "not soak"], directory))
+            e2e = ["tests/e2e", "-n", workers, "--dist", "loadgroup", "-m", "not soak and not examples"]
+            levels.append(_pytest("end-to-end", e2e, directory))
+            # By itself, since it installs the operator with settings of its own.
+            levels.append(_pytest("examples", ["tests/e2e", "-m", "examples"], directory))
     click.echo("\nlevel         passed  failed  skipped    time")
     for level in levels:
         mark = "" if level.ok else "   FAILED"

@@ -210,6 +210,16 @@ async def test_a_crash_is_the_files_fault(tmp_path, parser) -> None:
     assert "SIGSEGV" in result.refusal.message
 
 
+async def test_a_model_that_crashes_onnx_is_refused(tmp_path, parser) -> None:
+    """With onnx 1.23 this ends shape inference by SIGSEGV, which must cost a child and nothing else."""
+    made = helper.make_node("LayerNormalization", ["x", "w", "w"], ["y", "m", "i"], axis=2**63 - 4)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model([made], [value("x", (2, 3)), value("w", (3,))], [value("y", None)]).SerializeToString())
+    assert (await judge(parser, path)).outcome == "Refused"
+    path.write_bytes(MODEL)
+    assert (await judge(parser, path)).outcome == "Accepted"
+
+
 async def test_cancelling_ends_the_child(tmp_path, parser) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(await asyncio.to_thread(wide, 100_000))
