@@ -23,7 +23,7 @@ CREDENTIALS = "models-read"
 SMALL = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 READY_SECONDS = 120
 
-# Fake nodes stand for the first two; the third is the real node, when a test lets it claim a GPU.
+# Fake nodes stand for the first three; the last is the real node, when a test lets it claim a GPU.
 POOLS: list[dict[str, Any]] = [
     {
         "name": "t4",
@@ -40,6 +40,13 @@ POOLS: list[dict[str, Any]] = [
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
         "gpuResource": "nvidia.com/gpu",
         "acceleratorMemory": "80Gi",
+    },
+    {
+        "name": "fleet",
+        "runtime": "GPU",
+        "nodeSelector": {"accelerator": "fleet"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "acceleratorMemory": "160Gi",
     },
     {"name": "real", "runtime": "GPU", "gpuResource": "example.com/gpu"},
 ]

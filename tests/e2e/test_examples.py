@@ -48,7 +48,8 @@ def test_every_example_answers_as_onnxruntime_does_and_the_broken_one_is_refused
 
 
 def test_a_context_that_does_not_exist_is_said_in_a_sentence() -> None:
-    done = _demo("--context", "no-such-context", KUBECONFIG=os.devnull)
+    images = [f"--{name}-image=registry.example.com/{name}:1" for name in ("operator", "server", "s3")]
+    done = _demo("--context", "no-such-context", *images, KUBECONFIG=os.devnull)
     assert done.returncode != 0
     assert "no-such-context" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

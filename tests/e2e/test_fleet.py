@@ -28,12 +28,12 @@ def _fleet(models: Models, real: int, fake: int, alone: bool) -> None:
     cluster = models.cluster
     if cluster.audit_log is None:
         pytest.skip("the audit log of another cluster cannot be read")
-    pool = "a100-fleet"
+    pool = "fleet"
     cluster.fake_nodes(
         max(1, -(-fake // 60)),
         pool=pool,
         gpus=64,
-        labels={"accelerator": "a100"},
+        labels={"accelerator": "fleet"},
         taints=["nvidia.com/gpu=present:NoSchedule"],
     )
     try:
@@ -45,7 +45,7 @@ def _fleet(models: Models, real: int, fake: int, alone: bool) -> None:
         small = {"requests": {"cpu": "5m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}}
         manifests = [models.manifest(f"real-{i}", uris[i % 4], resources=small) for i in range(real)]
         manifests += [
-            models.manifest(f"fake-{i}", uris[i % 4], runtime="GPU", nodePool="a100", resources=small)
+            models.manifest(f"fake-{i}", uris[i % 4], runtime="GPU", nodePool="fleet", resources=small)
             for i in range(fake)
         ]
         manifests += [models.manifest(f"bad-{i}", bad[i % 2]) for i in range(100 - real - fake)]

@@ -14,7 +14,8 @@ BEHAVIOURS = [
     ("short", "SourceUnreachable", "Reconciling"),
     ("redirect-link-local", "SourceRefused", "Stalled"),
 ]
-SOON_SECONDS = 30
+SOON_SECONDS = 60
+"""Thirty, and as many again because other tests kill the operator at the same time."""
 
 
 @pytest.mark.parametrize(("behaviour", "reason", "kstatus"), BEHAVIOURS, ids=[b for b, _, _ in BEHAVIOURS])

@@ -137,7 +137,7 @@ def test_a_status_write_leaves_the_generation_alone(apiserver, namespace):
 
 
 def test_columns_tell_the_state(apiserver, namespace):
-    accepted(apiserver, namespace, model(runtime="CPU"))
+    accepted(apiserver, namespace, model())
     status = {
         "conditions": [
             {
@@ -149,6 +149,7 @@ def test_columns_tell_the_state(apiserver, namespace):
                 "observedGeneration": 1,
             }
         ],
+        "runtime": "CPU",
         "readyReplicas": 0,
         "url": "http://resnet50.x.svc",
     }

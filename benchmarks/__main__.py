@@ -1,0 +1,55 @@
+"""``python -m benchmarks [NAME…]``: measure and print; a file is written only where ``--output`` says so."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from benchmarks import cases, machine, measure, report
+
+_INSPECTED: dict[str, tuple[str, Callable]] = {
+    "inspect-squeezenet": ("light_squeezenet (no weights)", cases.squeezenet),
+    "inspect-resnet50": ("ResNet-50", cases.resnet50),
+}
+_STEPS = {"steps-mlp": "MLP, 8 clients"}
+NAMES = [*(case.name for case in cases.SERVING), *_STEPS, *_INSPECTED]
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice(NAMES))
+@click.option("--seconds", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Of each turn.")
+@click.option("--repeats", type=click.IntRange(3, 50), default=3, show_default=True, help="Turns of each measurement.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write the page to this file.")
+def main(names: tuple[str, ...], seconds: float, repeats: int, output: Path | None) -> None:
+    """Measure scoring and inspection against baselines in the same run.
+
+    Without a NAME all are measured, in about a minute. All traffic stays on this machine's loopback.
+    """
+    chosen = names or NAMES
+    described = machine.describe()
+    machine.pin(machine.cores()[1])
+    serving, inspection, steps = [], [], []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in NAMES:
+            if name not in chosen:
+                continue
+            click.echo(f"{name} …", err=True)
+            if name in _INSPECTED:
+                title, make = _INSPECTED[name]
+                inspection.append(measure.inspection(title, make(), folder, seconds, repeats))
+            elif name in _STEPS:
+                steps.append((_STEPS[name], measure.steps(cases.SERVING[0], folder, seconds, repeats)))
+            else:
+                case = next(case for case in cases.SERVING if case.name == name)
+                serving.append(measure.serving(case, folder, seconds, repeats))
+    command = " ".join(["python -m benchmarks", *names, f"--seconds {seconds:g} --repeats {repeats}"])
+    page = report.document(command, described, repeats, serving, inspection, steps)
+    click.echo(page)
+    if output is not None:
+        output.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
