@@ -96,6 +96,7 @@ class Desk:
         inputs = inputs_hash(self.spec, report())
         values = {
             "inputs": inputs,
+            "uri": "s3://models/model.onnx",
             "inspection_key": "key",
             "report": report(version="abc"),
             "interface": "face",

@@ -255,7 +255,7 @@ class PodFailure(ApiModel):
 class Inspection(ApiModel):
     """What was last looked at; decides whether looking again is due."""
 
-    key: str = Field(description="hash of uri, sha256, credentials, refresh and the server image's capabilities")
+    key: str = Field(description="hash of uri, sha256, credentials and refresh")
     outcome: Literal["Accepted", "Refused"]
     source: SourcePin | None = None
 

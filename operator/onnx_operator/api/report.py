@@ -149,6 +149,7 @@ class Refusal(ApiModel):
 class InspectionRequest(ApiModel):
     """What the controller asks of the inspector. ``credentials`` never leave the pod and are never logged."""
 
+    tenant: str = Field(default="", description="whose inspection it is; tenants share the inspector fairly")
     uri: str
     sha256: str = ""
     credentials: dict[str, str] = Field(default_factory=dict, repr=False)

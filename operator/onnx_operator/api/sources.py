@@ -23,10 +23,16 @@ class SourcePin(ApiModel):
     value: str
 
 
+LONGEST_CA_BUNDLE = 64 * 1024
+"""Characters. It travels in one environment variable of the pods, of which Linux takes 128 KiB."""
+
+
 class HttpsSettings(ApiModel):
     """Settings of ``https`` sources."""
 
-    ca_bundle: str = Field(default="", description="PEM certificates trusted besides the system's")
+    ca_bundle: str = Field(
+        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted besides the system's"
+    )
 
 
 class S3Settings(ApiModel):
@@ -34,7 +40,9 @@ class S3Settings(ApiModel):
 
     endpoint: str = Field(default="", description="URL of an S3-compatible store; empty: Amazon S3")
     region: str = "us-east-1"
-    ca_bundle: str = Field(default="", description="PEM certificates trusted for the endpoint")
+    ca_bundle: str = Field(
+        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted for the endpoint"
+    )
     virtual_hosted_style: bool = Field(default=False, description="Address buckets as host names")
 
 
@@ -49,3 +57,9 @@ class SourceSettings(ApiModel):
     s3: S3Settings = Field(default_factory=S3Settings)
     connect_timeout_seconds: float = 5.0
     read_timeout_seconds: float = Field(default=10.0, description="Longest silence in the middle of a read")
+
+    def for_scheme(self, scheme: str) -> "SourceSettings":
+        """These settings with the defaults for all stores but the one of this URI scheme."""
+        unused = {"https": HttpsSettings(), "s3": S3Settings()}
+        unused.pop(scheme, None)
+        return self.model_copy(update=unused)

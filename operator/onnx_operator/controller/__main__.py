@@ -7,6 +7,7 @@ import click
 
 from onnx_operator import __version__
 from onnx_operator.controller.logs import configure_logging
+from onnx_operator.controller.quantities import parse_quantity
 from onnx_operator.controller.settings import SettingsError, load_settings
 
 SOCKET = Path("/run/onnx-operator/inspector.sock")
@@ -88,7 +89,10 @@ def controller(
     show_default=True,
     help="Where models are kept while they are read.",
 )
-def inspector(settings_path: Path, inspector_socket: Path, workdir: Path) -> None:
+@click.option(
+    "--workdir-size", default="0", show_default=True, help="Its size, as a quantity such as 24Gi; 0: not known."
+)
+def inspector(settings_path: Path, inspector_socket: Path, workdir: Path, workdir_size: str) -> None:
     """Read models for the controller. Runs without any cluster credential."""
     from onnx_operator.controller.inspector.service import run
     from onnx_operator.model.limits import InspectionLimits
@@ -97,7 +101,12 @@ def inspector(settings_path: Path, inspector_socket: Path, workdir: Path) -> Non
         settings = load_settings(settings_path)
     except SettingsError as error:
         raise click.ClickException(str(error)) from error
-    run(inspector_socket, workdir, InspectionLimits(max_model_bytes=settings.inspection.max_model_bytes))
+    try:
+        workdir_bytes = int(parse_quantity(workdir_size))
+    except ValueError:
+        raise click.BadParameter(f"{workdir_size!r} is no quantity such as 24Gi", param_hint="--workdir-size") from None
+    limits = InspectionLimits(max_model_bytes=settings.inspection.max_model_bytes, workdir_bytes=workdir_bytes)
+    run(inspector_socket, workdir, limits)
 
 
 if __name__ == "__main__":

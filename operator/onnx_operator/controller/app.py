@@ -19,7 +19,7 @@ from onnx_operator.controller.handlers import build_registry, build_settings
 from onnx_operator.controller.inspections import ModelKey
 from onnx_operator.controller.inspector import InspectorClient
 from onnx_operator.controller.kube import ONNX_MODEL, ApiError, Kube
-from onnx_operator.controller.lease import Lease, LeaseLostError
+from onnx_operator.controller.lease import Lease
 from onnx_operator.controller.queue import KeyedQueue
 from onnx_operator.controller.reconcile import Reconciler
 from onnx_operator.controller.settings import Settings
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 CRD_RETRY_SECONDS = 2.0
 PROBE_TIMEOUT_SECONDS = 5.0
+INSPECTOR_RETRY_SECONDS = 0.5
 STOP_TIMEOUT_SECONDS = 10.0
 
 
@@ -97,7 +98,7 @@ async def _lead(kube: Kube, settings: Settings, options: Options, health: Health
     note = asyncio.create_task(watching())
     try:
         await kopf.operator(
-            registry=build_registry(queue, options.kubeconfig),
+            registry=build_registry(queue, options.kubeconfig, reconciler.known_models),
             settings=build_settings(),
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
@@ -117,8 +118,10 @@ async def _lead(kube: Kube, settings: Settings, options: Options, health: Health
 async def _renew(lease: Lease) -> None:
     try:
         await lease.hold()
-    except LeaseLostError as error:
-        # Another replica may be at work already: nothing may be written any more, not even a farewell.
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        # Whatever ended the renewal: another replica may be at work already, and nothing may be written any more.
         logger.critical("lost the lease, ending at once: %s", error)
         logging.shutdown()
         os._exit(1)
@@ -143,6 +146,9 @@ async def run_controller(settings: Settings, options: Options) -> None:
     async def work() -> None:
         await _wait_for_crd(kube, settings.namespaces)
         health.connected = True
+        # Whoever leads without an inspector would tell every new model that its source is unreachable.
+        while not await probe.healthy():  # noqa: ASYNC110 - another process cannot set an Event
+            await asyncio.sleep(INSPECTOR_RETRY_SECONDS)
         await lease.acquire()
         health.leading = True
         renewal = asyncio.create_task(_renew(lease))

@@ -33,6 +33,13 @@ class ChildrenError(Exception):
         self.cause = cause
 
 
+def refused(error: ApiError, what: str) -> ChildrenError:
+    """What to tell of a child that the API server refuses."""
+    quota = "exceeded quota" in error.message
+    reason = Reason.QUOTA_EXCEEDED if quota else Reason.CREATION_FAILED
+    return ChildrenError(Cause(reason, f"{what} was refused by the API server: {error.message}"))
+
+
 @dataclass(frozen=True)
 class Children:
     """What exists of a model: objects that it owns, by kind, and its pods."""
@@ -75,6 +82,17 @@ def _foreign(item: Object, model: Object) -> bool:
     return any(r.get("controller") for r in references) or labels.get(names.LABEL_MODEL) != model["metadata"]["name"]
 
 
+def _left_over(item: Object, model: Object) -> bool:
+    """Whether an object of a child's name belongs to a model of the same name that was deleted just now."""
+    references = item["metadata"].get("ownerReferences") or []
+    return any(
+        r.get("controller")
+        and (r.get("kind"), r.get("name")) == (names.KIND, model["metadata"]["name"])
+        and r.get("uid") != model["metadata"]["uid"]
+        for r in references
+    )
+
+
 async def list_children(kube: Kube, model: Object) -> Children:
     """Everything that belongs to the model."""
     metadata = model["metadata"]
@@ -99,6 +117,9 @@ async def check_names(kube: Kube, model: Object, manifests: list[Manifest], chil
         if children.find(kind.kind, name):
             continue
         found = await kube.get(kind, model["metadata"]["namespace"], name)
+        if found and _left_over(found, model):
+            message = f"waiting until the {kind.kind} {name!r} of the deleted model of this name is gone"
+            raise ChildrenError(Cause(Reason.ROLLING_OUT, message))
         if found and _foreign(found, model):
             raise ChildrenError(
                 Cause(
@@ -163,9 +184,8 @@ async def apply_children(kube: Kube, desired: list[Manifest], children: Children
         try:
             await kube.apply(kind, manifest)
         except ApiError as error:
-            if error.invalid or error.status == 403:
-                message = f"{kind.kind} {manifest['metadata']['name']!r} was refused by the API server: {error.message}"
-                raise ChildrenError(Cause(Reason.CREATION_FAILED, message)) from error
+            if error.refused:
+                raise refused(error, f"{kind.kind} {manifest['metadata']['name']!r}") from error
             raise
 
 

@@ -36,6 +36,7 @@ def find_facts(log: str) -> StartFacts | None:
 @dataclass
 class _Entry:
     revision: str
+    pod: str
     facts: Started | None = None
     task: asyncio.Task[None] | None = None
 
@@ -51,12 +52,13 @@ class FactReader:
     def look(self, uid: str, model: ModelKey, revision: str, pod: str | None) -> Started | None:
         """The facts of a revision, as far as known; begins to read them from ``pod``, a ready one of the revision."""
         entry = self._entries.get(uid)
-        if entry is None or entry.revision != revision:
+        given_up = entry and entry.facts is None and entry.task and entry.task.done() and entry.pod != pod
+        if entry is None or entry.revision != revision or given_up:
             if entry and entry.task:
                 entry.task.cancel()
             if pod is None:
                 return None
-            entry = self._entries[uid] = _Entry(revision)
+            entry = self._entries[uid] = _Entry(revision, pod)
             entry.task = asyncio.create_task(self._read(entry, model, pod), name=f"read facts of {model}")
         return entry.facts
 

@@ -3,6 +3,9 @@
 No handler here makes kopf write anything: no finalizer, no annotation, no timer.
 """
 
+import asyncio
+import time
+from collections.abc import Callable
 from typing import Any
 
 import kopf
@@ -14,6 +17,8 @@ from onnx_operator.controller.queue import KeyedQueue
 
 CHILD_DELAY_SECONDS = 0.1
 """Children change in bursts (a rollout touches a pod several times within moments): one look serves them all."""
+FIRST_LISTING_SECONDS = 60.0
+RELIST_DELAY_SECONDS = 5.0
 WATCHED_CHILDREN = (*CHILD_KINDS, CONTROLLER_REVISION, POD)
 
 
@@ -22,22 +27,61 @@ def _resource(kind: Kind) -> tuple[str, str, str]:
     return group, version, kind.plural
 
 
-def build_registry(queue: KeyedQueue[ModelKey], kubeconfig: str | None) -> kopf.OperatorRegistry:
-    """The kopf handlers: log in, and turn events into keys."""
+class _Relisting:
+    """Looks at all known models some time after a watch began anew.
+
+    kopf lists again when a watch was interrupted for too long, and says nothing of what was deleted in between.
+    """
+
+    def __init__(self, queue: KeyedQueue[ModelKey], known: Callable[[], list[ModelKey]]) -> None:
+        self._queue = queue
+        self._known = known
+        self._began = time.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def listed(self) -> None:
+        """An object came from a listing."""
+        first = time.monotonic() - self._began < FIRST_LISTING_SECONDS
+        if not first and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(RELIST_DELAY_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        for key in self._known():
+            self._queue.add(key)
+
+
+def build_registry(
+    queue: KeyedQueue[ModelKey], kubeconfig: str | None, known: Callable[[], list[ModelKey]]
+) -> kopf.OperatorRegistry:
+    """The kopf handlers: log in, and turn events into keys.
+
+    Args:
+        queue: gets the keys.
+        kubeconfig: of the cluster; None inside one.
+        known: the models that were looked at, and may be gone unnoticed.
+    """
     registry = kopf.OperatorRegistry()
+    relisting = _Relisting(queue, known)
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_kubeconfig(**kwargs) if kubeconfig else kopf.login_with_service_account(**kwargs)
 
-    async def model_changed(namespace: str | None, name: str | None, **_: Any) -> None:
+    async def model_changed(namespace: str | None, name: str | None, type: str | None, **_: Any) -> None:  # noqa: A002
+        if type is None:
+            relisting.listed()
         if namespace and name:
             queue.add((namespace, name))
 
-    async def child_changed(namespace: str | None, labels: Any, **_: Any) -> None:
-        model = labels.get(names.LABEL_MODEL)
-        if namespace and model:
-            queue.add_after((namespace, model), CHILD_DELAY_SECONDS)
+    async def child_changed(namespace: str | None, labels: Any, meta: Any, type: str | None, **_: Any) -> None:  # noqa: A002
+        if type is None:
+            relisting.listed()
+        # The owner too: a label that was changed by hand names another model.
+        models = {r.get("name") for r in meta.get("ownerReferences") or [] if r.get("kind") == names.KIND}
+        for model in models | {labels.get(names.LABEL_MODEL)}:
+            if namespace and model:
+                queue.add_after((namespace, model), CHILD_DELAY_SECONDS)
 
     kopf.on.event(*_resource(ONNX_MODEL), registry=registry, id="model")(model_changed)
     for kind in WATCHED_CHILDREN:

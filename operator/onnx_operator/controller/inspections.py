@@ -41,7 +41,11 @@ class _Entry:
     task: asyncio.Task[None] | None = None
     attempts: int = 0
     not_before: float = 0.0
+    again: bool = False
+    """A refusal of an earlier life: settings, volumes and images may have changed since, so it is checked once."""
+    judged: SourcePin | None = None
     changes_seen: set[str] = field(default_factory=set)
+    """What pods found and was looked at, since the source last brought something new."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,14 @@ class Inspections:
             if entry and entry.task:
                 entry.task.cancel()
             entry = self._entries[uid] = _Entry(key, persisted)
-            if persisted and self._retried(persisted):
-                entry.attempts = 1
+            if persisted and persisted.refusal:
+                entry.again, entry.attempts = True, 1
                 entry.not_before = self._now() + FIRST_RETRY_SECONDS
 
-        due = entry.result is None or self._retried(entry.result)
+        due = entry.result is None or entry.again or self._retried(entry.result)
         if changed and entry.result and entry.result.source != changed and changed.value not in entry.changes_seen:
             entry.changes_seen.add(changed.value)
+            entry.judged = entry.result.source
             entry.result, due = None, True
         if due and entry.task is None:
             wait = entry.not_before - self._now()
@@ -117,6 +122,9 @@ class Inspections:
     async def _inspect(self, entry: _Entry, model: ModelKey, run: Run) -> None:
         try:
             entry.result = await run()
+            entry.again = False
+            if entry.result.source != entry.judged:
+                entry.changes_seen.clear()
             outcome = entry.result.refusal.reason if entry.result.refusal else Reason.INSPECTED
             metrics.INSPECTIONS.labels(reason=outcome).inc()
             logger.info("inspected", extra={"model": "/".join(model), "reason": outcome})

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
@@ -67,7 +68,19 @@ class ApiError(Exception):
         Server-side apply answers 500 to a field that the schema does not know
         (https://github.com/kubernetes/kubernetes/issues/125057).
         """
-        return self.status in (400, 422) or "failed to create typed patch object" in self.message
+        return not self.by_webhook and (
+            self.status in (400, 422) or "failed to create typed patch object" in self.message
+        )
+
+    @property
+    def by_webhook(self) -> bool:
+        """Whether an admission webhook refused, or could not be asked: it may change its mind."""
+        return "admission webhook" in self.message or "failed calling webhook" in self.message
+
+    @property
+    def refused(self) -> bool:
+        """Whether the API server will not have the object, for whatever reason."""
+        return self.invalid or self.by_webhook or self.status == 403
 
 
 def _api_error(error: ApiException) -> ApiError:
@@ -119,8 +132,12 @@ class Kube:
             body=body,
             auth_settings=["BearerToken"],
         )
-        response = await self._api.call_api(*request, _request_timeout=REQUEST_TIMEOUT_SECONDS)
-        data = await response.read()
+        try:
+            response = await self._api.call_api(*request, _request_timeout=REQUEST_TIMEOUT_SECONDS)
+            data = await response.read()
+        except aiohttp.ClientError as error:
+            # Not all of them are OSErrors; to everybody here they are one thing: the API server was not reached.
+            raise ConnectionError(f"the API server does not answer: {type(error).__name__}: {error}") from error
         text: str = data.decode(errors="replace")
         if not 200 <= response.status <= 299:
             raise _api_error(ApiException(status=response.status, reason=response.reason, body=text))

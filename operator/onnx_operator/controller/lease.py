@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 DURATION_SECONDS = 15
 RENEW_DEADLINE_SECONDS = 10.0
-PERIOD_SECONDS = 3.0
+PERIOD_SECONDS = 2.0
+ACQUIRE_TIMEOUT_SECONDS = 5.0
 
 
 class LeaseLostError(Exception):
@@ -71,7 +72,9 @@ class Lease:
         """Wait until this replica holds the Lease."""
         while True:
             try:
-                if await self._attempt():
+                async with asyncio.timeout(ACQUIRE_TIMEOUT_SECONDS):
+                    held = await self._attempt()
+                if held:
                     logger.info("holding the lease", extra={"lease": self._name, "identity": self._identity})
                     return
             except (ApiError, OSError, TimeoutError) as error:
@@ -86,18 +89,20 @@ class Lease:
             LeaseLostError: always, in the end; the process must stop at once.
         """
         loop = asyncio.get_running_loop()
-        renewed = loop.time()
+        # Counted from when a renewal was sent: others count from when it arrived, which is later.
+        deadline = loop.time() + RENEW_DEADLINE_SECONDS
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
+            started = loop.time()
             try:
-                async with asyncio.timeout(RENEW_DEADLINE_SECONDS - PERIOD_SECONDS):
+                async with asyncio.timeout_at(deadline):
                     held = await self._attempt()
                 if not held:
                     raise LeaseLostError("another replica holds the lease")
-                renewed = loop.time()
+                deadline = started + RENEW_DEADLINE_SECONDS
             except (ApiError, OSError, TimeoutError) as error:
                 logger.warning("the lease was not renewed: %s", error)
-            if loop.time() - renewed > RENEW_DEADLINE_SECONDS:
+            if loop.time() >= deadline:
                 raise LeaseLostError(f"the lease was not renewed for {RENEW_DEADLINE_SECONDS:.0f} s")
 
     async def release(self) -> None:

@@ -21,6 +21,7 @@ from onnx_operator.controller.children import (
     owner_reference,
     prune,
     prune_revisions,
+    refused,
 )
 from onnx_operator.controller.credentials import CredentialsNotFoundError, read_credentials
 from onnx_operator.controller.events import changed_conditions, post_events
@@ -63,8 +64,11 @@ class _Decision:
     trouble: Cause | None = None
 
 
-def inspection_key(spec: OnnxModelSpec, model: Object, capabilities: Capabilities) -> str:
-    """Names an inspection: it changes exactly when looking at the source again is due. Scaling changes nothing."""
+def inspection_key(spec: OnnxModelSpec, model: Object) -> str:
+    """Names an inspection: it changes exactly when looking at the source again is due.
+
+    Scaling changes nothing, nor does another version of the operator: what serves goes on serving.
+    """
     source = spec.model
     return digest(
         [
@@ -72,7 +76,6 @@ def inspection_key(spec: OnnxModelSpec, model: Object, capabilities: Capabilitie
             source.sha256,
             source.credentials.secret_name if source.credentials else None,
             (model["metadata"].get("annotations") or {}).get(names.ANNOTATION_REFRESH),
-            capabilities.model_dump(mode="json"),
         ]
     )
 
@@ -142,6 +145,10 @@ class Reconciler:
         self._uids: dict[ModelKey, str] = {}
         self._rejected: dict[str, tuple[str, Refusal]] = {}
 
+    def known_models(self) -> list[ModelKey]:
+        """The models that were looked at and are not known to be gone."""
+        return list(self._uids)
+
     def _forget(self, key: ModelKey) -> None:
         uid = self._uids.pop(key, None)
         if uid:
@@ -174,14 +181,14 @@ class Reconciler:
         current = revisions[-1] if revisions else None
         observation = observe(children.find(DEPLOYMENT.kind, key[1]), list(children.pods))
 
-        inspection = inspection_key(spec, model, self._capabilities)
+        inspection = inspection_key(spec, model)
         look = self._inspections.look(
             uid,
             key,
             inspection,
             run=lambda: self._inspect(spec, key[0]),
             persisted=persisted_result(inspection, status, revisions),
-            changed=changed_source(observation, current),
+            changed=changed_source(observation, current) if current and current.data.uri == spec.model.uri else None,
         )
         decision = await self._decide(model, spec, inspection, look.result, revisions, children)
         trouble = decision.trouble
@@ -219,7 +226,12 @@ class Reconciler:
             credentials = await read_credentials(self._kube, namespace, spec.model)
         except CredentialsNotFoundError as error:
             return InspectionResult(outcome="Refused", refusal=error.refusal)
+        except ApiError as error:
+            reason = Reason.CREDENTIALS_NOT_FOUND if error.status == 403 else Reason.SOURCE_UNREACHABLE
+            message = f"the credentials Secret cannot be read, which is retried: {error.message}"
+            return InspectionResult(outcome="Refused", refusal=Refusal(reason=reason, message=message, retriable=True))
         request = InspectionRequest(
+            tenant=namespace,
             uri=spec.model.uri,
             sha256=spec.model.sha256 or "",
             credentials=credentials,
@@ -289,6 +301,7 @@ class Reconciler:
         await check_names(self._kube, model, rendered, children)
         data = RevisionData(
             inputs=inputs,
+            uri=spec.model.uri,
             inspection_key=inspection,
             report=report,
             interface=result.interface,
@@ -301,7 +314,12 @@ class Reconciler:
         manifest = controller_revision(name, namespace, number, data)
         manifest["metadata"]["ownerReferences"] = [owner_reference(model)]
         metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="apply").inc()
-        await self._kube.apply(CONTROLLER_REVISION, manifest)
+        try:
+            await self._kube.apply(CONTROLLER_REVISION, manifest)
+        except ApiError as error:
+            if error.refused:
+                raise refused(error, f"ControllerRevision {revision_name(name, data)!r}") from error
+            raise
         logger.info("new revision", extra={"model": f"{namespace}/{name}", "revision": revision_name(name, data)})
         return Revision(revision_name(name, data), number, data)
 
@@ -313,9 +331,8 @@ class Reconciler:
                 raise PodTemplateRejectedError(
                     f"spec.podTemplate or spec.resources gives pods that the API server refuses: {error.message}"
                 ) from error
-            if error.invalid or error.status == 403:
-                message = f"a child was refused by the API server: {error.message}"
-                raise ChildrenError(Cause(Reason.CREATION_FAILED, message)) from error
+            if error.refused:
+                raise refused(error, "a child") from error
             raise
 
     async def _apply(

@@ -8,6 +8,7 @@ the revision is applied.
 import functools
 import json
 import math
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -145,7 +146,8 @@ def _fetch_env(inputs: RenderInput) -> list[dict[str, Any]]:
         sha256=inputs.report.digest.removeprefix("sha256:"),
         size_bytes=inputs.report.size_bytes,
         destination=names.MODEL_PATH,
-        sources=inputs.settings.sources,
+        # Only what this scheme uses: certificates of others could be more than one variable holds.
+        sources=inputs.settings.sources.for_scheme(uri.split("://", 1)[0]),
     )
     env: list[dict[str, Any]] = [{"name": names.ENV_FETCH_PLAN, "value": _literal(plan.model_dump_json(by_alias=True))}]
     credentials = inputs.spec.model.credentials
@@ -234,7 +236,8 @@ def _with_pod_template(deployment: Manifest, spec: OnnxModelSpec) -> Manifest:
     for field in ("containers", "initContainers"):
         for container in _objects(pod_spec.get(field), f"{where}.{field}"):
             for mount in _objects(container.get("volumeMounts"), f"{where}.{field}.volumeMounts"):
-                if str(mount.get("mountPath")).rstrip("/") == names.MODEL_DIRECTORY:
+                path = posixpath.normpath(str(mount.get("mountPath")))
+                if path == names.MODEL_DIRECTORY or path.startswith(names.MODEL_DIRECTORY + "/"):
                     raise PodTemplateRejectedError(
                         f"{where}.{field}: nothing else can be mounted at {names.MODEL_DIRECTORY}, "
                         "where the model is; choose another mountPath"
@@ -246,15 +249,21 @@ def _with_pod_template(deployment: Manifest, spec: OnnxModelSpec) -> Manifest:
 def _manifest(environment: jinja2.Environment, file: str, kind: str, variables: Mapping[str, Any]) -> Manifest | None:
     try:
         manifest = yaml.load(environment.get_template(file).render(variables), _LOADER)  # noqa: S506 - a safe one
-    except (jinja2.TemplateError, yaml.YAMLError) as error:
-        raise TemplateError(f"template {file}: {error}") from error
+    except Exception as error:
+        # Templates are code: whatever they raise is theirs.
+        raise TemplateError(f"template {file}: {type(error).__name__}: {error}") from error
     if manifest is None and kind != "Deployment":
         return None
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
         raise TemplateError(
             f"template {file}: it must give one {kind}" + ("" if kind == "Deployment" else ", or nothing")
         )
-    name = (manifest.get("metadata") or {}).get("name")
+    metadata, spec = manifest.get("metadata"), manifest.get("spec")
+    if not isinstance(metadata, dict) or not isinstance(spec, dict):
+        raise TemplateError(f"template {file}: metadata and spec must be maps")
+    if kind == "Deployment" and not isinstance(spec.get("template"), dict):
+        raise TemplateError(f"template {file}: spec.template must be a map")
+    name = metadata.get("name")
     if name != variables["name"]:
         raise TemplateError(
             f"template {file}: metadata.name must be the model's, {variables['name']!r}; it is {name!r}"

@@ -31,6 +31,7 @@ class RevisionData(ApiModel):
     """What a ControllerRevision holds."""
 
     inputs: str = Field(description="hash of all that the user decides about the pods, and of the inspected source")
+    uri: str
     inspection_key: str
     report: ModelReport
     interface: str

@@ -81,7 +81,8 @@ def _is_complete(s: Situation) -> bool:
     if deployment is None or s.current is None or s.observation.revision != s.current.name:
         return False
     status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
-    return bool(
+    # Deployment and pods are read one after the other: only what both say is so.
+    return any(p.ready for p in s.observation.live_pods()) and bool(
         status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
         and wanted == s.spec.replicas
         and status.get("updatedReplicas", 0) == wanted

@@ -4,13 +4,14 @@ import errno
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import InspectionRequest, InspectionResult, Refusal
 from onnx_operator.api.sources import SourcePin
+from onnx_operator.model.budget import ByteBudget
 from onnx_operator.model.isolation import Parser
 from onnx_operator.model.limits import LARGEST_FILE_BYTES, InspectionLimits
 from onnx_operator.model.sources import (
@@ -18,6 +19,7 @@ from onnx_operator.model.sources import (
     Source,
     SourceChangedError,
     SourceError,
+    SourceStat,
     open_source,
 )
 
@@ -29,7 +31,12 @@ _SPARE_BYTES = 16 << 20
 
 
 async def inspect(
-    request: InspectionRequest, *, workdir: Path, limits: InspectionLimits, parser: Parser | None = None
+    request: InspectionRequest,
+    *,
+    workdir: Path,
+    limits: InspectionLimits,
+    parser: Parser | None = None,
+    budget: ByteBudget | None = None,
 ) -> InspectionResult:
     """Inspect the model that ``request`` names, with a temporary file in ``workdir``.
 
@@ -42,13 +49,18 @@ async def inspect(
         async with (
             open_source(request.uri, credentials=request.credentials, settings=request.sources) as source,
             _parser(parser, limits) as judge,
+            AsyncExitStack() as held,
         ):
-            with _temporary(workdir) as path:
-                downloaded = await _download(source, request, path, workdir, limits, look)
-                # A store without versions pins nothing but what the bytes themselves say.
-                look.pin = pin = downloaded.pin or SourcePin(kind="None", value=f"sha256:{downloaded.sha256}")
-                _check_digest(request, downloaded.sha256)
-                return await judge.judge(path, source=pin, sha256=downloaded.sha256, capabilities=request.capabilities)
+            # Entered first, so that the file is gone before its bytes are given back.
+            stat = await _stat(source, request, workdir, limits, look)
+            if budget:
+                await held.enter_async_context(budget.take(min(stat.size or _limit(limits), _limit(limits))))
+            path = held.enter_context(_temporary(workdir))
+            downloaded = await _download(source, request, stat, path, workdir, limits, look)
+            # A store without versions pins nothing but what the bytes themselves say.
+            look.pin = pin = downloaded.pin or SourcePin(kind="None", value=f"sha256:{downloaded.sha256}")
+            _check_digest(request, downloaded.sha256)
+            return await judge.judge(path, source=pin, sha256=downloaded.sha256, capabilities=request.capabilities)
     except SourceError as error:
         refusal = Refusal(reason=error.reason, message=error.message, retriable=error.retriable)
         return InspectionResult(outcome="Refused", source=look.pin, refusal=refusal)
@@ -60,23 +72,36 @@ class _Look:
     """What was found, once known: a refusal tells it too."""
 
 
+def _limit(limits: InspectionLimits) -> int:
+    return min(limits.max_model_bytes, LARGEST_FILE_BYTES)
+
+
+async def _stat(
+    source: Source, request: InspectionRequest, workdir: Path, limits: InspectionLimits, look: _Look
+) -> SourceStat:
+    stat = await source.stat()
+    look.pin = stat.pin
+    if stat.sha256 is not None:
+        _check_digest(request, stat.sha256)
+    if stat.size is not None:
+        _check_size(request, stat.size, limits)
+        _check_space(request, stat.size, workdir)
+    return stat
+
+
 async def _download(
     source: Source,
     request: InspectionRequest,
+    stat: SourceStat,
     path: Path,
     workdir: Path,
     limits: InspectionLimits,
     look: _Look,
 ) -> Downloaded:
-    limit = min(limits.max_model_bytes, LARGEST_FILE_BYTES)
-    for _ in range(_ATTEMPTS):
-        stat = await source.stat()
-        look.pin = stat.pin
-        if stat.sha256 is not None:
-            _check_digest(request, stat.sha256)
-        if stat.size is not None:
-            _check_size(request, stat.size, limits)
-            _check_space(request, stat.size, workdir)
+    limit = _limit(limits)
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            stat = await _stat(source, request, workdir, limits, look)
         try:
             return await source.download(path, pin=stat.pin, max_bytes=limit)
         except SourceChangedError:

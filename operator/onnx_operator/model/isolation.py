@@ -89,6 +89,7 @@ class Parser:
             "cpuSeconds": self._limits.cpu_seconds,
             "wallSeconds": self._limits.wall_seconds,
             "memoryBytes": self._limits.memory_bytes,
+            "parsers": self._limits.parsers,
         }
         async with self._slots:
             answer = await self._exchange(path, json.dumps(job).encode() + b"\n")

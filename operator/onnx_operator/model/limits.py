@@ -22,3 +22,7 @@ class InspectionLimits:
     """Children that parse at the same time."""
     inspections: int = 64
     """Inspections that are under way at the same time, most of them waiting for the network."""
+    inspections_per_tenant: int = 16
+    """Of these, how many may be of one tenant."""
+    workdir_bytes: int = 0
+    """Bytes that all inspections together may keep in the work folder; 0: no limit."""

@@ -27,6 +27,8 @@ from onnx_operator.api.report import Capabilities
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.model.judge import judge
 
+_OTHERS_BYTES = 512 << 20
+"""Memory that is left for the processes that parse nothing: a child over the container's limit would end them too."""
 _HUNG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
@@ -112,13 +114,23 @@ def _child(connection: socket.socket, file: int) -> None:
 
 def _limit(job: dict[str, int], size: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    space = pages * resource.getpagesize() + job["memoryBytes"] + 4 * size
+    # The file itself is mapped, not held: its pages can be dropped and are no danger to the container's limit.
+    share = max(0, (_container_limit() - _OTHERS_BYTES) // job["parsers"])
+    space = pages * resource.getpagesize() + size + min(job["memoryBytes"] + 3 * size, share)
     resource.setrlimit(resource.RLIMIT_AS, (space, space))
     # Between the two the child dies of SIGXCPU, which tells why.
     resource.setrlimit(resource.RLIMIT_CPU, (job["cpuSeconds"], job["cpuSeconds"] + 5))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(job["wallSeconds"])
+
+
+def _container_limit() -> int:
+    """Memory limit of this container in bytes, by cgroup v2 or v1; very large where there is none."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            return int(Path(path).read_text())
+    return sys.maxsize
 
 
 def _run(job: dict[str, str], file: int, size: int) -> str:

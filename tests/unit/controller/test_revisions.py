@@ -33,6 +33,7 @@ MANIFESTS = [
 def data(**changes) -> RevisionData:
     values = {
         "inputs": "abc",
+        "uri": "s3://models/model.onnx",
         "inspection_key": "key",
         "report": report(),
         "interface": "face",
@@ -94,7 +95,7 @@ def test_the_same_content_has_the_same_name_whatever_the_order_of_its_keys():
     [
         {"inputs": "other"},
         {"manifests": []},
-        {"inspection_key": "after a refresh"},
+        {"uri": "s3://models/model.onnx", "inspection_key": "after a refresh"},
         {"interface": "other"},
         {"pool": "t4"},
         {"image": "image:2"},

@@ -25,6 +25,7 @@ REFUSED = InspectionResult(outcome="Refused", source=report().source, refusal=RE
 def revision(number=1, **changes) -> Revision:
     values = {
         "inputs": str(number),
+        "uri": "s3://models/model.onnx",
         "inspection_key": "key",
         "report": report(),
         "interface": "face",
@@ -46,6 +47,7 @@ def situation(**changes) -> Situation:
         "namespace": "default",
         "generation": 5,
         "spec": spec(),
+        "uri": "s3://models/model.onnx",
         "inspection_key": "key",
         "inspecting": False,
         "source_changed": False,

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections import defaultdict
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from onnx_operator.api.report import InspectionRequest
+from onnx_operator.model.budget import ByteBudget
 from onnx_operator.model.inspection import FILE_PREFIX, inspect
 from onnx_operator.model.isolation import Parser
 from onnx_operator.model.limits import InspectionLimits
@@ -61,6 +63,9 @@ async def serve(socket: Path, workdir: Path, limits: InspectionLimits, stop: asy
 def application(workdir: Path, limits: InspectionLimits, parser: Parser) -> web.Application:
     """Build the service; ``parser`` belongs to the caller."""
     slots = asyncio.Semaphore(limits.inspections)
+    # One tenant's slow sources never take all places.
+    shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(limits.inspections_per_tenant))
+    budget = ByteBudget(limits.workdir_bytes)
 
     async def inspect_model(request: web.Request) -> web.Response:
         try:
@@ -70,8 +75,8 @@ def application(workdir: Path, limits: InspectionLimits, parser: Parser) -> web.
             details = error.errors(include_input=False, include_url=False, include_context=False)
             return web.json_response({"errors": details}, status=400)
         try:
-            async with slots:
-                result = await inspect(asked, workdir=workdir, limits=limits, parser=parser)
+            async with shares[asked.tenant], slots:
+                result = await inspect(asked, workdir=workdir, limits=limits, parser=parser, budget=budget)
         except Exception:
             _LOG.exception("the inspection failed by a fault of the inspector")
             return web.json_response({"error": "the inspection failed, see the inspector's log"}, status=500)
