@@ -4,7 +4,7 @@ import pytest
 
 from tests import models as files
 from tests.e2e.faults import FaultServer
-from tests.e2e.system import CREDENTIALS, Models, conditions
+from tests.e2e.system import CREDENTIALS, READY_SECONDS, Models, conditions
 
 BEHAVIOURS = [
     ("status-403", "SourceUnauthorized", "Stalled"),
@@ -14,10 +14,11 @@ BEHAVIOURS = [
     ("short", "SourceUnreachable", "Reconciling"),
     ("redirect-link-local", "SourceRefused", "Stalled"),
 ]
-SOON_SECONDS = 60
-"""Thirty, and as many again because other tests kill the operator at the same time."""
+SOON_SECONDS = 30
 
 
+# Not while other tests kill the operator: each kill would begin the wait anew.
+@pytest.mark.xdist_group("operator")
 @pytest.mark.parametrize(("behaviour", "reason", "kstatus"), BEHAVIOURS, ids=[b for b, _, _ in BEHAVIOURS])
 def test_a_bad_source_gives_its_reason_while_another_model_becomes_ready(
     models: Models, faults: FaultServer, behaviour: str, reason: str, kstatus: str
@@ -37,7 +38,7 @@ def test_a_source_that_recovers_is_served_without_anybody_doing_anything(models:
     faults.put(name, files.linear(42))
     faults.behave(name, "status-500")
     models.apply("later", faults.url("ok", name))
-    models.wait_for("later", ready="False", reason="SourceUnreachable", timeout=SOON_SECONDS)
+    models.wait_for("later", ready="False", reason="SourceUnreachable", timeout=READY_SECONDS)
     faults.behave(name, None)
     models.wait_ready("later")
 
@@ -55,7 +56,7 @@ def test_a_secret_must_exist_consent_and_hold_the_keys(models: Models) -> None:
     uri = models.upload(files.linear(44))
     model = {"credentials": {"secretName": "later"}}
     models.apply("secret", uri, model=model)
-    found = models.wait_for("secret", ready="False", reason="CredentialsNotFound", timeout=SOON_SECONDS)
+    found = models.wait_for("secret", ready="False", reason="CredentialsNotFound", timeout=READY_SECONDS)
     assert "'later'" in conditions(found)["ModelValid"]["message"]
 
     secret = models.system.store.credentials_secret("later")
@@ -78,7 +79,7 @@ def test_a_secret_must_exist_consent_and_hold_the_keys(models: Models) -> None:
 )
 def test_what_is_not_there_is_named(models: Models, uri: str, reason: str) -> None:
     models.apply("missing", uri)
-    model = models.wait_for("missing", ready="False", reason=reason, timeout=SOON_SECONDS)
+    model = models.wait_for("missing", ready="False", reason=reason, timeout=READY_SECONDS)
     missing = uri.split("/")[2] if "bucket" in uri else "no/such/key.onnx"
     assert missing in conditions(model)["ModelValid"]["message"]
 
@@ -92,7 +93,7 @@ def test_wrong_keys_are_unauthorised(models: Models) -> None:
     }
     models.cluster.apply(secret, models.namespace)
     models.apply("wrong", models.upload(files.linear(45)), model={"credentials": {"secretName": "wrong"}})
-    models.wait_for("wrong", ready="False", reason="SourceUnauthorized", timeout=SOON_SECONDS)
+    models.wait_for("wrong", ready="False", reason="SourceUnauthorized", timeout=READY_SECONDS)
     models.patch("wrong", {"model": {"credentials": {"secretName": CREDENTIALS}}})
     models.wait_ready("wrong")
 
@@ -105,7 +106,7 @@ def test_a_wrong_digest_and_files_that_are_no_model_are_refused(models: Models) 
     models.apply("graph", models.upload(files.invalid_graph(), "graph"))
     expected = {"digest": "DigestMismatch", "text": "NotOnnx", "cut": "Corrupt", "graph": "InvalidGraph"}
     for name, reason in expected.items():
-        models.wait_for(name, ready="False", reason=reason, timeout=SOON_SECONDS)
+        models.wait_for(name, ready="False", reason=reason, timeout=READY_SECONDS)
     assert "dangling" in conditions(models.get("graph"))["ModelValid"]["message"]
     assert not models.cluster.list("pods", models.namespace)
 

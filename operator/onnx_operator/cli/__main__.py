@@ -59,11 +59,12 @@ def inspect(
 @click.pass_context
 def serve(context: click.Context, model: Path, name: str | None, host: str, port: int) -> None:
     """Serve a model file on this machine, with the server that runs in the cluster."""
+    from onnx_operator.server import logs
     from onnx_operator.server.__main__ import serve as serve_command
 
-    name = name or model.stem
-    click.echo(f"http://{host}:{port}/v2/models/{name} (Ctrl-C ends it)", err=True)
-    context.invoke(serve_command, model=model, name=name, host=host, port=port)
+    # The server's own log tells the address once it listens, and when it is ready.
+    logs.configure()
+    context.invoke(serve_command, model=model, name=name or model.stem, host=host, port=port)
 
 
 if __name__ == "__main__":

@@ -65,14 +65,15 @@ def _tensor(spec: TensorSpec) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB"
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
 
 
 def describe(uri: str, result: InspectionResult) -> str:
     """The result for people."""
     if result.refusal or result.report is None:
         refusal = result.refusal
-        return f"{uri}: refused\n{refusal.reason}: {refusal.message}" if refusal else f"{uri}: refused"
+        verdict = "could not be read" if exit_code(result) == 2 else "refused"
+        return f"{uri}: {verdict}" + (f"\n{refusal.reason}: {refusal.message}" if refusal else "")
     report = result.report
     opsets = ", ".join(f"{domain} {version}" for domain, version in sorted(report.opsets.items()))
     rows = [

@@ -3,7 +3,7 @@
 Calls block while the model runs: transports make them from a worker thread.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ class DataPlane:
             raise RequestError(f'"id" must be a string, got {quote(request_id)}')
         names = _chosen_outputs(model, request.get("outputs"))
         feed = _feed(model, request.get("inputs"))
-        results = model.run(names, feed, call)
+        results = compute(model, names, feed, call)
         response: Json = {"model_name": self.name}
         if self.version:
             response["model_version"] = self.version
@@ -82,6 +82,27 @@ class DataPlane:
             _output(model.output_by_name[name], np.asarray(result)) for name, result in zip(names, results, strict=True)
         ]
         return response
+
+
+def compute(model: ServedModel, outputs: Sequence[str], feed: Mapping[str, Any], call: Call) -> list[Any]:
+    """Run the model. Raises :class:`RequestError`; 400 where inputs disagree on the size of a dimension.
+
+    ONNX Runtime does not compare sizes that a model calls the same, and many models can do with different ones: only
+    when the run fails is the caller told of them.
+    """
+    try:
+        return model.run(outputs, feed, call)
+    except RequestError as error:
+        sizes: dict[str, set[int]] = {}
+        for name, value in feed.items():
+            for dimension, size in zip(model.input_by_name[name].shape, np.shape(value), strict=False):
+                if isinstance(dimension, str):
+                    sizes.setdefault(dimension, set()).add(size)
+        clashing = {d: sorted(found) for d, found in sizes.items() if len(found) > 1}
+        if error.status != 500 or not clashing:
+            raise
+        told = ", ".join(f"{dimension} is {' and '.join(map(str, found))}" for dimension, found in clashing.items())
+        raise RequestError(f"inputs disagree on sizes that the model gives one name: {told}; {error.message}") from None
 
 
 def check_feed(model: ServedModel, feed: Mapping[str, object]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnx_operator.server.call import Call
-from onnx_operator.server.dataplane import check_feed, check_shape, find_input
+from onnx_operator.server.dataplane import check_feed, check_shape, compute, find_input
 from onnx_operator.server.errors import RequestError, quote
 from onnx_operator.server.model import ServedModel
 from onnx_operator.server.tensors import DTYPES, Array, TensorInfo, build, encode_nested, flatten, show_shape
@@ -26,7 +26,7 @@ def score(model: ServedModel, body: dict[str, Any], call: Call) -> dict[str, Any
         if info.datatype is not None and info.datatype not in DTYPES:
             raise RequestError(f"output {info.name} has datatype {info.datatype}, which JSON cannot carry")
     names = [info.name for info in model.outputs]
-    results = model.run(names, feed, call)
+    results = compute(model, names, feed, call)
     return {name: _plain(result) for name, result in zip(names, results, strict=True)}
 
 

@@ -197,3 +197,35 @@ async def test_nothing_goes_on_for_a_model_that_is_gone():
     assert desk.look().inspecting
     desk.inspections.forget("uid")
     await desk.settle()
+
+
+async def test_a_refusal_of_an_earlier_life_is_checked_once_and_stands_meanwhile():
+    """Whoever fixes a setting restarts the operator: the verdict that named the setting must not outlive it."""
+    desk = Desk()
+    old = refused(Reason.SOURCE_REFUSED)
+    assert desk.look(persisted=old).result == old
+    desk.inspections._entries["uid"].not_before = 0
+    assert not desk.look(persisted=old).inspecting
+    await desk.settle()
+    assert desk.look().result == ACCEPTED
+    await desk.settle()
+    assert desk.runs == 1
+
+
+async def test_a_source_that_goes_back_and_forth_is_looked_at_each_time():
+    desk = Desk()
+    versions = {v: SourcePin(kind="Conditional", value=f'"{v}"') for v in "ab"}
+
+    def holding(version):
+        return ACCEPTED.model_copy(update={"source": versions[version]})
+
+    desk.answer = holding("a")
+    desk.look()
+    await desk.settle()
+    for number, version in enumerate("baba", start=2):
+        desk.answer = holding(version)
+        desk.inspections._entries["uid"].not_before = 0
+        assert desk.look(changed=versions[version]).inspecting
+        await desk.settle()
+        assert desk.look().result.source == versions[version]
+        assert desk.runs == number

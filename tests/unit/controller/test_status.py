@@ -47,7 +47,6 @@ def situation(**changes) -> Situation:
         "namespace": "default",
         "generation": 5,
         "spec": spec(),
-        "uri": "s3://models/model.onnx",
         "inspection_key": "key",
         "inspecting": False,
         "source_changed": False,

@@ -260,6 +260,21 @@ def test_what_the_model_refuses_is_told_in_its_words() -> None:
     assert "onnxruntime_src" not in refusal.value.message
 
 
+def test_inputs_that_disagree_on_a_shared_size_are_the_callers_fault_when_the_model_cannot_do_with_them() -> None:
+    content = model_bytes(
+        [node("Add", ["a", "b"], ["y"], name="sum")],
+        [value("a", TensorProto.FLOAT, ["N"]), value("b", TensorProto.FLOAT, ["N"])],
+        [value("y", TensorProto.FLOAT, ["N"])],
+    )
+    served = plane(content)
+    with pytest.raises(RequestError, match="N is 2 and 3") as refusal:
+        infer(served, {"inputs": [tensor("a", "FP32", [2], [1, 2]), tensor("b", "FP32", [3], [1, 2, 3])]})
+    assert refusal.value.status == 400
+    # A size of one broadcasts: what the model can compute is answered.
+    broadcast = {"inputs": [tensor("a", "FP32", [2], [1, 2]), tensor("b", "FP32", [1], [3])]}
+    assert infer(served, broadcast)["outputs"][0]["data"] == [4.0, 5.0]
+
+
 def test_strings_that_are_not_utf8_are_an_error_that_says_so() -> None:
     content = model_bytes(
         [node("Constant", [], ["s"], value_strings=[b"\xff\xfe"]), node("Identity", ["x"], ["y"])],
