@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,12 +20,37 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+_FIRST_SIGN_SECONDS = 3.0
+_SIGN_SECONDS = 30.0
+
+
+@contextmanager
+def _signs_of_life(name: str, started: float) -> Iterator[None]:
+    """Say what takes long while it does: once soon, then now and again."""
+    over = threading.Event()
+
+    def tell() -> None:
+        pause = _FIRST_SIGN_SECONDS
+        while not over.wait(pause):
+            say(f"  {time.monotonic() - started:6.1f} s  {name} …")
+            pause = _SIGN_SECONDS
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+
+
 @contextmanager
 def step(name: str, quiet_below: float = 0.0) -> Iterator[None]:
     """Name a step and say how long it took; steps faster than `quiet_below` seconds say nothing."""
     started = time.monotonic()
     try:
-        yield
+        with _signs_of_life(name, started):
+            yield
     except BaseException:
         say(f"  {time.monotonic() - started:6.1f} s  {name}: FAILED")
         raise

@@ -83,7 +83,17 @@ async def _wait_for_crd(kube: Kube, namespaces: list[str]) -> None:
         await asyncio.sleep(CRD_RETRY_SECONDS)
 
 
-async def _lead(kube: Kube, settings: Settings, options: Options, health: Health, stop: asyncio.Event) -> None:
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def _lead(
+    kube: Kube, lease: Lease, settings: Settings, options: Options, health: Health, stop: asyncio.Event
+) -> None:
+    """Reconcile until ``stop``, and hand the lease on before anything else is wound up."""
+    renewal = asyncio.create_task(_renew(lease))
     queue: KeyedQueue[ModelKey] = KeyedQueue()
     inspector = InspectorClient(options.inspector_socket, timeout_seconds=settings.inspection.timeout_seconds)
     identity = os.environ.get("HOSTNAME", socket.gethostname())
@@ -91,13 +101,15 @@ async def _lead(kube: Kube, settings: Settings, options: Options, health: Health
     workers = [asyncio.create_task(_work(queue, reconciler)) for _ in range(settings.workers)]
     ready = asyncio.Event()
 
-    async def watching() -> None:
+    async def announce() -> None:
         await ready.wait()
         health.watching = True
+        # kopf has put its own handlers in place of ours; it would let the next leader wait for seconds.
+        _stop_on_signals(stop)
 
-    note = asyncio.create_task(watching())
-    try:
-        await kopf.operator(
+    announcement, stopping = asyncio.create_task(announce()), asyncio.create_task(stop.wait())
+    watches = asyncio.create_task(
+        kopf.operator(
             registry=build_registry(queue, options.kubeconfig, reconciler.known_models),
             settings=build_settings(),
             clusterwide=not settings.namespaces,
@@ -105,14 +117,22 @@ async def _lead(kube: Kube, settings: Settings, options: Options, health: Health
             standalone=True,
             # kopf would look up the user's name, which an arbitrary user id does not have.
             identity=cast(Any, identity),
-            stop_flag=stop,
             ready_flag=ready,
         )
+    )
+    try:
+        await asyncio.wait({watches, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (note, *workers):
+        ours = (announcement, stopping, *workers, renewal)
+        for task in ours:
             task.cancel()
-        await asyncio.gather(note, *workers, return_exceptions=True)
+        await asyncio.gather(*ours, return_exceptions=True)
+        await lease.release()
+        watches.cancel()
+        await asyncio.wait({watches}, timeout=STOP_TIMEOUT_SECONDS)
         await inspector.aclose()
+    if watches.done() and not watches.cancelled():
+        watches.result()
 
 
 async def _renew(lease: Lease) -> None:
@@ -130,9 +150,7 @@ async def _renew(lease: Lease) -> None:
 async def run_controller(settings: Settings, options: Options) -> None:
     """Stand by for the lease, then reconcile until a signal comes. A lost lease ends the process at once."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    _stop_on_signals(stop)
     if options.kubeconfig:
         os.environ["KUBECONFIG"] = options.kubeconfig
 
@@ -151,26 +169,19 @@ async def run_controller(settings: Settings, options: Options) -> None:
             await asyncio.sleep(INSPECTOR_RETRY_SECONDS)
         await lease.acquire()
         health.leading = True
-        renewal = asyncio.create_task(_renew(lease))
-        try:
-            await _lead(kube, settings, options, health, stop)
-        finally:
-            renewal.cancel()
+        await _lead(kube, lease, settings, options, health, stop)
 
     working, stopping = asyncio.create_task(work()), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if health.leading:
-            # kopf has its own handler of the signal, and the stop flag: it ends by itself.
-            await asyncio.wait({working}, timeout=STOP_TIMEOUT_SECONDS)
-        if working.done():
-            working.result()
+            await working
     finally:
         for task in (working, stopping):
             task.cancel()
         await asyncio.gather(working, stopping, return_exceptions=True)
-        if health.leading:
-            await lease.release()
         await probe.aclose()
         await kube.close()
         await endpoints.cleanup()
+    if working.done() and not working.cancelled():
+        working.result()

@@ -100,6 +100,9 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = 70
     settings.watching.chunk_size = 500
     settings.networking.request_timeout = 30
+    # Handlers only put keys on a queue: nothing is worth waiting for when the next leader waits.
+    settings.queueing.idle_timeout = 1.0
+    settings.queueing.exit_timeout = 0.2
     for kind in WATCHED_CHILDREN:
         settings.watching.label_selectors[_resource(kind)] = names.LABEL_MODEL
     return settings

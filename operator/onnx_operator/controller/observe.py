@@ -63,6 +63,8 @@ class PodState:
     ready: bool
     terminating: bool
     cause: Cause | None
+    failed: str = ""
+    """Why the pod as a whole failed (evicted, refused by the node); it is replaced, and may linger."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,10 @@ def pod_cause(pod: Object) -> Cause | None:
     return None
 
 
+def _failure(status: Object) -> str:
+    return ": ".join(filter(None, (status.get("reason"), status.get("message")))) or "the pod does not say why"
+
+
 def _pod_state(pod: Object) -> PodState:
     metadata, status = pod.get("metadata", {}), pod.get("status", {})
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or [])
@@ -198,6 +204,7 @@ def _pod_state(pod: Object) -> PodState:
         ready=ready,
         terminating="deletionTimestamp" in metadata or status.get("phase") in ("Failed", "Succeeded"),
         cause=None if ready else pod_cause(pod),
+        failed=_failure(status) if status.get("phase") == "Failed" else "",
     )
 
 
@@ -250,4 +257,8 @@ def rollout_cause(observation: Observation, revision: str) -> Cause | None:
     if observation.creation and observation.revision == revision:
         causes.append(observation.creation)
     known = [c for c in causes if c.reason in PRIORITY]
+    if not known:
+        # Pods that fail as a whole are replaced at once; only when nothing else speaks do the failed ones.
+        failed = sorted(p.failed for p in observation.pods if p.revision == revision and p.failed)
+        known = [Cause(Reason.CREATION_FAILED, f"a pod failed: {message}") for message in failed[-1:]]
     return min(known, key=lambda c: (PRIORITY.index(c.reason), c.message), default=None)

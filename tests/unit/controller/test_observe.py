@@ -224,7 +224,8 @@ def test_pods_on_their_way_out_do_not_count(gone):
     seen = observe(deployment(), [pod(**CRASHED, **gone)])
     assert seen.live_pods() == []
     assert seen.failures == ()
-    assert rollout_cause(seen, REVISION) is None
+    cause = rollout_cause(seen, REVISION)
+    assert cause is None or cause.reason is Reason.CREATION_FAILED
 
 
 def test_ready_pods_have_no_cause_though_they_crashed_once():
@@ -316,3 +317,13 @@ def test_any_pods_give_an_observation_that_does_not_depend_on_their_order(pods):
     assert rollout_cause(seen, REVISION) == rollout_cause(turned, REVISION)
     assert len(seen.failures) <= MAX_FAILURES
     json.dumps([f.model_dump(mode="json") for f in seen.failures])
+
+
+def test_pods_that_fail_as_a_whole_speak_when_nothing_else_does():
+    evicted = pod()
+    evicted["status"] = {"phase": "Failed", "reason": "Evicted", "message": "volume model exceeds its limit"}
+    found = cause_of(evicted)
+    assert found.reason is Reason.CREATION_FAILED
+    assert "Evicted: volume model exceeds its limit" in found.message
+    # Its replacement tells more.
+    assert cause_of(evicted, pod(fetch=running())).reason is Reason.DOWNLOADING

@@ -1,0 +1,129 @@
+"""The controller and its inspector as processes, on an API server without any node."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.layout import ROOT
+
+MODEL = {
+    "apiVersion": "onnx-operator.dev/v1alpha1",
+    "kind": "OnnxModel",
+    "metadata": {"name": "resnet50"},
+    "spec": {"model": {"uri": "s3://models/resnet50.onnx", "credentials": {"secretName": "nowhere"}}},
+}
+
+
+class Operator:
+    """Both processes, with settings and a socket in a folder."""
+
+    def __init__(self, cluster: Cluster, namespace: str, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        settings = folder / "settings.yaml"
+        settings.write_text(json.dumps({"serverImage": "localhost/onnx-server:dev"}))
+        self._common = ["--settings", str(settings), "--inspector-socket", str(folder / "inspector.sock")]
+        self._log = (folder / "log").open("ab")
+        self.log = folder / "log"
+        self.inspector = self._start("inspector", "--workdir", str(folder / "models"))
+        self._controller = ["controller", "--namespace", namespace, "--kubeconfig", str(cluster.kubeconfig)]
+        self.controller = self.start_controller()
+
+    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
+        command = [sys.executable, "-m", "onnx_operator.controller", arguments[0], *self._common, *arguments[1:]]
+        return subprocess.Popen(command, env=environment, stderr=self._log)
+
+    def start_controller(self) -> subprocess.Popen[bytes]:
+        """A controller; there is never more than one with this port."""
+        return self._start(*self._controller, "--host", "127.0.0.1", "--port", str(self.port))
+
+    def get(self, path: str) -> str:
+        """The answer of an endpoint; an assertion error while there is none."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+                return str(response.read().decode())
+        except (urllib.error.URLError, OSError) as error:
+            raise AssertionError(f"{path}: {error}") from error
+
+    def stop(self) -> None:
+        """End both, by force."""
+        for process in (self.controller, self.inspector):
+            process.kill()
+            process.wait()
+        self._log.close()
+
+
+@pytest.fixture
+def operator(apiserver: Cluster, namespace: str, tmp_path: Path) -> Iterator[Operator]:
+    apiserver.apply((ROOT / "crds/onnxmodels.onnx-operator.dev.yaml").read_text())
+    running = Operator(apiserver, namespace, tmp_path)
+    yield running
+    running.stop()
+
+
+def _verdict(cluster: Cluster, namespace: str) -> dict[str, str]:
+    conditions = cluster.get("onnx", "resnet50", namespace).get("status", {}).get("conditions", [])
+    return {c["type"]: c["reason"] for c in conditions}
+
+
+def test_it_judges_tells_its_health_and_hands_the_lease_on_when_it_is_asked_to_end(
+    apiserver: Cluster, namespace: str, operator: Operator
+) -> None:
+    apiserver.wait(lambda: json.loads(operator.get("/readyz"))["leading"], 60, "the controller to lead")
+    assert json.loads(operator.get("/healthz")) == {"status": "ok"}
+
+    apiserver.apply(MODEL, namespace)
+    apiserver.wait(lambda: _verdict(apiserver, namespace).get("ModelValid") == "CredentialsNotFound", 30, "the verdict")
+    metrics = operator.get("/metrics")
+    assert 'onnx_operator_models{ready="False",reason="CredentialsNotFound"} 1.0' in metrics
+    assert "onnx_operator_leader 1.0" in metrics
+
+    operator.controller.send_signal(signal.SIGTERM)
+    assert operator.controller.wait(30) == 0, operator.log.read_text()[-3000:]
+    lease = apiserver.get("lease", "onnx-operator", namespace)
+    assert not lease["spec"].get("holderIdentity")
+
+
+def test_a_restart_writes_nothing_for_what_is_already_told(
+    apiserver: Cluster, namespace: str, operator: Operator
+) -> None:
+    apiserver.apply(MODEL, namespace)
+    apiserver.wait(lambda: _verdict(apiserver, namespace).get("ModelValid") == "CredentialsNotFound", 60, "the verdict")
+    operator.controller.kill()
+    operator.controller.wait()
+    before = apiserver.get("onnx", "resnet50", namespace)["metadata"]["resourceVersion"]
+    operator.controller = operator.start_controller()
+    apiserver.wait(
+        lambda: 'onnx_operator_models{ready="False",reason="CredentialsNotFound"} 1.0' in operator.get("/metrics"),
+        60,
+        "the model to be looked at again",
+    )
+    assert apiserver.get("onnx", "resnet50", namespace)["metadata"]["resourceVersion"] == before
+
+
+def test_an_inspector_that_dies_makes_the_replica_unready_but_not_dead(apiserver: Cluster, operator: Operator) -> None:
+    apiserver.wait(lambda: json.loads(operator.get("/readyz"))["leading"], 60, "the controller to lead")
+    operator.inspector.kill()
+    operator.inspector.wait()
+
+    def unready() -> bool:
+        try:
+            operator.get("/readyz")
+        except AssertionError as error:
+            return "503" in str(error)
+        return False
+
+    apiserver.wait(unready, 30, "the replica to say that it is not ready")
+    assert json.loads(operator.get("/healthz")) == {"status": "ok"}
