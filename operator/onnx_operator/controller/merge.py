@@ -74,7 +74,7 @@ def strategic_merge(base: Any, patch: Any, field: str = "") -> Any:
         if not isinstance(base, list):
             return additions
         if field in APPENDED:
-            return base + [item for item in additions if item not in base]
+            return base + [i for i in additions if not any(contains(b, i) and contains(i, b) for b in base)]
         ours, theirs = _by_identity(base, field), _by_identity(patch, field)
         if ours is not None and theirs is not None:
             return [strategic_merge(item, theirs.get(identity, {})) for identity, item in ours.items()] + [
