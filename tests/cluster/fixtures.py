@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 import pytest
 
 from tests.cluster import apiserver as api_server_only
-from tests.cluster import lifecycle
+from tests.cluster import lifecycle, tools
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError, ClusterUnavailableError
 from tests.cluster.layout import FAILURES
 
-__all__ = ["api_namespace", "apiserver", "cluster", "namespace", "pytest_runtest_makereport"]
+__all__ = ["api_namespace", "apiserver", "built_program", "cluster", "namespace", "pytest_runtest_makereport"]
 
 
 def _give_up(error: ClusterError) -> NoReturn:
@@ -26,6 +26,14 @@ def _give_up(error: ClusterError) -> NoReturn:
     if os.environ.get("REQUIRE_CLUSTER") == "1" or not isinstance(error, ClusterUnavailableError):
         pytest.fail(f"no cluster: {error}", pytrace=False)
     pytest.skip(f"no cluster: {error}")
+
+
+def built_program(name: str) -> Path:
+    """The path of one of the cluster's tools, built if need be; for fixtures of tests that need no more of it."""
+    try:
+        return tools.program(name)
+    except ClusterError as error:
+        _give_up(error)
 
 
 @pytest.fixture(scope="session")

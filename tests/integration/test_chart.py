@@ -13,9 +13,8 @@ from onnx_operator.api import crd, names
 from onnx_operator.controller.handlers import WATCHED_CHILDREN
 from onnx_operator.controller.kube import CHILD_KINDS, CONTROLLER_REVISION, ONNX_MODEL, Kind
 from onnx_operator.controller.settings import Settings, parse_settings
-from tests.cluster import tools
 from tests.cluster.cluster import Cluster
-from tests.cluster.errors import ClusterError
+from tests.cluster.fixtures import built_program
 
 CHART = Path(__file__).parents[2] / "charts" / "onnx-operator"
 NAMESPACE = "platform"
@@ -74,12 +73,7 @@ RESTRICTED = {
 
 @pytest.fixture(scope="session")
 def helm() -> Path:
-    try:
-        return tools.program("helm")
-    except ClusterError as error:
-        if os.environ.get("REQUIRE_CLUSTER") == "1":
-            pytest.fail(f"no helm: {error}", pytrace=False)
-        pytest.skip(f"no helm: {error}")
+    return built_program("helm")
 
 
 class Chart:

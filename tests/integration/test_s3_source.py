@@ -4,7 +4,6 @@ import datetime
 import hashlib
 import hmac
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -21,8 +20,8 @@ from obstore.store import S3Store
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
 from onnx_operator.model.sources import SourceChangedError, SourceError, open_source
+from tests.cluster.fixtures import built_program
 
-REPOSITORY = Path(__file__).parents[2]
 KEY_ID, SECRET = "root-key", "root-secret"
 KEYS = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
 BODY, OTHER = os.urandom(5_000_000), os.urandom(5_000_000)
@@ -74,13 +73,21 @@ class Gateway:
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    binary = shutil.which("versitygw", path=f"{REPOSITORY}/.cluster/bin{os.pathsep}{os.environ['PATH']}")
-    if binary is None:
-        pytest.skip("versitygw is not built; make cluster-up does it")
+    binary = built_program("versitygw")
     folder, versions = (tmp_path_factory.mktemp(name) for name in ("store", "versions"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [binary, "--access", KEY_ID, "--secret", SECRET, "--region", "us-east-1", "--port", f"127.0.0.1:{port}"]
+    command = [
+        str(binary),
+        "--access",
+        KEY_ID,
+        "--secret",
+        SECRET,
+        "--region",
+        "us-east-1",
+        "--port",
+        f"127.0.0.1:{port}",
+    ]
     command += ["posix", "--versioning-dir", str(versions), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         found = Gateway(f"http://127.0.0.1:{port}", folder)
