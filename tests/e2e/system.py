@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ import onnxruntime
 
 from examples.demo.store import Store
 from tests.cluster.cluster import OPERATOR_NAMESPACE, Cluster
-from tests.cluster.errors import ClusterError
 
 API_VERSION = "onnx-operator.dev/v1alpha1"
 MODEL_LABEL = "onnx-operator.dev/model"
@@ -194,13 +192,21 @@ def kill_operator(cluster: Cluster) -> None:
 
 
 def wait_for_operator(cluster: Cluster) -> None:
-    """Wait until an operator pod holds the Lease and is ready."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            cluster.kubectl("rollout", "status", "-n", OPERATOR_NAMESPACE, "deployment/onnx-operator", "--timeout=60s")
-        except ClusterError:
-            time.sleep(1)
-        else:
-            return
-    raise AssertionError(f"the operator does not come back\n{cluster.diagnose(OPERATOR_NAMESPACE)}")
+    """Wait until all operator pods are ready and one that is there holds the Lease."""
+
+    def leads() -> bool:
+        pods = cluster.list("pods", OPERATOR_NAMESPACE, "app.kubernetes.io/name=onnx-operator")
+        ready = {
+            p["metadata"]["name"]
+            for p in pods
+            if "deletionTimestamp" not in p["metadata"]
+            and any(c["type"] == "Ready" and c["status"] == "True" for c in p["status"].get("conditions", []))
+        }
+        wanted = cluster.get("deployment", "onnx-operator", OPERATOR_NAMESPACE)["spec"]["replicas"]
+        lease = cluster.get("lease", "onnx-operator", OPERATOR_NAMESPACE)
+        holder = (lease["spec"].get("holderIdentity") or "").partition("_")[0]
+        assert len(ready) == wanted, f"ready: {ready}"
+        assert holder in ready, f"the lease is held by {holder!r}, ready: {ready}"
+        return True
+
+    cluster.wait(leads, 120, "an operator that leads", OPERATOR_NAMESPACE)

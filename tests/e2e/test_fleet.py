@@ -81,8 +81,6 @@ def _fleet(models: Models, real: int, fake: int, alone: bool) -> None:
         since = time.time()
         kill_operator(cluster)
         wait_for_operator(cluster)
-        log = ("logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=onnx-operator", "-c", "controller")
-        cluster.wait(lambda: "holding the lease" in cluster.kubectl(*log, "--tail=-1"), 60, "a leader")
         time.sleep(SILENCE_SECONDS / 2)
         assert not _writes(cluster, since, namespace)
         reads = cluster.audit_events(
