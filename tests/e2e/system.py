@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ import onnxruntime
 
 from examples.demo.store import Store
 from tests.cluster.cluster import OPERATOR_NAMESPACE, Cluster
+from tests.cluster.layout import STATE
 
 API_VERSION = "onnx-operator.dev/v1alpha1"
 MODEL_LABEL = "onnx-operator.dev/model"
@@ -20,6 +23,7 @@ REVISION_LABEL = "onnx-operator.dev/revision"
 CREDENTIALS = "models-read"
 SMALL = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 READY_SECONDS = 120
+_LOCK = STATE / "operator.lock"
 
 # Fake nodes stand for the first three; the last is the real node, when a test lets it claim a GPU.
 POOLS: list[dict[str, Any]] = [
@@ -181,6 +185,22 @@ def expected(model: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str, np.nda
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+@contextmanager
+def operator_undisturbed() -> Iterator[None]:
+    """No other test kills the operator meanwhile; many tests may ask for this at the same time."""
+    with _LOCK.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def operator_to_be_killed() -> Iterator[None]:
+    """For whoever kills the operator: waits until nobody minds. It leads again when this ends."""
+    with _LOCK.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def kill_operator(cluster: Cluster) -> None:

@@ -7,9 +7,8 @@ import pytest
 
 from tests import models as files
 from tests.cluster.cluster import OPERATOR_NAMESPACE, Cluster
-from tests.e2e.system import Models, conditions, kill_operator, wait_for_operator
+from tests.e2e.system import Models, conditions, kill_operator, operator_to_be_killed, wait_for_operator
 
-pytestmark = pytest.mark.xdist_group("operator")
 SILENCE_SECONDS = 60
 
 
@@ -79,8 +78,9 @@ def _fleet(models: Models, real: int, fake: int, alone: bool) -> None:
         assert not _writes(cluster, since, namespace)
 
         since = time.time()
-        kill_operator(cluster)
-        wait_for_operator(cluster)
+        with operator_to_be_killed():
+            kill_operator(cluster)
+            wait_for_operator(cluster)
         time.sleep(SILENCE_SECONDS / 2)
         assert not _writes(cluster, since, namespace)
         reads = cluster.audit_events(

@@ -10,10 +10,17 @@ import pytest
 
 from tests import models as files
 from tests.cluster.cluster import Cluster
-from tests.e2e.system import MODEL_LABEL, Models, conditions, expected, kill_operator, wait_for_operator
+from tests.e2e.system import (
+    MODEL_LABEL,
+    Models,
+    conditions,
+    expected,
+    kill_operator,
+    operator_to_be_killed,
+    wait_for_operator,
+)
 
 X = np.array([[0.5, -1.0, 2.0, 3.0]], np.float32)
-pytestmark = pytest.mark.xdist_group("operator")
 
 
 @contextmanager
@@ -76,16 +83,21 @@ def _story(models: Models, seed: int, kills: int) -> None:
 
 
 def test_every_step_of_a_model_survives_a_killed_operator(models: Models) -> None:
-    _story(models, seed=7, kills=1)
+    with operator_to_be_killed():
+        _story(models, seed=7, kills=1)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(100, 600, 100))
 def test_every_step_of_a_model_survives_an_operator_killed_again_and_again(models: Models, seed: int) -> None:
-    _story(models, seed=seed, kills=4)
+    with operator_to_be_killed():
+        _story(models, seed=seed, kills=4)
 
 
 def test_a_model_applied_while_the_operator_is_away_is_served_when_it_is_back(models: Models) -> None:
-    kill_operator(models.cluster)
-    models.apply("meanwhile", models.upload(files.linear(62)))
-    models.wait_for("meanwhile", ready="True", timeout=240)
+    uri = models.upload(files.linear(62))
+    with operator_to_be_killed():
+        kill_operator(models.cluster)
+        models.apply("meanwhile", uri)
+        models.wait_for("meanwhile", ready="True", timeout=240)
+        wait_for_operator(models.cluster)

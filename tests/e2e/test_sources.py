@@ -4,7 +4,7 @@ import pytest
 
 from tests import models as files
 from tests.e2e.faults import FaultServer
-from tests.e2e.system import CREDENTIALS, READY_SECONDS, Models, conditions
+from tests.e2e.system import CREDENTIALS, READY_SECONDS, Models, conditions, operator_undisturbed, wait_for_operator
 
 BEHAVIOURS = [
     ("status-403", "SourceUnauthorized", "Stalled"),
@@ -17,20 +17,21 @@ BEHAVIOURS = [
 SOON_SECONDS = 30
 
 
-# Not while other tests kill the operator: each kill would begin the wait anew.
-@pytest.mark.xdist_group("operator")
 @pytest.mark.parametrize(("behaviour", "reason", "kstatus"), BEHAVIOURS, ids=[b for b, _, _ in BEHAVIOURS])
 def test_a_bad_source_gives_its_reason_while_another_model_becomes_ready(
     models: Models, faults: FaultServer, behaviour: str, reason: str, kstatus: str
 ) -> None:
     name = faults.unique("bad")
     faults.put(name, files.linear(40))
-    models.apply("bad", faults.url(behaviour, name))
-    models.apply("good", models.upload(files.linear(41)))
-    model = models.wait_for("bad", ready="False", reason=reason, timeout=SOON_SECONDS)
+    # Each kill of the operator by another test would begin the wait anew.
+    with operator_undisturbed():
+        wait_for_operator(models.cluster)
+        models.apply("bad", faults.url(behaviour, name))
+        models.apply("good", models.upload(files.linear(41)))
+        model = models.wait_for("bad", ready="False", reason=reason, timeout=SOON_SECONDS)
+        models.wait_ready("good")
     assert kstatus in conditions(model)
     assert models.cluster.find("deployment", "bad", models.namespace) is None
-    models.wait_ready("good")
 
 
 def test_a_source_that_recovers_is_served_without_anybody_doing_anything(models: Models, faults: FaultServer) -> None:

@@ -32,7 +32,8 @@ class Operator:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         settings = folder / "settings.yaml"
-        settings.write_text(json.dumps({"serverImage": "localhost/onnx-server:dev"}))
+        # Only this namespace: other tests leave models in theirs.
+        settings.write_text(json.dumps({"serverImage": "localhost/onnx-server:dev", "namespaces": [namespace]}))
         self._common = ["--settings", str(settings), "--inspector-socket", str(folder / "inspector.sock")]
         self._log = (folder / "log").open("ab")
         self.log = folder / "log"
