@@ -1,8 +1,9 @@
-"""A certificate authority of our own, and an HTTPS server that fails on command."""
+"""A certificate authority of our own, and an HTTPS server that keeps connections and fails on command."""
 
 import asyncio
 import datetime
 import ipaddress
+import json
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -14,7 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from onnx_operator.api.sources import SourceSettings
+from onnx_operator.api.sources import SourcePin, SourceSettings
+from onnx_operator.model.sources.base import Source, Stream
 
 
 @dataclass
@@ -66,17 +68,32 @@ class Request:
     target: str
     headers: dict[str, str]
     writer: asyncio.StreamWriter
+    complete: bool = False
+    """Whether the answer was one after which a connection can serve another request."""
 
     async def answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
-        lines = [f"HTTP/1.1 {status} X"]
-        lines += [f"{name}: {value}" for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items()]
+        sent = {"Content-Length": str(len(body)), **(headers or {})}
+        lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in sent.items())]
         self.writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         await self.writer.drain()
+        self.complete = sent["Content-Length"] == str(len(body)) and "Connection" not in sent
+
+    async def answer_json(self, content: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        await self.answer(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(content).encode())
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
 
     def start(self) -> int:
         """First byte asked for."""
         text = self.headers.get("range", "bytes=0-")
         return int(text.removeprefix("bytes=").partition("-")[0])
+
+    def stop(self, size: int) -> int:
+        """Behind the last byte asked for, of a file of this size."""
+        last = self.headers.get("range", "bytes=0-").rpartition("-")[2]
+        return min(size, int(last) + 1) if last else size
 
 
 Handler = Callable[[Request], Awaitable[None]]
@@ -84,11 +101,12 @@ Handler = Callable[[Request], Awaitable[None]]
 
 @dataclass
 class Server:
-    """Answers each connection's one request by ``handler``."""
+    """Answers requests by ``handler``; closes a connection after an answer that was not complete."""
 
     handler: Handler
     tls: ssl.SSLContext | None
     requests: list[Request] = field(default_factory=list)
+    connections: int = 0
 
     async def __aenter__(self) -> "Server":
         self._tasks: set[asyncio.Task] = set()
@@ -109,15 +127,20 @@ class Server:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         self._tasks.add(task)
+        self.connections += 1
         try:
             with suppress(ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                first, *lines = head.split("\r\n")
-                method, target, _ = first.split(" ")
-                headers = {n.strip().lower(): v.strip() for n, _, v in (line.partition(":") for line in lines if line)}
-                request = Request(method, target, headers, writer)
-                self.requests.append(request)
-                await self.handler(request)
+                complete = True
+                while complete:
+                    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                    first, *lines = head.split("\r\n")
+                    method, target, _ = first.split(" ")
+                    pairs = (line.partition(":") for line in lines if line)
+                    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+                    request = Request(method, target, headers, writer)
+                    self.requests.append(request)
+                    await self.handler(request)
+                    complete = request.complete
         except asyncio.CancelledError:
             pass
         finally:
@@ -133,11 +156,11 @@ class FileServer:
     etag: str | None = '"v1"'
     ranges: bool = True
     conditions: bool = True
-    announce: bool = True
     extra: dict[str, str] = field(default_factory=dict)
 
     async def __call__(self, request: Request) -> None:
         headers = dict(self.extra) | ({"ETag": self.etag} if self.etag else {})
+        assert request.method == "GET", "presigned links answer nothing else"
         if self.conditions and request.headers.get("if-match", self.etag) != self.etag:
             return await request.answer(412)
         if "range" not in request.headers or not self.ranges:
@@ -145,7 +168,7 @@ class FileServer:
         start = request.start()
         if start >= len(self.body):
             return await request.answer(416, headers | {"Content-Range": f"bytes */{len(self.body)}"})
-        end = len(self.body) if request.headers["range"].endswith("-") else start + 1
+        end = request.stop(len(self.body))
         span = f"bytes {start}-{end - 1}/{len(self.body)}"
         return await request.answer(206, headers | {"Content-Range": span}, self.body[start:end])
 
@@ -158,3 +181,11 @@ def settings(authority: Authority | None = None, **changes) -> SourceSettings:
         "read_timeout_seconds": 0.4,
     }
     return SourceSettings.model_validate(values | changes)
+
+
+async def read(
+    source: Source, name: str, begin: int = 0, end: int | None = None, pin: SourcePin | None = None
+) -> tuple[bytes, Stream]:
+    """All bytes of one stream, and what was told about it."""
+    async with source.open(name, begin, end, pin=pin) as stream:
+        return b"".join([bytes(piece) async for piece in stream.pieces]), stream

@@ -1,0 +1,354 @@
+"""The HTTP client for addresses that users choose."""
+
+import asyncio
+import base64
+import json
+import random
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.sources import SourceSettings
+from onnx_operator.model.sources.addresses import AddressGuard, check_url
+from onnx_operator.model.sources.base import BrokenStreamError, SourceError
+from onnx_operator.model.sources.weberrors import cause, retry_after, status_error, unreachable
+
+LARGEST_METADATA_BYTES = 4 << 20
+SLOW_WINDOW_SECONDS = 20.0
+"""Time that a stream was waited for, in which it must bring more than a trickle."""
+SLOW_BYTES_PER_SECOND = 1024
+_MAX_REDIRECTS = 5
+_ATTEMPTS = 3
+_OPEN_SECONDS = 18.0
+"""Longest wait for the head of an answer, over all redirects, attempts and pauses; and for a metadata answer."""
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_GOOD = frozenset({200, 206, 412, 416})
+_PLACE_SECONDS = 30.0
+"""How long it is remembered where an address redirects to; shorter than any signature that it may carry is valid."""
+_DRAINED_BYTES = 64 << 10
+"""What is left of a body up to this size is read to keep the connection; of a larger one the connection is closed."""
+_DRAIN_SECONDS = 0.5
+_READ_BUFFER_BYTES = 256 << 10
+
+_refused: ContextVar[list[str]] = ContextVar("_refused")
+"""Addresses that the guard kept the current request from."""
+
+
+@dataclass
+class Answer:
+    """An answer whose body is still to be read."""
+
+    status: int
+    headers: Mapping[str, str]
+    url: URL
+    """Where the answer came from, after redirects."""
+    redirects: list[Mapping[str, str]]
+    """Headers of the redirects on the way, unless the way was remembered."""
+    pieces: AsyncIterator[bytes] = field(repr=False)
+    """The body. Raises BrokenStreamError."""
+
+
+class WebClient:
+    """Sends GET requests, and connects to no address that the settings do not allow, be it after a redirect.
+
+    ``credentials`` gives the value of the Authorization header for a URL, "" for none: it is asked at every redirect.
+    ``advice`` is a sentence that says which credentials to check. ``plain_http`` are origins that may be asked without
+    TLS. ``platform`` is the origin that the platform team chose, which alone may have any network address.
+    Connections are kept. No proxy and no other setting of the environment counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: SourceSettings,
+        ca_bundle: str,
+        ca_setting: str,
+        credentials: Callable[[URL], str],
+        advice: str,
+        plain_http: Collection[URL] = (),
+        platform: URL | None = None,
+    ) -> None:
+        self.ca_setting = ca_setting
+        self._settings = settings
+        self._ca_bundle = ca_bundle
+        self._credentials = credentials
+        self._advice = advice
+        self._plain_http = plain_http
+        self._platform = platform
+        self._guard = _guard(settings)
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._places: dict[URL, tuple[URL, float]] = {}
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
+
+    @asynccontextmanager
+    async def get(
+        self,
+        url: URL,
+        what: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        expected: Collection[int] = (200,),
+        remember: bool = False,
+    ) -> AsyncIterator[Answer]:
+        """Yield an answer with an expected status; retries what may pass before its body begins.
+
+        ``what`` names in messages what is read. With ``remember`` a redirect that was seen a moment ago is not asked
+        for again. Raises :class:`SourceError`.
+        """
+        response, redirects = await self._answer(url, what, headers or {}, expected, remember)
+        try:
+            yield Answer(response.status, response.headers, response.url, redirects, self._pieces(response))
+        except BaseException:
+            response.close()
+            raise
+        await self._let_go(response)
+
+    async def metadata(
+        self, url: URL, what: str, *, headers: Mapping[str, str] | None = None, expected: Collection[int] = (200,)
+    ) -> tuple[Answer, bytes]:
+        """Read a small answer whole, at most 4 MiB, within 18 s. Raises :class:`SourceError`."""
+        try:
+            async with (
+                asyncio.timeout(_OPEN_SECONDS),
+                self.get(url, what, headers=headers, expected=expected) as answer,
+            ):
+                body = bytearray()
+                async for piece in answer.pieces:
+                    body += piece
+                    if len(body) > LARGEST_METADATA_BYTES:
+                        raise SourceError(
+                            Reason.SOURCE_REFUSED,
+                            f"{what} answered with more than {LARGEST_METADATA_BYTES} bytes where a few were expected.",
+                        )
+                return answer, bytes(body)
+        except TimeoutError:
+            raise unreachable(what, "the answer did not end in time") from None
+        except BrokenStreamError as broken:
+            raise unreachable(what, str(broken)) from None
+
+    async def json(self, url: URL, what: str, *, headers: Mapping[str, str] | None = None) -> tuple[Answer, Any]:
+        """Read a small JSON answer. Raises :class:`SourceError`."""
+        answer, body = await self.metadata(url, what, headers={"Accept": "application/json", **(headers or {})})
+        return answer, parse_json(body, what)
+
+    async def _answer(
+        self, url: URL, what: str, headers: Mapping[str, str], expected: Collection[int], remember: bool
+    ) -> tuple[aiohttp.ClientResponse, list[Mapping[str, str]]]:
+        deadline = time.monotonic() + _OPEN_SECONDS
+        for attempt in range(1, _ATTEMPTS + 1):
+            # Spread, because many readers of one store are told to go away at the same moment.
+            pause = 0.2 * 2**attempt * random.uniform(0.5, 1)  # noqa: S311
+            refused: list[str] = []
+            _refused.set(refused)
+            try:
+                async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                    response, redirects = await self._follow(url, what, headers, remember)
+            except aiohttp.InvalidURL:
+                raise SourceError(Reason.SOURCE_REFUSED, f"{what} is not a valid address.") from None
+            except (TimeoutError, aiohttp.ClientError, OSError) as error:
+                if refused:
+                    raise _not_public(what, refused[0]) from None
+                failure = unreachable(what, cause(error, self.ca_setting))
+                if isinstance(error, aiohttp.ClientConnectorCertificateError):
+                    raise failure from None
+            else:
+                if response.status in expected:
+                    _check_encoding(response, what)
+                    return response, redirects
+                have = any(self._credentials(each) for each in (url, response.url))
+                failure = status_error(what, response.status, have_credentials=have, advice=self._advice)
+                pause = max(pause, retry_after(response.headers))
+                await self._let_go(response)
+            if not failure.retriable or attempt == _ATTEMPTS or time.monotonic() + pause >= deadline:
+                break
+            await asyncio.sleep(pause)
+        raise failure from None
+
+    async def _follow(
+        self, start: URL, what: str, headers: Mapping[str, str], remember: bool
+    ) -> tuple[aiohttp.ClientResponse, list[Mapping[str, str]]]:
+        place, until = self._places.pop(start, (start, 0.0))
+        if remember and time.monotonic() < until:
+            response = await self._send(place, headers)
+            if response.status in _GOOD:
+                self._places[start] = (place, until)
+                return response, []
+            await self._let_go(response)
+        url, redirects = start, list[Mapping[str, str]]()
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = await self._send(url, headers)
+            if response.status not in _REDIRECTS:
+                if redirects and response.status in _GOOD:
+                    self._places[start] = (url, time.monotonic() + _PLACE_SECONDS)
+                return response, redirects
+            redirects.append(response.headers)
+            url = self._redirected(url, what, response.headers.get("Location", ""))
+            await self._let_go(response)
+        raise SourceError(
+            Reason.SOURCE_REFUSED,
+            f"{what} redirects more than {_MAX_REDIRECTS} times; give the address it ends at.",
+        )
+
+    async def _send(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        sent = {"Accept": "*/*", "Accept-Encoding": "identity", **headers}
+        if value := self._credentials(url):
+            sent["Authorization"] = value
+        return await self._session(url).get(url, headers=sent, allow_redirects=False)
+
+    def _redirected(self, url: URL, what: str, location: str) -> URL:
+        try:
+            target = url.join(URL(location, encoded=location.isascii()))
+            return check_url(target, plain_http=self._plain_http)
+        except ValueError:
+            raise SourceError(Reason.SOURCE_REFUSED, f"{what} redirects to an address that cannot be read.") from None
+        except SourceError as error:
+            raise SourceError(Reason.SOURCE_REFUSED, f"{what} redirects: {error.message}") from None
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        waited, received = 0.0, 0
+        while True:
+            before = time.monotonic()
+            try:
+                async with asyncio.timeout(self._settings.read_timeout_seconds):
+                    piece = await response.content.readany()
+            except TimeoutError:
+                silence = self._settings.read_timeout_seconds
+                raise BrokenStreamError(f"the stream stalled: nothing came for {silence:g} s") from None
+            except (aiohttp.ClientError, OSError) as error:
+                raise BrokenStreamError(f"the stream broke in the middle: {cause(error, self.ca_setting)}") from None
+            if not piece:
+                return
+            # Only waiting counts: a reader that takes its time is not the server's fault.
+            waited += time.monotonic() - before
+            received += len(piece)
+            if waited >= SLOW_WINDOW_SECONDS:
+                if received < SLOW_BYTES_PER_SECOND * waited:
+                    raise BrokenStreamError(f"the stream is too slow: only {received} bytes came in {waited:.0f} s")
+                waited, received = 0.0, 0
+            yield piece
+
+    async def _let_go(self, response: aiohttp.ClientResponse) -> None:
+        """Keep the connection for the next request where little is left of the body."""
+        body = response.content
+        length = response.content_length
+        if not body.at_eof() and (length is None or length - body.total_bytes <= _DRAINED_BYTES):
+            with suppress(TimeoutError, aiohttp.ClientError, OSError):
+                async with asyncio.timeout(min(_DRAIN_SECONDS, self._settings.read_timeout_seconds)):
+                    taken = 0
+                    while taken <= _DRAINED_BYTES and (piece := await body.readany()):
+                        taken += len(piece)
+        # Closes the connection, unless the body was read to its end.
+        response.close()
+
+    def _session(self, url: URL) -> aiohttp.ClientSession:
+        trusted = self._platform is not None and url.origin() == self._platform
+        if trusted not in self._sessions:
+            connector = aiohttp.TCPConnector(
+                ssl=_tls(self._ca_bundle, self.ca_setting),
+                socket_factory=None if trusted else self._socket,
+                limit=0,
+                keepalive_timeout=60,
+                use_dns_cache=False,
+            )
+            self._sessions[trusted] = aiohttp.ClientSession(
+                connector=connector,
+                trust_env=False,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=_READ_BUFFER_BYTES,
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    connect=self._settings.connect_timeout_seconds,
+                    sock_connect=self._settings.connect_timeout_seconds,
+                    sock_read=self._settings.read_timeout_seconds,
+                ),
+                headers={"User-Agent": "onnx-operator"},
+            )
+        return self._sessions[trusted]
+
+    def _socket(self, info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+        family, kind, protocol, _, where = info
+        address = str(where[0])
+        if not self._guard.allows(address):
+            _refused.get().append(address)
+            raise OSError(f"{address} is not allowed")
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def basic(user: str, password: str) -> str:
+    """Value of the Authorization header for a user and a password."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def check_header(value: str, where: str) -> str:
+    """Return a header's value. Raises :class:`SourceError` (``SourceUnauthorized``) for one that none can carry."""
+    if not value.isascii() or any(c < " " or c == "\x7f" for c in value):
+        raise SourceError(
+            Reason.SOURCE_UNAUTHORIZED,
+            f"The credentials for {where} hold characters that no HTTP header can carry; check the Secret"
+            " named in spec.model.credentials.secretName for line breaks.",
+        )
+    return value
+
+
+def parse_json(text: bytes, what: str) -> Any:
+    """Read JSON. Raises :class:`SourceError` (``SourceRefused``) for anything else."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise SourceError(
+            Reason.SOURCE_REFUSED, f"{what} did not answer with JSON; check that the address is right."
+        ) from None
+
+
+def _not_public(what: str, address: str) -> SourceError:
+    return SourceError(
+        Reason.SOURCE_REFUSED,
+        f"{what} leads to {address}, which is not a public address. The platform team can allow its network in the"
+        " setting sources.allowedNetworks.",
+    )
+
+
+def _check_encoding(response: aiohttp.ClientResponse, what: str) -> None:
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        response.close()
+        raise SourceError(
+            Reason.SOURCE_REFUSED,
+            f"{what} is sent with Content-Encoding: {encoding[:40]} although the plain file was asked for; store it"
+            " without an encoding.",
+        )
+
+
+def _guard(settings: SourceSettings) -> AddressGuard:
+    try:
+        return AddressGuard(settings.allowed_networks)
+    except ValueError as error:
+        raise SourceError(
+            Reason.SOURCE_REFUSED, f"The setting sources.allowedNetworks is malformed: {error}."
+        ) from None
+
+
+def _tls(ca_bundle: str, ca_setting: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_bundle:
+        try:
+            context.load_verify_locations(cadata=ca_bundle)
+        except (ssl.SSLError, ValueError) as error:
+            raise SourceError(
+                Reason.SOURCE_REFUSED, f"The setting {ca_setting} is no PEM bundle of certificates: {error}."
+            ) from None
+    return context
