@@ -19,7 +19,8 @@ from obstore.store import S3Store
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
-from onnx_operator.model.sources import SourceChangedError, SourceError, open_source
+from onnx_operator.model.sources import SourceChangedError, SourceError, transfer
+from onnx_operator.model.sources.s3 import S3Source
 from tests.cluster.fixtures import built_program
 
 KEY_ID, SECRET = "root-key", "root-secret"
@@ -67,8 +68,8 @@ class Gateway:
     def settings(self) -> SourceSettings:
         return SourceSettings.model_validate({"s3": {"endpoint": self.endpoint}})
 
-    def open(self, uri: str, credentials: dict[str, str] = KEYS):
-        return open_source(uri, credentials=credentials, settings=self.settings)
+    def open(self, uri: str, credentials: dict[str, str] = KEYS, **more) -> S3Source:
+        return S3Source(uri, credentials=credentials, settings=self.settings, **more)
 
 
 @pytest.fixture(scope="module")
@@ -111,20 +112,89 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 async def refused(gateway: Gateway, uri: str, credentials: dict[str, str]) -> SourceError:
     async with gateway.open(uri, credentials) as source:
         with pytest.raises(SourceError) as caught:
-            await source.stat()
+            await source.stat("m.onnx")
     return caught.value
 
 
 async def test_read_with_the_right_keys(gateway: Gateway, tmp_path: Path) -> None:
     obstore.put(gateway.make_bucket("models"), "team/m.onnx", BODY)
     async with gateway.open("s3://models/team/m.onnx") as source:
-        stat = await source.stat()
-        got = await source.download(tmp_path / "m")
+        assert await source.locate() == ["m.onnx"]
+        stat = await source.stat("m.onnx")
+        got = await transfer.download(source, "m.onnx", tmp_path / "m")
+        middle = await transfer.read(source, "m.onnx", 1_000_000, 2_000_000, pin=stat.pin)
     assert stat.size == len(BODY)
     assert stat.pin is not None
     assert got.pin == stat.pin
     assert got.sha256 == hashlib.sha256(BODY).hexdigest()
     assert (tmp_path / "m").read_bytes() == BODY
+    assert middle == BODY[1_000_000:2_000_000]
+
+
+async def test_parts_are_fetched_in_parallel_and_put_together(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer.parts, "PART_BYTES", 300_000)
+    obstore.put(gateway.make_bucket("parts"), "m.onnx", BODY)
+    seen: list[tuple[int, int | None]] = []
+    async with gateway.open("s3://parts/m.onnx") as source:
+        got = await transfer.download(
+            source, "m.onnx", tmp_path / "m", progress=lambda done, total: seen.append((done, total))
+        )
+    assert got.sha256 == hashlib.sha256(BODY).hexdigest()
+    assert (tmp_path / "m").read_bytes() == BODY
+    assert seen[-1] == (len(BODY), len(BODY))
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+async def test_a_prefix_with_one_model(gateway: Gateway, tmp_path: Path) -> None:
+    bucket = gateway.make_bucket("folders")
+    for name in ("one/a model.onnx", "one/weights/ä.bin", "deep/onnx/m.onnx", "two/a.onnx", "two/b.onnx", "none/x"):
+        obstore.put(bucket, name, name.encode())
+    for uri in ("s3://folders/one/", "s3://folders/one"):
+        async with gateway.open(uri) as source:
+            assert await source.locate() == ["a model.onnx"]
+            assert (await source.stat("a model.onnx")).size == 16
+            assert await transfer.read(source, "weights/ä.bin", 0, 3, pin=None) == b"one"
+    async with gateway.open("s3://folders/deep") as source:
+        assert await source.locate() == ["onnx/m.onnx"]
+    for uri, reason in (
+        ("s3://folders/two", Reason.SOURCE_REFUSED),
+        ("s3://folders/none/", Reason.SOURCE_NOT_FOUND),
+        ("s3://folders/missing", Reason.SOURCE_NOT_FOUND),
+        ("s3://folders/missing/", Reason.SOURCE_NOT_FOUND),
+        ("s3://nowhere/folder/", Reason.SOURCE_NOT_FOUND),
+    ):
+        async with gateway.open(uri) as source:
+            with pytest.raises(SourceError) as caught:
+                await source.locate()
+        assert caught.value.reason is reason, uri
+
+
+async def test_an_object_whose_name_says_nothing(gateway: Gateway) -> None:
+    obstore.put(gateway.make_bucket("plain"), "models/resnet", BODY)
+    async with gateway.open("s3://plain/models/resnet") as source:
+        assert await source.locate() == ["resnet"]
+        assert (await source.stat("resnet")).size == len(BODY)
+
+
+async def test_external_data_beside_the_model(gateway: Gateway) -> None:
+    bucket = gateway.make_bucket("beside")
+    obstore.put(bucket, "m/model.onnx", b"model")
+    obstore.put(bucket, "m/data/weights.bin", b"weights")
+    async with gateway.open("s3://beside/m/model.onnx") as source:
+        assert await transfer.read(source, "data/weights.bin", 1, 4, pin=None) == b"eig"
+        with pytest.raises(SourceError) as caught:
+            await source.stat("../secret")
+    assert caught.value.reason is Reason.SOURCE_REFUSED
+
+
+async def test_an_empty_object(gateway: Gateway, tmp_path: Path) -> None:
+    obstore.put(gateway.make_bucket("void"), "m.onnx", b"")
+    async with gateway.open("s3://void/m.onnx") as source:
+        pin = (await source.stat("m.onnx")).pin
+        for given in (None, pin):
+            assert (await transfer.download(source, "m.onnx", tmp_path / "m", pin=given)).size == 0
 
 
 async def test_wrong_keys(gateway: Gateway) -> None:
@@ -139,6 +209,17 @@ async def test_wrong_keys(gateway: Gateway) -> None:
         assert not error.retriable
 
 
+async def test_the_keys_of_the_environment_count_only_where_they_may(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    obstore.put(gateway.make_bucket("ambient"), "m.onnx", BODY)
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    assert (await refused(gateway, "s3://ambient/m.onnx", {})).reason is Reason.SOURCE_UNAUTHORIZED
+    async with gateway.open("s3://ambient/m.onnx", {}, workload_identity=True) as source:
+        assert (await source.stat("m.onnx")).size == len(BODY)
+
+
 async def test_a_missing_bucket_and_a_missing_key(gateway: Gateway) -> None:
     gateway.make_bucket("empty")
     error = await refused(gateway, "s3://nowhere/m.onnx", KEYS)
@@ -146,21 +227,23 @@ async def test_a_missing_bucket_and_a_missing_key(gateway: Gateway) -> None:
     assert "bucket nowhere" in error.message
     error = await refused(gateway, "s3://empty/m.onnx", KEYS)
     assert error.reason is Reason.SOURCE_NOT_FOUND
-    assert "key m.onnx" in error.message
+    assert "no such key in the bucket empty" in error.message
 
 
 async def test_an_overwritten_object_is_noticed(gateway: Gateway, tmp_path: Path) -> None:
     bucket = gateway.make_bucket("changing")
     obstore.put(bucket, "m.onnx", BODY)
     async with gateway.open("s3://changing/m.onnx") as source:
-        before = (await source.stat()).pin
+        before = (await source.stat("m.onnx")).pin
         assert before is not None
         assert before.kind == "Conditional"
         obstore.put(bucket, "m.onnx", OTHER)
         with pytest.raises(SourceChangedError) as caught:
-            await source.download(tmp_path / "m", pin=before)
-        assert caught.value.observed == (await source.stat()).pin
-        got = await source.download(tmp_path / "m", pin=caught.value.observed)
+            await transfer.download(source, "m.onnx", tmp_path / "m", pin=before)
+        assert caught.value.observed == (await source.stat("m.onnx")).pin
+        with pytest.raises(SourceChangedError):
+            await transfer.read(source, "m.onnx", 10, 20, pin=before)
+        got = await transfer.download(source, "m.onnx", tmp_path / "m", pin=caught.value.observed)
     assert got.sha256 == hashlib.sha256(OTHER).hexdigest()
 
 
@@ -170,20 +253,20 @@ async def test_a_version_is_read_after_it_was_overwritten(gateway: Gateway, tmp_
     gateway.request("PUT", "/versioned", "versioning", status)
     obstore.put(bucket, "m.onnx", BODY)
     async with gateway.open("s3://versioned/m.onnx") as source:
-        before = (await source.stat()).pin
+        before = (await source.stat("m.onnx")).pin
         assert before is not None
         assert before.kind == "Immutable"
-        obstore.put(bucket, "m.onnx", OTHER)
-        got = await source.download(tmp_path / "m", pin=before)
+        obstore.put(bucket, "m.onnx", OTHER[:4_000_000])
+        got = await transfer.download(source, "m.onnx", tmp_path / "m", pin=before)
         assert got.sha256 == hashlib.sha256(BODY).hexdigest()
         assert got.pin == before
-        (tmp_path / "m").write_bytes(BODY[:1_000_000])
-        got = await source.download(tmp_path / "m", pin=before, resume=True)
-        assert got.sha256 == hashlib.sha256(BODY).hexdigest()
-        assert (await source.download(tmp_path / "m")).sha256 == hashlib.sha256(OTHER).hexdigest()
+        assert await transfer.read(source, "m.onnx", 4_500_000, 4_500_009, pin=before) == BODY[4_500_000:4_500_009]
+        got = await transfer.download(source, "m.onnx", tmp_path / "m")
+        assert got.sha256 == hashlib.sha256(OTHER[:4_000_000]).hexdigest()
         gone = SourcePin(kind="Immutable", value="01ARZ3NDEKTSV4RRFFQ69G5FAV")
-        with pytest.raises(SourceChangedError):
-            await source.download(tmp_path / "m", pin=gone)
+        with pytest.raises(SourceChangedError) as caught:
+            await transfer.download(source, "m.onnx", tmp_path / "m", pin=gone)
+        assert caught.value.observed == got.pin
 
 
 async def test_a_public_bucket_needs_no_keys(gateway: Gateway, tmp_path: Path) -> None:
@@ -192,14 +275,14 @@ async def test_a_public_bucket_needs_no_keys(gateway: Gateway, tmp_path: Path) -
         "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::public/*"]}]}"""
     gateway.request("PUT", "/public", "policy", policy)
     async with gateway.open("s3://public/m.onnx", {}) as source:
-        assert (await source.download(tmp_path / "m")).size == len(BODY)
+        assert (await transfer.download(source, "m.onnx", tmp_path / "m")).size == len(BODY)
 
 
 async def test_a_file_that_was_copied_into_the_folder_has_no_pin(gateway: Gateway, tmp_path: Path) -> None:
     gateway.make_bucket("copied")
     (gateway.folder / "copied" / "m.onnx").write_bytes(BODY)
     async with gateway.open("s3://copied/m.onnx") as source:
-        assert (await source.stat()).pin is None
-        got = await source.download(tmp_path / "m")
+        assert (await source.stat("m.onnx")).pin is None
+        got = await transfer.download(source, "m.onnx", tmp_path / "m")
     assert got.pin is None
     assert got.sha256 == hashlib.sha256(BODY).hexdigest()

@@ -1,0 +1,377 @@
+"""What the sources on object stores share: looking, reading, finding the model, and telling what went wrong."""
+
+import asyncio
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.sources import SourcePin, SourceSettings
+from onnx_operator.model.sources.base import (
+    ARCHIVE_ENDINGS,
+    BrokenStreamError,
+    FileStat,
+    SourceChangedError,
+    SourceError,
+    Stream,
+    check_name,
+    is_confined,
+    strong_etag,
+    the_one_model,
+)
+
+OPEN_SECONDS = 18.0
+"""Longest time to the first byte, all tries together."""
+FIRST_DELAY_SECONDS = 0.2
+_TRIES = 5
+_STALL_SECONDS = 20.0
+_LEAST_PIECE_BYTES = 20 * 1024
+"""The stream is read in pieces of at least this size, so that waiting for one too long is the limit of slowness."""
+_MOST_PIECE_BYTES = 1 << 20
+_FAST_SECONDS, _SLOW_SECONDS = 0.05, 1.0
+_MOST_LISTED = 10_000
+_PASSING = ("408", "425", "429")
+
+_Store = TypeVar("_Store")
+_environment = threading.Lock()
+
+
+def make_store(make: Callable[..., _Store], *arguments: Any, hidden: tuple[str, ...], **options: Any) -> _Store:
+    """Make a store while no environment variable exists whose name begins with one of ``hidden``.
+
+    Stores take many an option from there, some of which no argument can overrule: keys, headers, other endpoints.
+    Raises ValueError and obstore's errors.
+    """
+    with _environment:
+        away = {name: value for name, value in os.environ.items() if hidden and name.startswith(hidden)}
+        for name in away:
+            del os.environ[name]
+        try:
+            return make(*arguments, **options)
+        finally:
+            os.environ.update(away)
+
+
+def client_options(settings: SourceSettings, endpoint: str, ca_bundle: str) -> dict[str, Any]:
+    """The options of a store's HTTP client."""
+    options: dict[str, Any] = {
+        "allow_http": endpoint.startswith("http://"),
+        "allow_invalid_certificates": False,
+        "connect_timeout": timedelta(seconds=settings.connect_timeout_seconds),
+        "read_timeout": timedelta(seconds=settings.read_timeout_seconds),
+        # Bounds a whole download, which may be large; silence and slowness have limits of their own.
+        "timeout": timedelta(days=1),
+        "user_agent": "onnx-operator",
+    }
+    if ca_bundle:
+        options["root_certificate"] = ca_bundle
+    return options
+
+
+# Tries are counted here, outside: obstore's own would not repeat 429, and tell nothing.
+NO_RETRIES = {"max_retries": 0, "retry_timeout": timedelta(seconds=OPEN_SECONDS)}
+
+
+def split_key(key: str, shown_uri: str, form: str) -> str:
+    """Return the key of a URI. Raises :class:`SourceError` for one that names nothing or leads elsewhere."""
+    if not key.strip("/") or not is_confined(key.removesuffix("/")):
+        raise SourceError(Reason.SOURCE_REFUSED, f"{shown_uri} does not name an object; write {form}.")
+    return key
+
+
+class ObjectSource:
+    """One object, or the objects below a prefix, of a bucket. Subclasses make the store and know its words."""
+
+    container_word = "bucket"
+    unauthorized_codes: frozenset[str] = frozenset()
+    container_codes: frozenset[str] = frozenset()
+    advice = ""
+    """What to do about keys that were not accepted."""
+
+    def __init__(
+        self, uri: str, *, container: str, key: str, store: Any, where: str, setting: str, signed: bool
+    ) -> None:
+        self.shown = uri
+        self._container = container
+        self._key = key
+        self._store = store
+        self._where = where
+        self._setting = setting
+        self._signed = signed
+        self._piece_bytes = _LEAST_PIECE_BYTES
+        self._ranges = True
+        # A key that looks like no file may be one, or a folder: looked at once, when it matters.
+        if key.endswith("/"):
+            self._folder: str | None = key
+        elif key.lower().endswith((".onnx", *ARCHIVE_ENDINGS)):
+            self._folder = key[: key.rfind("/") + 1]
+        else:
+            self._folder = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Nothing to let go: the connections belong to the store's object."""
+
+    async def locate(self) -> list[str]:
+        """Name the object of the URI, or the one model below its prefix."""
+        folder = await self._in_folder()
+        if not self._key.startswith(folder) or self._key == folder:
+            return [the_one_model(await self._names(folder), self.shown)]
+        return [self._key.removeprefix(folder)]
+
+    async def stat(self, name: str) -> FileStat:
+        """Ask with HEAD."""
+        return _stat(await self._get(await self._path(name), {"head": True}))
+
+    @asynccontextmanager
+    async def open(
+        self, name: str, begin: int = 0, end: int | None = None, *, pin: SourcePin | None = None
+    ) -> AsyncIterator[Stream]:
+        """Read by one GET under the version or ETag of ``pin``."""
+        wanted = None if pin is None or pin.kind == "None" else pin
+        path = await self._path(name)
+        options = _condition(wanted)
+        if (begin or end is not None) and self._ranges:
+            options["range"] = {"offset": begin} if end is None else (begin, end)
+        result = await self._get(path, options, wanted)
+        stat = _stat(result)
+        # Not every store minds the condition; what it says it sends decides.
+        if wanted is not None and stat.pin != wanted:
+            raise self._changed(wanted, stat.pin)
+        first, last = (int(offset) for offset in result.range)
+        async with aclosing(self._pieces(result, last - first)) as pieces:
+            yield Stream(stat, first, pieces)
+
+    async def _pieces(self, result: Any, size: int) -> AsyncGenerator[memoryview, None]:
+        stream = aiter(result.stream(min_chunk_size=min(self._piece_bytes, max(size, 1))))
+        while size > 0:
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(_STALL_SECONDS):
+                    piece = await anext(stream)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                self._piece_bytes = _LEAST_PIECE_BYTES
+                raise BrokenStreamError(f"the stream stalled (too few bytes in {_STALL_SECONDS:g} s)") from None
+            except (BaseError, OSError):
+                raise BrokenStreamError("the connection broke in the middle") from None
+            self._adapt(time.monotonic() - began)
+            size -= len(piece)
+            yield memoryview(piece)
+
+    def _adapt(self, seconds: float) -> None:
+        """Larger pieces cost less, but on a slow link a piece must come well within the time of a stall."""
+        if seconds < _FAST_SECONDS:
+            self._piece_bytes = min(2 * self._piece_bytes, _MOST_PIECE_BYTES)
+        elif seconds > _SLOW_SECONDS:
+            self._piece_bytes = _LEAST_PIECE_BYTES
+
+    async def _path(self, name: str) -> str:
+        return await self._in_folder() + check_name(name, self.shown)
+
+    async def _in_folder(self) -> str:
+        if self._folder is None:
+            parent = self._key[: self._key.rfind("/") + 1]
+            try:
+                await self._get(self._key, {"head": True})
+                self._folder = parent
+            except SourceError as error:
+                if error.reason is not Reason.SOURCE_NOT_FOUND or not await self._names(self._key + "/"):
+                    raise
+                self._folder = self._key + "/"
+        return self._folder
+
+    async def _names(self, folder: str) -> list[str]:
+        """Names of the objects directly in a folder, or else of all below it."""
+
+        async def gather() -> list[str]:
+            names: list[str] = []
+            async for listed in obstore.list(self._store, prefix=folder.removesuffix("/")):
+                names += [str(meta["path"]).removeprefix(folder) for meta in cast("Any", listed)]
+                if len(names) > _MOST_LISTED:
+                    raise SourceError(
+                        Reason.SOURCE_REFUSED,
+                        f"{self.shown} holds more than {_MOST_LISTED} objects; give the address of the model.",
+                    )
+            return names
+
+        names = [name for name in await self._patiently(gather) if is_confined(name)]
+        here = [name for name in names if "/" not in name]
+        return here if any(name.lower().endswith((".onnx", *ARCHIVE_ENDINGS)) for name in here) else names
+
+    async def _get(self, path: str, options: dict[str, Any], wanted: SourcePin | None = None) -> Any:
+        """Open an object. Raises SourceError; SourceChangedError where the condition does not hold."""
+
+        async def get() -> Any:
+            try:
+                return await obstore.get_async(self._store, path, options=cast("Any", options))
+            except (BaseError, OSError) as error:
+                text = str(error)
+                if "range" in options and ("NotPartial" in text or (_status(text) == "416" and _from_start(options))):
+                    # The store serves no ranges; or the object is empty, of which none can be asked for.
+                    self._ranges = self._ranges and "NotPartial" not in text
+                    return await obstore.get_async(self._store, path, options=cast("Any", _without(options, "range")))
+                if options.get("head") and not isinstance(error, PreconditionError):
+                    # HEAD has no body, and only the body tells a missing bucket from a missing key.
+                    return await obstore.get_async(self._store, path, options=cast("Any", _without(options, "head")))
+                raise
+
+        try:
+            return await self._patiently(get)
+        except PreconditionError:
+            if wanted is None:
+                raise self._unreachable("it answered 412 without being given a condition") from None
+        except SourceError as error:
+            if wanted is None or wanted.kind != "Immutable" or error.reason is not Reason.SOURCE_NOT_FOUND:
+                raise
+        # The condition is unmet, or the version is gone: tell what is there now.
+        raise self._changed(wanted, _stat(await self._get(path, {"head": True})).pin)
+
+    async def _patiently(self, attempt: Callable[[], Any]) -> Any:
+        """Try again what can pass, within OPEN_SECONDS. Raises SourceError, and PreconditionError."""
+        began = time.monotonic()
+        delay = FIRST_DELAY_SECONDS
+        for left in range(_TRIES - 1, -1, -1):
+            try:
+                async with asyncio.timeout(began + OPEN_SECONDS - time.monotonic()):
+                    return await attempt()
+            except PreconditionError:
+                raise
+            except TimeoutError:
+                raise self._unreachable("no answer in time") from None
+            except (BaseError, OSError, ValueError) as error:
+                translated = self._translate(error)
+            pause = delay * random.uniform(0.7, 1.3)  # noqa: S311
+            if not translated.retriable or not left or time.monotonic() - began + pause > OPEN_SECONDS:
+                raise translated from None
+            await asyncio.sleep(pause)
+            delay *= 2.5
+        raise AssertionError("the last try returns or raises")
+
+    def _changed(self, wanted: SourcePin, found: SourcePin | None) -> SourceChangedError:
+        name = "version" if wanted.kind == "Immutable" else "ETag"
+        return SourceChangedError(
+            f"{self.shown} is no longer what was pinned: expected {name} {wanted.value}, found "
+            + (found.value if found else "an object without version or strong ETag")
+            + ".",
+            observed=found or SourcePin(kind="None", value=""),
+        )
+
+    def _special(self, text: str, status: str, code: str) -> SourceError | None:
+        """What only this store says; None where the common words do."""
+        return None
+
+    def _translate(self, error: Exception) -> SourceError:
+        text = str(error)
+        status = _status(text)
+        code = _first(r"<Code>\s*([A-Za-z0-9.]+)\s*</Code>", text)
+        if special := self._special(text, status, code):
+            return special
+        denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+        if code in self.unauthorized_codes or denied or status in ("401", "403"):
+            have = (
+                "The keys were not accepted"
+                if self._signed
+                else f"The {self.container_word} cannot be read without keys"
+            )
+            return SourceError(
+                Reason.SOURCE_UNAUTHORIZED,
+                f"{self.shown} may not be read ({code or 'access denied'}). {have}: {self.advice} in the Secret"
+                " named in spec.model.credentials.secretName.",
+            )
+        if code in self.container_codes:
+            return SourceError(
+                Reason.SOURCE_NOT_FOUND,
+                f"The {self.container_word} {self._container} of {self.shown} does not exist at {self._where}.",
+            )
+        if isinstance(error, FileNotFoundError) or status == "404":
+            return SourceError(
+                Reason.SOURCE_NOT_FOUND,
+                f"{self.shown} does not exist: there is no such key in the {self.container_word} {self._container} at"
+                f" {self._where}.",
+            )
+        if status and status not in _PASSING and not status.startswith("5"):
+            return SourceError(Reason.SOURCE_REFUSED, f"{self._where} answered {status} {code} for {self.shown}.")
+        if isinstance(error, ValueError) or type(error).__name__ == "InvalidPathError":
+            return SourceError(Reason.SOURCE_REFUSED, f"{self.shown} holds a key that cannot be read.")
+        return self._unreachable(f"it answered {status} {code}".rstrip() if status else self._cause(text))
+
+    def _unreachable(self, why: str) -> SourceError:
+        return SourceError(
+            Reason.SOURCE_UNREACHABLE,
+            f"{self.shown} could not be read from {self._where}: {why}. It is tried again.",
+            retriable=True,
+        )
+
+    def _cause(self, text: str) -> str:
+        """Say what kept the connection from being made, from the error chain that obstore prints."""
+        low = text.lower()
+        if "dns" in low or "failed to lookup" in low:
+            return "the endpoint's name does not resolve"
+        if "certificate" in low or "unknownissuer" in low:
+            return f"the endpoint's certificate is not trusted; the setting {self._setting}.caBundle adds authorities"
+        if "connection refused" in low:
+            return "the connection was refused"
+        if "timed out" in low or "timedout" in low or "timeout," in low:
+            return "no answer in time"
+        if "connect" in low:
+            return "no connection"
+        return "the request failed"
+
+
+def refused_settings(uri: str, setting: str, error: Exception) -> SourceError:
+    """Say that a store could not even be made."""
+    cause = str(error).partition("Debug source")[0].strip()
+    return SourceError(Reason.SOURCE_REFUSED, f"The settings {setting} cannot be used for {uri}: {cause}")
+
+
+def _stat(result: Any) -> FileStat:
+    meta = cast("Mapping[str, Any]", result.meta)
+    version = meta.get("version")
+    # "null" is the id of every object written while versioning is off: it can be overwritten.
+    if version and version != "null":
+        pin: SourcePin | None = SourcePin(kind="Immutable", value=version)
+    else:
+        pin = strong_etag(meta.get("e_tag"))
+    return FileStat(size=int(meta["size"]), pin=pin)
+
+
+def _condition(pin: SourcePin | None) -> dict[str, Any]:
+    if pin is None:
+        return {}
+    return {"version": pin.value} if pin.kind == "Immutable" else {"if_match": pin.value}
+
+
+def _from_start(options: dict[str, Any]) -> bool:
+    return isinstance(options["range"], tuple) and options["range"][0] == 0
+
+
+def _without(options: dict[str, Any], name: str) -> dict[str, Any]:
+    return {given: value for given, value in options.items() if given != name}
+
+
+def _status(text: str) -> str:
+    return _first(r"\bstatus(?: code)?: (\d{3})\b", text)
+
+
+def _first(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    return match[1] if match else ""
