@@ -249,7 +249,7 @@ _TEXTS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
             "a PMML model; export the original model to ONNX",
         ),
         (
-            rb"(?:#[^\n]{0,200}\n\s*)*(?:<\s*ir_version\s*:|ir_version\s*:|\{\s*\"irversion\"\s*:)",
+            rb"(?:#[^\n]{0,200}\n\s*)*(?:<\s*ir_version\s*:|ir_version\s*:|\{\s*\"ir_?version\"\s*:)",
             "an ONNX model written as text; save it in the binary format with onnx.save",
         ),
         (rb"model_checkpoint_path\s*:", f"the list of a TensorFlow checkpoint; {_TF}"),
