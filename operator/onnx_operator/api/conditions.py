@@ -38,6 +38,7 @@ class Reason(StrEnum):
     SOURCE_REFUSED = "SourceRefused"
     CREDENTIALS_NOT_FOUND = "CredentialsNotFound"
     DIGEST_MISMATCH = "DigestMismatch"
+    SIGNATURE_INVALID = "SignatureInvalid"
     NOT_ONNX = "NotOnnx"
     CORRUPT = "Corrupt"
     UNSUPPORTED_IR_VERSION = "UnsupportedIRVersion"
@@ -91,6 +92,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.SOURCE_REFUSED: "The address is one that the operator's settings do not allow.",
     Reason.CREDENTIALS_NOT_FOUND: "The Secret does not exist, does not consent by its label, or lacks keys. Retried.",
     Reason.DIGEST_MISMATCH: "The file's SHA-256 is not `spec.model.sha256`.",
+    Reason.SIGNATURE_INVALID: "The settings require a signed model, and there is no signature that they trust.",
     Reason.NOT_ONNX: "The file is something else than an ONNX model; the message says what.",
     Reason.CORRUPT: "An ONNX file that is truncated or damaged. Upload it again.",
     Reason.UNSUPPORTED_IR_VERSION: "Written in a newer ONNX format than the server image reads.",

@@ -8,13 +8,18 @@ from pydantic import Field, WithJsonSchema
 
 from onnx_operator.api.capabilities import Capabilities as Capabilities
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.sources import ApiModel, SourcePin, SourceSettings
+from onnx_operator.api.signatures import SignatureSettings
+from onnx_operator.api.sources import ApiModel, ModelFiles, SourcePin, SourceSettings
 
 MAX_TENSORS = 64
 """Inputs and outputs together."""
 MAX_DIMENSIONS = 16
 MAX_METADATA = 32
 MAX_OPSETS = 16
+MAX_OPERATORS = 24
+MAX_FALLBACKS = 8
+"""Operators named per execution provider."""
+MAX_NOTES = 8
 MAX_TEXT_BYTES = 256
 MAX_SHORT_TEXT_BYTES = 64
 """Of symbolic dimensions and operator domains."""
@@ -61,13 +66,28 @@ class MemoryEstimate(ApiModel):
     resident_bytes: int = Field(description="weights, folded constants, activations and the runtime together")
 
 
+class ProviderCoverage(ApiModel):
+    """How much of a model one execution provider of ONNX Runtime can run."""
+
+    provider: str = Field(description="CPU, CUDA, TensorRT, OpenVINO, MIGraphX or ROCm")
+    covered_nodes: int
+    total_nodes: int
+    fallback_operators: list[str] = Field(
+        default_factory=list, description="operators that would run on the CPU instead, those with most nodes first"
+    )
+    fallback_flops_share: float = Field(default=0.0, description="their share of the model's FLOPs, 0 to 1")
+
+
 class ModelReport(ApiModel):
     """What was read in the model. Kept small enough for ``status`` (see ``truncated``)."""
 
     source: SourcePin
-    version: str = Field(default="", description="spec.model.version, or the digest's first twelve digits")
-    digest: str = Field(description="sha256:… of the file")
-    size_bytes: int
+    version: str = Field(default="", description="spec.model.version, or the first twelve digits of digest or pin")
+    digest: str = Field(
+        default="", description="sha256:… of the file; empty where nobody vouches for one and it was not read whole"
+    )
+    size_bytes: int = Field(description="bytes of all files of the model, external data included")
+    files: int = Field(default=1, description="files the model consists of, external data included")
     producer: str = ""
     ir_version: int
     opsets: dict[str, int] = Field(description="version by domain; the default domain is ai.onnx")
@@ -75,6 +95,14 @@ class ModelReport(ApiModel):
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
     memory: MemoryEstimate
+    parameters: int = Field(default=0, description="numbers in the weights")
+    flops: int = Field(
+        default=0, description="floating-point operations of one inference, open dimensions counted as 1"
+    )
+    operators: dict[str, int] = Field(default_factory=dict, description="nodes by operator, the most frequent first")
+    coverage: list[ProviderCoverage] = Field(default_factory=list, description="by execution provider")
+    notes: list[str] = Field(default_factory=list, description="what callers should know although the model is valid")
+    signer: str = Field(default="", description="who signed the model, where a signature was verified")
     truncated: bool = Field(default=False, description="true when tensors, metadata or texts were cut")
 
     def bounded(self) -> "ModelReport":
@@ -87,12 +115,17 @@ class ModelReport(ApiModel):
             for k, v in list(self.metadata.items())[:MAX_METADATA]
         ]
         opsets = {shorten(k, MAX_SHORT_TEXT_BYTES): v for k, v in list(self.opsets.items())[:MAX_OPSETS]}
+        operators = {shorten(k, MAX_SHORT_TEXT_BYTES): v for k, v in list(self.operators.items())[:MAX_OPERATORS]}
         bare = self.model_copy(
             update={
                 "inputs": [],
                 "outputs": [],
                 "metadata": {},
                 "opsets": opsets,
+                "operators": operators,
+                "coverage": [_bounded_coverage(c) for c in self.coverage],
+                "notes": [shorten(n, MAX_TEXT_BYTES) for n in self.notes[:MAX_NOTES]],
+                "signer": shorten(self.signer, MAX_TEXT_BYTES),
                 "producer": shorten(self.producer, MAX_TEXT_BYTES),
             }
         )
@@ -115,6 +148,11 @@ class ModelReport(ApiModel):
 
         result = bare.model_copy(update={"inputs": kept_inputs, "outputs": kept_outputs, "metadata": kept_metadata})
         return result.model_copy(update={"truncated": self.truncated or result != self})
+
+
+def _bounded_coverage(coverage: ProviderCoverage) -> ProviderCoverage:
+    named = [shorten(name, MAX_SHORT_TEXT_BYTES) for name in coverage.fallback_operators[:MAX_FALLBACKS]]
+    return coverage.model_copy(update={"fallback_operators": named})
 
 
 def _bounded_tensor(tensor: TensorSpec) -> TensorSpec:
@@ -153,7 +191,9 @@ class InspectionRequest(ApiModel):
     uri: str
     sha256: str = ""
     credentials: dict[str, str] = Field(default_factory=dict, repr=False)
+    workload_identity: bool = Field(default=False, description="whether the process's own cloud identity may read it")
     sources: SourceSettings = Field(default_factory=SourceSettings)
+    signatures: SignatureSettings = Field(default_factory=SignatureSettings)
     capabilities: Capabilities
 
 
@@ -167,4 +207,5 @@ class InspectionResult(ApiModel):
     source: SourcePin | None = Field(default=None, description="what was looked at, also when it was refused")
     report: ModelReport | None = None
     interface: str = ""
+    files: ModelFiles | None = Field(default=None, description="of an accepted model: what pods fetch")
     refusal: Refusal | None = None

@@ -46,6 +46,57 @@ class S3Settings(ApiModel):
     virtual_hosted_style: bool = Field(default=False, description="Address buckets as host names")
 
 
+class GcsSettings(ApiModel):
+    """Settings of ``gs`` sources."""
+
+    endpoint: str = Field(default="", description="URL of a compatible store; empty: Google Cloud Storage")
+    ca_bundle: str = Field(
+        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted for the endpoint"
+    )
+
+
+class AzureSettings(ApiModel):
+    """Settings of ``az`` and ``abfss`` sources, and of the addresses of Azure blobs."""
+
+    account: str = Field(default="", description="storage account of az:// URIs, which name none")
+    endpoint: str = Field(
+        default="",
+        description="URL of a compatible store, in front of the account's name as Azurite has it; empty: Azure",
+    )
+    ca_bundle: str = Field(
+        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted for the endpoint"
+    )
+
+
+class OciSettings(ApiModel):
+    """Settings of ``oci`` sources."""
+
+    plain_http_registries: list[str] = Field(
+        default_factory=list, description="HOST:PORT of registries that are asked without TLS"
+    )
+    ca_bundle: str = Field(
+        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted besides the system's"
+    )
+
+
+class HuggingFaceSettings(ApiModel):
+    """Settings of ``hf`` sources."""
+
+    endpoint: str = Field(default="https://huggingface.co", description="URL of the hub, or of a mirror")
+    ca_bundle: str = Field(
+        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted besides the system's"
+    )
+
+
+class MlflowSettings(ApiModel):
+    """Settings of ``mlflow`` and ``models:`` sources."""
+
+    tracking_uri: str = Field(default="", description="URL of the MLflow tracking server; empty: there is none")
+    ca_bundle: str = Field(
+        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted besides the system's"
+    )
+
+
 class SourceSettings(ApiModel):
     """How sources may be reached. Part of the operator's settings, handed to inspection and to ``fetch``."""
 
@@ -53,13 +104,64 @@ class SourceSettings(ApiModel):
         default_factory=list,
         description="CIDRs of private, loopback or link-local addresses that user-chosen URLs may reach",
     )
+    use_operator_identity: bool = Field(
+        default=False,
+        description="Whether models of s3, gs and az without credentials are read with the operator's own cloud identity",
+    )
     https: HttpsSettings = Field(default_factory=HttpsSettings)
     s3: S3Settings = Field(default_factory=S3Settings)
+    gs: GcsSettings = Field(default_factory=GcsSettings)
+    az: AzureSettings = Field(default_factory=AzureSettings)
+    oci: OciSettings = Field(default_factory=OciSettings)
+    hf: HuggingFaceSettings = Field(default_factory=HuggingFaceSettings)
+    mlflow: MlflowSettings = Field(default_factory=MlflowSettings)
     connect_timeout_seconds: float = 5.0
     read_timeout_seconds: float = Field(default=10.0, description="Longest silence in the middle of a read")
 
     def for_scheme(self, scheme: str) -> "SourceSettings":
-        """These settings with the defaults for all stores but the one of this URI scheme."""
-        unused = {"https": HttpsSettings(), "s3": S3Settings()}
-        unused.pop(scheme, None)
-        return self.model_copy(update=unused)
+        """These settings with the defaults for all stores but those that a URI of this scheme may lead to."""
+        stores = {"https", "s3", "gs", "az", "oci", "hf", "mlflow"}
+        used = STORES_BY_SCHEME.get(scheme, set())
+        return self.model_copy(update={name: type(getattr(self, name))() for name in stores - used})
+
+
+STORES_BY_SCHEME: dict[str, set[str]] = {
+    "https": {"https", "az"},
+    "s3": {"s3"},
+    "gs": {"gs"},
+    "az": {"az"},
+    "abfss": {"az"},
+    "oci": {"oci"},
+    "hf": {"hf"},
+    "mlflow": {"mlflow", "s3", "gs", "az"},
+    "models": {"mlflow", "s3", "gs", "az"},
+    "pvc": set(),
+}
+"""Settings that count, by URI scheme: MLflow keeps its artifacts in other stores."""
+
+
+class SourceFile(ApiModel):
+    """One file of a source, exactly as it was inspected."""
+
+    name: str = Field(description="relative to the folder that the URI leads to, with / between its parts")
+    pin: SourcePin
+    size_bytes: int
+    sha256: str = Field(default="", description="hex digest that the bytes must have; empty: the pin alone ties them")
+    claimed: bool = Field(
+        default=False,
+        description="whether sha256 is what the spec or a signature says, not what was read or the store vouches for",
+    )
+
+
+class ModelFiles(ApiModel):
+    """The files that a model consists of, and where the model is among them."""
+
+    files: list[SourceFile]
+    archive: bool = Field(default=False, description="whether the one file is an archive, to be unpacked")
+    model: str = Field(description="path of the .onnx file: a file's name, or the path within the archive")
+    unpacked_bytes: int = Field(default=0, description="bytes of all that an archive holds")
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes to be fetched."""
+        return sum(file.size_bytes for file in self.files)

@@ -1,4 +1,4 @@
-"""Judging untrusted files in children that can crash, hang or swell without harm."""
+"""Judging untrusted models in children that can crash, hang or swell without harm."""
 
 import asyncio
 import json
@@ -7,30 +7,51 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
+from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Capabilities, InspectionResult, Refusal
-from onnx_operator.api.sources import SourcePin
+from onnx_operator.api.signatures import SignatureSettings, SignedManifest
 from onnx_operator.model.limits import InspectionLimits
 
-_GRACE_SECONDS = 10.0
-"""A child that ignores its alarm gets this much longer."""
 _LINE_LIMIT = 16 << 20
+_UNPACKED_PER_CPU_SECOND = 50 << 20
+"""Archives are unpacked at least this fast."""
+_READ_FREELY_BYTES = 16 << 20
+"""What a child may have read before it needs one of the few places for children that use much memory."""
+_LONGEST_READ_BYTES = 256 << 20
 
 
 class ParserError(Exception):
     """The parsing process has a fault of its own: nothing is known about the model."""
 
 
-class Parser:
-    """Judges files, each in a child of a process that was started for this. Use it as ``async with``."""
+class SignatureRefusedError(Exception):
+    """The signature does not hold; the text says why."""
 
-    def __init__(self, limits: InspectionLimits) -> None:
+
+class Feed(Protocol):
+    """Gives a child what it asks for. Names come from the child: they are to be checked."""
+
+    async def size(self, name: str) -> int | None:
+        """Bytes of a file; None when it is not there."""
+
+    async def read(self, name: str, begin: int, end: int) -> bytes:
+        """Exactly these bytes."""
+
+
+class Parser:
+    """Judges models, each in a child of a process that was started for this. Use it as ``async with``.
+
+    ``signatures`` says that signatures will be verified: what this takes is then imported once, not by each child.
+    """
+
+    def __init__(self, limits: InspectionLimits, *, signatures: bool = False) -> None:
         self._limits = limits
-        self._slots = asyncio.Semaphore(limits.parsers)
+        self._signatures = signatures
+        self._places = asyncio.Semaphore(limits.parsers)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -44,14 +65,20 @@ class Parser:
         await self.aclose()
 
     def start(self) -> None:
-        """Start the process ahead of the first file; it imports what it needs for about a second."""
+        """Start the process ahead of the first model; it imports what it needs for about a second."""
         if self._process is not None and self._process.poll() is None:
             return
         self._close_control()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - a fixed command of our own
-                [sys.executable, "-m", "onnx_operator.model.zygote", str(theirs.fileno())],
+                [
+                    sys.executable,
+                    "-m",
+                    "onnx_operator.model.zygote",
+                    str(theirs.fileno()),
+                    *(["signatures"] if self._signatures else []),
+                ],
                 pass_fds=[theirs.fileno()],
                 env={
                     "PATH": "/usr/bin:/bin",
@@ -75,47 +102,113 @@ class Parser:
                 process.kill()
                 process.wait()
 
-    async def judge(
-        self, path: Path, *, source: SourcePin, sha256: str, capabilities: Capabilities
-    ) -> InspectionResult:
-        """Judge a file. A cancelled call kills its child.
+    async def judge(self, feed: Feed, name: str, *, size: int | None, capabilities: Capabilities) -> InspectionResult:
+        """Judge the model in the file ``name``; ``size`` is its bytes, where known. A cancelled call kills its child.
 
-        Raises :class:`ParserError` for a fault of ours, OSError when the file cannot be opened.
+        Raises :class:`ParserError` for a fault of ours, and whatever ``feed`` raises.
         """
         job = {
-            "source": source.model_dump_json(),
-            "sha256": sha256,
-            "capabilities": capabilities.model_dump_json(),
-            "cpuSeconds": self._limits.cpu_seconds,
-            "wallSeconds": self._limits.wall_seconds,
-            "memoryBytes": self._limits.memory_bytes,
-            "parsers": self._limits.parsers,
+            "judge": name,
+            "capabilities": capabilities.model_dump(mode="json", by_alias=True),
+            "archives": {"unpacked_bytes": self._limits.max_model_bytes},
         }
-        async with self._slots:
-            answer = await self._exchange(path, json.dumps(job).encode() + b"\n")
-        return self._interpret(answer, source)
+        extra_seconds = 4 * (size or 0) // _UNPACKED_PER_CPU_SECOND
+        answer = await self._run(job, b"", feed, extra_seconds)
+        if "outcome" in answer:
+            return InspectionResult.model_validate(answer)
+        if "refusal" in answer:
+            return InspectionResult(outcome="Refused", refusal=answer["refusal"])
+        raise ParserError(f"the parsing child answered {answer!r:.200}")
 
-    async def _exchange(self, path: Path, job: bytes) -> bytes:
-        reader, writer = await asyncio.open_unix_connection(sock=self._submit(path), limit=_LINE_LIMIT)
+    async def verify_signature(self, signature: bytes, settings: SignatureSettings) -> SignedManifest:
+        """Verify a signature file in a child of its own, which sees no byte of the model.
+
+        Raises :class:`SignatureRefusedError`, :class:`ParserError`.
+        """
+        job = {"signature": len(signature), "settings": settings.model_dump(mode="json", by_alias=True)}
+        answer = await self._run(job, signature, None, 0)
+        if "manifest" in answer:
+            return SignedManifest.model_validate(answer["manifest"])
+        if "refusal" in answer:
+            raise SignatureRefusedError(answer["refusal"].message)
+        raise SignatureRefusedError(str(answer.get("invalid")))
+
+    async def _run(self, job: dict[str, Any], content: bytes, feed: Feed | None, extra_seconds: int) -> dict[str, Any]:
+        limits = self._limits
+        job |= {
+            "cpuSeconds": limits.cpu_seconds + extra_seconds,
+            "memoryBytes": limits.memory_bytes,
+            "parsers": limits.parsers,
+        }
+        reader, writer = await asyncio.open_unix_connection(sock=self._submit(), limit=_LINE_LIMIT)
         try:
-            writer.write(job)
-            async with asyncio.timeout(self._limits.wall_seconds + _GRACE_SECONDS):
-                return await reader.read()
-        except TimeoutError:
-            return b'{"status": %d}\n' % signal.SIGALRM
-        except ConnectionError:
-            return b""
+            async with AsyncExitStack() as place:
+                writer.write(json.dumps(job).encode() + b"\n" + content)
+                first, status = await self._converse(reader, writer, feed, place, extra_seconds)
         finally:
             writer.close()
+        return self._interpret(first, status)
 
-    def _submit(self, path: Path) -> socket.socket:
+    async def _converse(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        feed: Feed | None,
+        place: AsyncExitStack,
+        extra_seconds: int,
+    ) -> tuple[dict[str, Any], int | None]:
+        """Answer the child's questions; returns its word and its wait status, each where there is one."""
+        first: dict[str, Any] = {}
+        given = 0
+        holds_place = False
+        while True:
+            try:
+                async with asyncio.timeout(self._limits.answer_seconds + extra_seconds):
+                    line = await reader.readline()
+            except TimeoutError:
+                return first, int(signal.SIGALRM)
+            except (ConnectionError, ValueError):
+                return first, None
+            if not line.endswith(b"\n"):
+                return first, None
+            message = _decode(line)
+            if "status" in message:
+                return first, int(message["status"])
+            if feed is not None and "size" in message:
+                answer = json.dumps({"size": await feed.size(str(message["size"]))}).encode() + b"\n"
+            elif feed is not None and "read" in message:
+                name, begin, end = message["read"]
+                if not 0 <= begin < end or end - begin > _LONGEST_READ_BYTES:
+                    raise ParserError(f"the parsing child asked for the bytes {begin} to {end}")
+                given += end - begin
+                if given > _READ_FREELY_BYTES and not holds_place:
+                    await place.enter_async_context(self._places)
+                    holds_place = True
+                data = await feed.read(name, begin, end)
+                answer = b'{"bytes": %d}\n' % len(data) + data
+            elif "turn" in message:
+                if not holds_place:
+                    await place.enter_async_context(self._places)
+                    holds_place = True
+                answer = b"{}\n"
+            else:
+                first = first or message
+                continue
+            try:
+                writer.write(answer)
+                await writer.drain()
+            except ConnectionError:
+                # The child is gone; the process that reaps it says why.
+                continue
+
+    def _submit(self) -> socket.socket:
         ours, theirs = socket.socketpair()
-        with path.open("rb") as file, theirs:
+        with theirs:
             for last in (False, True):
                 self.start()
                 assert self._control is not None
                 try:
-                    socket.send_fds(self._control, [b"j"], [theirs.fileno(), file.fileno()])
+                    socket.send_fds(self._control, [b"j"], [theirs.fileno()])
                     break
                 except OSError:
                     if last:
@@ -127,40 +220,29 @@ class Parser:
         ours.setblocking(False)
         return ours
 
-    def _interpret(self, answer: bytes, source: SourcePin) -> InspectionResult:
-        lines = [json.loads(line) for line in answer.splitlines() if line.endswith(b"}")]
-        status = next((line["status"] for line in lines if "status" in line), None)
-        first = lines[0] if lines else {}
-        if "outcome" in first:
-            return InspectionResult.model_validate(first)
-        if "error" in first:
-            raise ParserError(first["error"])
-        if status is None:
-            raise ParserError("the parsing process ended in the middle of a job")
+    def _interpret(self, first: dict[str, Any], status: int | None) -> dict[str, Any]:
         if "memory" in first:
             return _refused(
-                source,
                 Reason.TOO_LARGE,
                 f"Reading the model's structure takes more than {self._limits.memory_bytes >> 20} MiB of memory.",
             )
+        if "error" in first:
+            raise ParserError(str(first["error"]))
+        if first:
+            return first
+        if status is None:
+            raise ParserError("the parsing process ended in the middle of a job")
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if number in (signal.SIGALRM, signal.SIGXCPU):
             return _refused(
-                source,
                 Reason.TOO_LARGE,
                 f"Reading the model's structure takes more than {self._limits.cpu_seconds} s of processor time or"
-                f" {self._limits.wall_seconds} s in all.",
+                f" {self._limits.answer_seconds} s in all.",
             )
         if number == signal.SIGKILL:
-            return _refused(
-                source,
-                Reason.TOO_LARGE,
-                "Reading the model's structure takes more memory than the inspector has.",
-            )
+            return _refused(Reason.TOO_LARGE, "Reading the model's structure takes more memory than the inspector has.")
         name = signal.Signals(number).name if number else f"status {status}"
-        return _refused(
-            source, Reason.CORRUPT, f"The parser crashed on the file ({name}). Upload it again, or export it anew."
-        )
+        return _refused(Reason.CORRUPT, f"The parser crashed on the file ({name}). Upload it again, or export it anew.")
 
     def _close_control(self) -> None:
         if self._control is not None:
@@ -168,5 +250,16 @@ class Parser:
             self._control = None
 
 
-def _refused(source: SourcePin, reason: Reason, message: str) -> InspectionResult:
-    return InspectionResult(outcome="Refused", source=source, refusal=Refusal(reason=reason, message=message))
+def _decode(line: bytes) -> dict[str, Any]:
+    """A child may be taken over by what it parses: nothing it says is taken for granted."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        message = None
+    if not isinstance(message, dict):
+        raise ParserError("the parsing child answered something that is no JSON object")
+    return message
+
+
+def _refused(reason: Reason, message: str) -> dict[str, Any]:
+    return {"refusal": Refusal(reason=reason, message=message)}

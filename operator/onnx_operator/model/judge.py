@@ -1,4 +1,7 @@
-"""The verdict on a model file: pure, from bytes and capabilities to a report or a refusal."""
+"""The verdict on a model: pure, from a folder's bytes and capabilities to a report or a refusal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import onnx
 from onnx import ModelProto, ValueInfoProto
@@ -11,79 +14,167 @@ from onnx_operator.api.report import (
     TensorSpec,
     interface_hash,
 )
-from onnx_operator.api.sources import SourcePin
+from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
+from onnx_operator.model.archive import Archive, ArchiveError, ArchiveLimits, MemberReader, kind_of
+from onnx_operator.model.cost import flops_by_node, operator_counts, parameter_count, total_flops
+from onnx_operator.model.coverage import coverage
+from onnx_operator.model.folder import FileOf, Folder, beside
+from onnx_operator.model.kernels import check_kernels
 from onnx_operator.model.limits import LARGEST_FILE_BYTES
 from onnx_operator.model.memory import estimate_memory
 from onnx_operator.model.nodes import domain_of, domain_text
-from onnx_operator.model.skeleton import RefusedError, Skeleton, find_malformed_text, read_skeleton
-from onnx_operator.model.structure import (
-    check_external_data,
-    check_formally,
-    check_structure,
-    complete_model,
-)
-from onnx_operator.model.tensors import describe
+from onnx_operator.model.sized import size_model
+from onnx_operator.model.skeleton import HEAD_BYTES, RefusedError, Skeleton, find_malformed_text, read_skeleton
+from onnx_operator.model.structure import check_formally, check_structure
+from onnx_operator.model.tensors import describe, protocol_notes
+from onnx_operator.model.training import training_only
 from onnx_operator.model.versions import check_versions
+from onnx_operator.model.weights import complete_model
+from onnx_operator.model.window import Window
+
+UNKNOWN_PIN = SourcePin(kind="None", value="")
+"""Of files in a verdict: whoever read them knows what pins them."""
 
 
-def judge(data: memoryview, *, source: SourcePin, sha256: str, capabilities: Capabilities) -> InspectionResult:
-    """Accept or refuse the model in ``data``; never raises for anything that the bytes hold."""
+def judge(
+    folder: Folder,
+    name: str,
+    *,
+    capabilities: Capabilities,
+    archives: ArchiveLimits | None = None,
+    before_checks: Callable[[], None] = lambda: None,
+) -> InspectionResult:
+    """Accept or refuse the model in the file ``name``, which may be an archive; never raises for what the bytes hold.
+
+    Sources and digests are for the caller to fill in: the report's are empty. ``before_checks`` is called when the
+    structure was read and what takes memory and time begins.
+    """
+    task = _Task(capabilities, before_checks)
     try:
-        skeleton = read_skeleton(data)
-        try:
-            report, interface = _report(skeleton, data, source, sha256, capabilities)
-        except (RefusedError, MemoryError):
-            raise
-        except Exception:
-            # protobuf hands out text that is no UTF-8 as bytes, and whatever meets it first fails.
-            text = find_malformed_text(skeleton.model)
-            if text is None:
-                raise
-            raise RefusedError(
-                Reason.CORRUPT,
-                f"The file holds a name or text that is not UTF-8 ({text[:80]!r}). Upload it again, and compare its"
-                " size and sha256 with the original.",
-            ) from None
+        size = folder.size(name)
+        if size is None:
+            raise RefusedError(Reason.SOURCE_NOT_FOUND, f"There is no file {name}.")
+        if kind_of(folder.read_at(name, 0, min(size, HEAD_BYTES))):
+            return _judge_archive(folder, name, size, task, archives or ArchiveLimits())
+        return _judge_file(folder, name, size, task)
     except RefusedError as refused:
-        return InspectionResult(outcome="Refused", source=source, refusal=refused.refusal)
-    return InspectionResult(outcome="Accepted", source=source, report=report.bounded(), interface=interface)
+        return InspectionResult(outcome="Refused", refusal=refused.refusal)
 
 
-def _report(
-    skeleton: Skeleton, data: memoryview, source: SourcePin, sha256: str, capabilities: Capabilities
-) -> tuple[ModelReport, str]:
+@dataclass(frozen=True)
+class _Task:
+    capabilities: Capabilities
+    before_checks: Callable[[], None]
+
+
+def _judge_archive(folder: Folder, name: str, size: int, task: _Task, limits: ArchiveLimits) -> InspectionResult:
+    try:
+        archive = Archive(FileOf(folder, name), size, limits)
+        member = archive.model_member()
+        unpacked = _Unpacked(archive)
+        result = _judge_file(unpacked, member, unpacked.size(member) or 0, task)
+    except ArchiveError as error:
+        raise RefusedError(error.reason, error.message) from None
+    if result.files is None or result.report is None:
+        return result
+    files = ModelFiles(
+        files=[SourceFile(name=name, pin=UNKNOWN_PIN, size_bytes=size)],
+        archive=True,
+        model=member,
+        unpacked_bytes=archive.unpacked_bytes,
+    )
+    return result.model_copy(update={"files": files})
+
+
+class _Unpacked:
+    """The members of an archive as a folder."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._sizes = {member.name: member.size for member in archive.members()}
+        self._open: dict[str, MemberReader] = {}
+
+    def size(self, name: str) -> int | None:
+        return self._sizes.get(name)
+
+    def read_at(self, name: str, begin: int, end: int) -> bytes:
+        if name not in self._open:
+            self._open[name] = self._archive.open(name)
+        return self._open[name].read_at(begin, end)
+
+
+def _judge_file(folder: Folder, name: str, size: int, task: _Task) -> InspectionResult:
+    skeleton = read_skeleton(Window(FileOf(folder, name), size))
+    task.before_checks()
+    try:
+        return _report(skeleton, folder, name, size, task.capabilities)
+    except (RefusedError, ArchiveError, MemoryError, OSError):
+        raise
+    except Exception:
+        # protobuf hands out text that is no UTF-8 as bytes, and whatever meets it first fails.
+        text = find_malformed_text(skeleton.model)
+        if text is None:
+            raise
+        raise RefusedError(
+            Reason.CORRUPT,
+            f"The file holds a name or text that is not UTF-8 ({text[:80]!r}). Upload it again, and compare its"
+            " size and sha256 with the original.",
+        ) from None
+
+
+def _report(skeleton: Skeleton, folder: Folder, name: str, size: int, capabilities: Capabilities) -> InspectionResult:
     head = skeleton.model
-    if len(data) > LARGEST_FILE_BYTES:
+    if size > LARGEST_FILE_BYTES:
         raise RefusedError(
             Reason.TOO_LARGE,
-            f"The file has {len(data)} bytes, and no runtime reads an ONNX file above 2 GiB. Store the weights"
-            " beside it as external data, or quantize the model.",
+            f"{name} has {size} bytes, and no runtime reads an ONNX file above 2 GiB. Store the weights beside it as"
+            " external data, or quantize the model.",
         )
+    if training := training_only(head):
+        raise RefusedError(Reason.NOT_ONNX, training)
     check_versions(head, capabilities)
-    check_external_data(head)
-    model = complete_model(skeleton)
+    path = beside(name)
+    model, weights = complete_model(skeleton, lambda file: folder.size(path(file)))
     check_structure(model)
     inferred = check_formally(model)
-    inputs, outputs = _interface(skeleton, inferred)
+    check_kernels(inferred, capabilities)
+    inputs, outputs = _interface(head, inferred)
+    sized = size_model(model, weights, inferred=inferred)
+    flops = flops_by_node(sized)
+    files = [SourceFile(name=name, pin=UNKNOWN_PIN, size_bytes=size)]
+    files += [
+        SourceFile(name=path(file), pin=UNKNOWN_PIN, size_bytes=folder.size(path(file)) or 0)
+        for file in sorted({weight.file for weight in weights.values() if weight.file})
+    ]
     report = ModelReport(
-        source=source,
-        digest=f"sha256:{sha256}",
-        size_bytes=len(data),
+        source=UNKNOWN_PIN,
+        size_bytes=sum(file.size_bytes for file in files),
+        files=len(files),
         producer=f"{head.producer_name} {head.producer_version}".strip(),
         ir_version=head.ir_version,
         opsets={domain_text(domain_of(each.domain)): each.version for each in head.opset_import},
         metadata={each.key: each.value for each in head.metadata_props},
         inputs=inputs,
         outputs=outputs,
-        memory=estimate_memory(model, skeleton.weights),
+        memory=estimate_memory(model, weights, inferred=sized),
+        parameters=parameter_count(model, weights),
+        flops=total_flops(sized, flops),
+        operators=operator_counts(model),
+        coverage=coverage(inferred, flops, weights=weights),
+        notes=protocol_notes(inputs, outputs),
     )
-    return report, interface_hash(inputs, outputs)
+    return InspectionResult(
+        outcome="Accepted",
+        report=report.bounded(),
+        interface=interface_hash(inputs, outputs),
+        files=ModelFiles(files=files, model=name),
+    )
 
 
-def _interface(skeleton: Skeleton, inferred: ModelProto) -> tuple[list[TensorSpec], list[TensorSpec]]:
+def _interface(head: ModelProto, inferred: ModelProto) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """Inputs that callers must give, and outputs; initializers among the inputs are none (all are, up to IR 3)."""
-    graph = skeleton.model.graph
-    filled = {tensor.name for tensor in graph.initializer} | skeleton.weights.keys()
+    graph = head.graph
+    filled = {tensor.name for tensor in graph.initializer}
     filled |= {sparse.values.name for sparse in graph.sparse_initializer}
     found = {value.name: value for value in (*inferred.graph.value_info, *inferred.graph.output)}
     inputs = [describe(value) for value in graph.input if value.name not in filled]

@@ -10,19 +10,17 @@ LARGEST_FILE_BYTES = 2**31 - 1
 class InspectionLimits:
     """What one inspection may take. Bytes and seconds."""
 
-    max_model_bytes: int = LARGEST_FILE_BYTES
-    """Larger files are refused as ``TooLarge`` (the setting ``inspection.maxModelBytes``)."""
+    max_model_bytes: int = 20 << 30
+    """Larger models, all files together, are refused as ``TooLarge`` (the setting ``inspection.maxModelBytes``)."""
     cpu_seconds: int = 30
-    """Processor time of the parsing child."""
-    wall_seconds: int = 120
-    """Time from the beginning of parsing to the verdict."""
+    """Processor time of the parsing child; reading an archive may take more, in proportion to its size."""
+    answer_seconds: int = 120
+    """Longest time that the child may think without asking for a byte."""
     memory_bytes: int = 1 << 30
-    """Address space of the parsing child, besides four times the size of the file."""
+    """Address space of the parsing child, for the structure and the checks on it."""
     parsers: int = 2
-    """Children that parse at the same time."""
+    """Children that check a structure at the same time; others may be reading meanwhile."""
     inspections: int = 64
     """Inspections that are under way at the same time, most of them waiting for the network."""
     inspections_per_tenant: int = 16
     """Of these, how many may be of one tenant."""
-    workdir_bytes: int = 0
-    """Bytes that all inspections together may keep in the work folder; 0: no limit."""

@@ -6,22 +6,37 @@ from dataclasses import dataclass, field
 
 import onnx
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from onnx import TensorProto
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Refusal
 from onnx_operator.model import formats
-from onnx_operator.model.wire import BYTES, FIXED32, VARINT, Field, WireError, encode_varint, fields, message
+from onnx_operator.model.window import Window
+from onnx_operator.model.wire import BYTES, FIXED32, VARINT, Field, WireError, fields, head, varints
 
 KEEP_BYTES = 4096
-"""Tensors up to this size stay: shape inference reads the small ones."""
-_HEAD_BYTES = 65536
+"""Messages up to this size stay whole: shape inference reads the small tensors."""
+HEAD_BYTES = 65536
+STRIPPED = "stripped"
+"""Key of the entry that a tensor without its values carries instead; its value is an index into ``weights``."""
 _MESSAGE_LIMIT = 1000
 """Characters; names in a model may have any length."""
+_DEEPEST = 60
+"""Messages within messages; protobuf itself reads no more than 100."""
 _MODEL_FIELDS = {1: VARINT, 2: BYTES, 3: BYTES, 4: BYTES, 5: VARINT, 6: BYTES, 7: BYTES, 8: BYTES, 14: BYTES}
 _MODEL_FIELDS |= {20: BYTES, 25: BYTES, 26: BYTES}
-_GRAPH, _INITIALIZER = 7, 5
-_TENSOR_NAME, _TENSOR_TYPE, _TENSOR_DIMS, _TENSOR_RAW = 8, 2, 1, 9
-_TENSOR_DATA = {4: FIXED32, 5: VARINT, 6: BYTES, 7: VARINT, _TENSOR_RAW: BYTES, 10: 1, 11: VARINT}
+_IR_VERSION, _GRAPH, _OPSET_IMPORT = 1, 7, 8
+# Where large tensors can be, by message and field number (onnx.proto); all else is kept as it is.
+_DESCENT: dict[str, dict[int, str]] = {
+    "Model": {_GRAPH: "Graph"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Node": {5: "Attribute"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+}
+_DOC_STRING = {"Model": 6, "Graph": 10, "Node": 6, "Tensor": 12, "Attribute": 13, "SparseTensor": -1}
+_DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA = 1, 2, 8, 9, 13
+_VALUES = {4: FIXED32, 5: VARINT, 6: BYTES, 7: VARINT, _RAW_DATA: BYTES, 10: 1, 11: VARINT}
 
 
 class RefusedError(Exception):
@@ -41,75 +56,123 @@ class Weight:
     data_type: int
     dims: tuple[int, ...]
     stored_bytes: int
-    """Bytes of its values in the file."""
+    """Bytes of its values where they are stored."""
     raw: bool
     """Whether the values lie there as they will in memory."""
+    file: str = ""
+    """Name of the file with the values, relative to the model's folder; empty: the model's own."""
+    offset: int = 0
+    """Where in that file the values begin."""
 
 
 @dataclass
 class Skeleton:
-    """The model, its large initializers replaced by entries of ``weights``."""
+    """The model, its large tensors without their values, each marked with its index in ``weights``."""
 
     model: onnx.ModelProto
-    weights: dict[str, Weight] = field(default_factory=dict)
-    repeated: list[str] = field(default_factory=list)
-    """Names that more than one large initializer has."""
+    weights: list[Weight] = field(default_factory=list)
 
 
-def read_skeleton(data: memoryview) -> Skeleton:
-    """Parse all of a model but its large initializers.
+def read_skeleton(window: Window) -> Skeleton:
+    """Parse all of a model but the values of its large tensors.
 
     Raises :class:`RefusedError`: ``NotOnnx`` for what is something else, ``Corrupt`` for what is broken; and
     MemoryError.
     """
     skeleton = Skeleton(onnx.ModelProto())
+    beginning = window.slice(0, min(HEAD_BYTES, window.size))
+    out = bytearray()
     try:
-        top = list(fields(data, 0, len(data)))
-        _check_fields(top)
-        _check_whole(top)
-        pieces = [
-            _strip_graph(data, each, skeleton) if each.number == _GRAPH else bytes(data[each.start : each.end])
-            for each in top
-        ]
+        _strip(window, Field(0, BYTES, 0, 0, window.size, 0), "Model", out, skeleton, 0)
     except WireError as error:
-        raise _not_a_model(data, str(error), error.offset) from None
+        raise _not_a_model(window, beginning, str(error), error.offset) from None
     try:
-        skeleton.model.ParseFromString(b"".join(pieces))
+        skeleton.model.ParseFromString(bytes(out))
     except DecodeError as error:
         # The message tells nothing about the place, but whether memory was all that lacked.
         if "alloc" in str(error):
             raise MemoryError from None
-        raise _not_a_model(data, "a message inside is malformed", None) from None
+        raise _not_a_model(window, beginning, "a message inside is malformed", None) from None
     return skeleton
 
 
-def _check_fields(top: list[Field]) -> None:
-    for each in top:
-        expected = _MODEL_FIELDS.get(each.number)
-        if expected is not None and each.wire_type != expected:
-            raise WireError(f"field {each.number} has another type than in a model", each.start)
+def _strip(window: Window, message: Field, kind: str, out: bytearray, skeleton: Skeleton, depth: int) -> None:
+    """Append a message to ``out``, its large tensors stripped."""
+    if depth > _DEEPEST:
+        raise WireError("its messages are nested too deeply", message.start)
+    descent, doc_string = _DESCENT[kind], _DOC_STRING[kind]
+    seen: dict[int, int] = {}
+    for each in fields(window, message.begin, message.end):
+        if kind == "Model":
+            _check_field(each)
+            seen.setdefault(each.number, each.value)
+        large = each.wire_type == BYTES and each.end - each.begin > KEEP_BYTES
+        if large and each.number in descent:
+            inner = bytearray()
+            child = descent[each.number]
+            if child == "Tensor":
+                _strip_tensor(window, each, inner, skeleton)
+            else:
+                _strip(window, each, child, inner, skeleton, depth + 1)
+            out += head(each.number, len(inner))
+            out += inner
+        elif not (large and each.number == doc_string):
+            window.append_to(out, each.start, each.end)
+    if kind == "Model":
+        _check_whole(seen, message.end)
 
 
-def _check_whole(top: list[Field]) -> None:
-    numbers = {each.number for each in top}
-    end = top[-1].end if top else 0
-    if _GRAPH not in numbers:
+def _strip_tensor(window: Window, tensor: Field, out: bytearray, skeleton: Skeleton) -> None:
+    dims: list[int] = []
+    name, data_type, stored, offset, raw = "", 0, 0, 0, False
+    for each in fields(window, tensor.begin, tensor.end):
+        size = each.end - each.begin
+        if each.number in _VALUES:
+            offset = offset or each.begin
+            stored += size
+            raw = raw or each.number == _RAW_DATA
+            continue
+        if size > KEEP_BYTES and each.number == _DOC_STRING["Tensor"]:
+            continue
+        window.append_to(out, each.start, each.end)
+        if each.number == _DIMS and each.wire_type == VARINT:
+            dims.append(each.value)
+        elif each.number == _DIMS and each.wire_type == BYTES:
+            dims += varints(window.slice(each.begin, each.end))
+        elif each.number == _DATA_TYPE and each.wire_type == VARINT:
+            data_type = each.value
+        elif each.number == _NAME and each.wire_type == BYTES:
+            name = window.slice(each.begin, each.end).decode(errors="replace")
+    if stored:
+        mark = head(1, len(STRIPPED)) + STRIPPED.encode()
+        index = str(len(skeleton.weights)).encode()
+        mark += head(2, len(index)) + index
+        out += head(_EXTERNAL_DATA, len(mark)) + mark
+        skeleton.weights.append(Weight(name, data_type, tuple(dims), stored, raw, offset=offset))
+
+
+def _check_field(each: Field) -> None:
+    expected = _MODEL_FIELDS.get(each.number)
+    if expected is not None and each.wire_type != expected:
+        raise WireError(f"field {each.number} has another type than in a model", each.start)
+
+
+def _check_whole(seen: dict[int, int], end: int) -> None:
+    if _GRAPH not in seen:
         raise WireError("it holds no graph", end)
-    if 1 not in numbers:
+    if _IR_VERSION not in seen:
         raise WireError("it does not tell its IR version", end)
-    version = next(each.value for each in top if each.number == 1)
-    if version >= 3 and 8 not in numbers:
+    if seen[_IR_VERSION] >= 3 and _OPSET_IMPORT not in seen:
         raise WireError("it does not tell its operator sets", end)
 
 
-def _not_a_model(data: memoryview, why: str, offset: int | None) -> RefusedError:
-    head = bytes(data[:_HEAD_BYTES])
-    known = formats.name_format(head, len(data), lambda: bytes(data))
-    if not known and not _plausible(data):
-        known = _other_protobuf(data)
+def _not_a_model(window: Window, beginning: bytes, why: str, offset: int | None) -> RefusedError:
+    known = formats.name_format(beginning, window.size)
+    if not known and not _plausible(beginning, window.size):
+        known = _other_protobuf(beginning)
     if known:
         return RefusedError(Reason.NOT_ONNX, f"The file is not an ONNX model: it is {known}.")
-    place = "" if offset is None else f" at byte {offset} of {len(data)}"
+    place = "" if offset is None else f" at byte {offset} of {window.size}"
     return RefusedError(
         Reason.CORRUPT,
         f"The file begins like an ONNX model but is broken or incomplete: {why}{place}. Upload it again, and compare"
@@ -117,87 +180,58 @@ def _not_a_model(data: memoryview, why: str, offset: int | None) -> RefusedError
     )
 
 
-def _plausible(data: memoryview) -> bool:
+def _beginning_fields(beginning: bytes) -> Iterable[tuple[int, int, int]]:
+    """Number, wire type and end of the fields whose tags lie in the beginning of a file."""
+    at = 0
+    while at < len(beginning):
+        try:
+            tag, after = _number(beginning, at)
+            number, wire_type = tag >> 3, tag & 7
+            if wire_type == BYTES:
+                size, after = _number(beginning, after)
+                after += size
+            elif wire_type == VARINT:
+                _, after = _number(beginning, after)
+            elif wire_type in (1, FIXED32):
+                after += 8 if wire_type == 1 else 4
+            else:
+                return
+        except IndexError:
+            return
+        yield number, wire_type, after
+        at = after
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80 or shift > 63:
+            return value, at
+
+
+def _plausible(beginning: bytes, size: int) -> bool:
     """Tell whether the first fields look like those of a model."""
     seen = 0
-    at = 0
-    try:
-        for each in fields(data, 0, len(data)):
-            if _MODEL_FIELDS.get(each.number) != each.wire_type:
-                return False
-            at = each.end
-            seen += 1
-            if seen == 3:
-                return True
-    except WireError:
-        if len(data) - at < 2:
-            return seen > 0 and len(data) > 3
-        tag = data[at]
-        return _MODEL_FIELDS.get(tag >> 3) == tag & 7 and (seen > 0 or tag in (0x08, 0x3A))
-    return seen > 0 and len(data) > 3
+    for number, wire_type, _ in _beginning_fields(beginning):
+        if _MODEL_FIELDS.get(number) != wire_type:
+            return False
+        seen += 1
+        if seen == 3:
+            return True
+    if seen == 0:
+        return False
+    return size > 3
 
 
-def _other_protobuf(data: memoryview) -> str:
-    try:
-        numbers = {(each.number, each.wire_type) for each in fields(data, 0, len(data))}
-    except WireError:
-        return "something unknown"
+def _other_protobuf(beginning: bytes) -> str:
+    numbers = {(number, wire_type) for number, wire_type, _ in _beginning_fields(beginning)}
     if (2, VARINT) in numbers and (9, BYTES) in numbers:
         return "a single ONNX tensor (TensorProto), not a model"
     return "something unknown"
-
-
-def _strip_graph(data: memoryview, graph: Field, skeleton: Skeleton) -> bytes:
-    out = bytearray()
-    kept = graph.begin
-    for each in fields(data, graph.begin, graph.end):
-        if each.number != _INITIALIZER or each.wire_type != BYTES or each.end - each.begin <= KEEP_BYTES:
-            continue
-        weight = _strip_tensor(data, each)
-        if weight is None:
-            continue
-        out += data[kept : each.start]
-        kept = each.end
-        if weight.name in skeleton.weights:
-            skeleton.repeated.append(weight.name)
-        skeleton.weights[weight.name] = weight
-    out += data[kept : graph.end]
-    return message(_GRAPH, bytes(out))
-
-
-def _strip_tensor(data: memoryview, tensor: Field) -> Weight | None:
-    """Read a tensor without its values; None for one that only the full parser can judge."""
-    dims: list[int] = []
-    name, data_type, stored, raw = "", 0, 0, False
-    for each in fields(data, tensor.begin, tensor.end):
-        if each.number == _TENSOR_DIMS and each.wire_type == VARINT:
-            dims.append(each.value)
-        elif each.number == _TENSOR_DIMS and each.wire_type == BYTES:
-            # Packed numbers look like the values of fields whose tags are left out.
-            dims += _packed(data, each)
-        elif each.number == _TENSOR_TYPE and each.wire_type == VARINT:
-            data_type = each.value
-        elif each.number == _TENSOR_NAME and each.wire_type == BYTES:
-            name = bytes(data[each.begin : each.end]).decode(errors="replace")
-        elif each.number in _TENSOR_DATA:
-            stored += each.end - each.begin
-            raw = raw or each.number == _TENSOR_RAW
-        elif each.number in (13, 14):
-            return None
-    return Weight(name, data_type, tuple(dims), stored, raw)
-
-
-def _packed(data: memoryview, packed: Field) -> list[int]:
-    values: list[int] = []
-    at = packed.begin
-    while at < packed.end:
-        end = at
-        while end < packed.end and data[end] & 0x80:
-            end += 1
-        one = encode_varint(1 << 3) + bytes(data[at : end + 1])
-        values += [each.value for each in fields(memoryview(one), 0, len(one))]
-        at = end + 1
-    return values
 
 
 def find_malformed_text(message: Message) -> bytes | None:
@@ -225,7 +259,7 @@ def tensor_bytes(data_type: int, dims: tuple[int, ...] | list[int]) -> int:
 
 
 def _type_bits() -> dict[int, int]:
-    kinds = onnx.TensorProto.DataType
+    kinds = TensorProto.DataType
     out: dict[int, int] = {}
     for name, number in kinds.items():
         digits = {

@@ -5,58 +5,19 @@ from collections import deque
 from collections.abc import Set
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, helper
+from onnx import GraphProto, ModelProto, NodeProto
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.model.nodes import all_graphs, all_nodes, all_tensors, domain_of, node_text, subgraphs
-from onnx_operator.model.skeleton import RefusedError, Skeleton, Weight, bits, tensor_bytes
+from onnx_operator.model.adapted import adapted, restore, with_own_opsets
+from onnx_operator.model.nodes import all_graphs, all_nodes, domain_of, node_text, subgraphs
+from onnx_operator.model.schemas import FAULTS_FOUND as FAULTS_FOUND
+from onnx_operator.model.schemas import has_body
+from onnx_operator.model.skeleton import RefusedError
 
 _MESSAGE_LIMIT = 600
-_LARGEST_DIMENSION = 2**62
 _TERM = rb"[A-Za-z]*(?:\.\.\.[A-Za-z]*)?"
 _EQUATION = re.compile(_TERM + rb"(?:," + _TERM + rb")*(?:->" + _TERM + rb")?")
-FAULTS_FOUND = (
-    onnx.checker.ValidationError,
-    onnx.shape_inference.InferenceError,
-    ValueError,
-    RuntimeError,
-    IndexError,
-    OverflowError,
-)
-"""What onnx's C++ code throws at a model: its own errors, and standard ones that pass through."""
-
-
-def check_external_data(model: ModelProto) -> None:
-    """Refuse tensors whose values lie in other files. Raises :class:`RefusedError`."""
-    for tensor in all_tensors(model):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-            raise RefusedError(
-                Reason.EXTERNAL_DATA_MISSING,
-                f'The values of tensor "{tensor.name}" lie in another file ("{location}"), and only this file was'
-                " given. Save the model as one file (onnx.save with save_as_external_data=False).",
-            )
-
-
-def complete_model(skeleton: Skeleton) -> ModelProto:
-    """Declare the weights that were left out as inputs, so that checks know their types and shapes.
-
-    Raises :class:`RefusedError` (``InvalidGraph``) for weights that contradict themselves.
-    """
-    model = ModelProto()
-    model.CopyFrom(skeleton.model)
-    if skeleton.repeated:
-        raise _invalid(f'Two initializers have the name "{skeleton.repeated[0]}".')
-    declared = {each.name for each in model.graph.input}
-    kept = {each.name for each in model.graph.initializer}
-    for weight in skeleton.weights.values():
-        _check_weight(weight)
-        if weight.name in kept:
-            raise _invalid(f'Two initializers have the name "{weight.name}".')
-        if weight.name not in declared:
-            value = helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
-            model.graph.input.append(value)
-    return model
+_SHARED_NAMES = "already exists"
 
 
 def check_structure(model: ModelProto) -> None:
@@ -79,21 +40,31 @@ def check_formally(model: ModelProto) -> ModelProto:
 
     Raises :class:`RefusedError` (``InvalidGraph``).
     """
-    _import_used_domains(model)
+    lenient = adapted(model)
     try:
-        onnx.checker.check_model(_with_declared_shapes(model).SerializeToString())
+        onnx.checker.check_model(_with_declared_shapes(with_own_opsets(lenient)).SerializeToString())
     except FAULTS_FOUND as error:
         raise _invalid(_tidy(str(error))) from None
-    lenient = ModelProto()
-    lenient.CopyFrom(model)
     forget_shapes(lenient)
+    return restore(_infer(lenient), model.functions)
+
+
+def _infer(model: ModelProto) -> ModelProto:
+    """Infer strictly, and less so only where inference itself is at fault."""
     try:
-        return onnx.shape_inference.infer_shapes(lenient, check_type=True, strict_mode=True, data_prop=True)
+        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except FAULTS_FOUND as error:
-        if not _only_function_bodies(str(error)):
-            raise _invalid(_tidy(str(error))) from None
+        text = str(error)
+    if _SHARED_NAMES in text:
+        # It follows values by their names, and two branches may use the same ones.
+        try:
+            return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        except FAULTS_FOUND as error:
+            text = str(error)
+    if not _only_function_bodies(text):
+        raise _invalid(_tidy(text))
     try:
-        return onnx.shape_inference.infer_shapes(lenient, data_prop=True)
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
     except FAULTS_FOUND as error:
         raise _invalid(_tidy(str(error))) from None
 
@@ -133,20 +104,6 @@ def _check_einsum(node: NodeProto) -> None:
     for attribute in node.attribute:
         if attribute.name == "equation" and not _EQUATION.fullmatch(attribute.s.replace(b" ", b"")):
             raise _invalid(f"The equation {attribute.s[:80]!r} of {node_text(node)} is malformed.")
-
-
-def _check_weight(weight: Weight) -> None:
-    if any(size > _LARGEST_DIMENSION for size in weight.dims):
-        raise _invalid(f'The initializer "{weight.name}" has a negative dimension.')
-    expected = tensor_bytes(weight.data_type, weight.dims)
-    if bits(weight.data_type) == 0:
-        raise _invalid(f'The initializer "{weight.name}" has no known type ({weight.data_type}).')
-    fixed = weight.raw or weight.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
-    if fixed and weight.stored_bytes != expected:
-        raise _invalid(
-            f'The initializer "{weight.name}" of shape {list(weight.dims)} needs {expected} bytes but holds'
-            f" {weight.stored_bytes}."
-        )
 
 
 def _check_graph(graph: GraphProto, outer: Set[str]) -> None:
@@ -189,7 +146,7 @@ def _order(graph: GraphProto, makers: dict[str, int], known: set[str], where: st
     readers: list[list[int]] = [[] for _ in graph.node]
     sorted_already = True
     for index, node in enumerate(graph.node):
-        for name in _reads(node):
+        for name in reads(node):
             maker = makers.get(name)
             if maker is not None:
                 waits[index] += 1
@@ -214,7 +171,7 @@ def _order(graph: GraphProto, makers: dict[str, int], known: set[str], where: st
     return order
 
 
-def _reads(node: NodeProto) -> set[str]:
+def reads(node: NodeProto) -> set[str]:
     """Names a node reads, by itself or from within its subgraphs."""
     names = {name for name in node.input if name}
     for graph in subgraphs(node):
@@ -229,18 +186,8 @@ def _free(graph: GraphProto) -> set[str]:
     bound |= {name for node in graph.node for name in node.output}
     used = {value.name for value in graph.output}
     for node in graph.node:
-        used |= _reads(node)
+        used |= reads(node)
     return used - bound
-
-
-def _import_used_domains(model: ModelProto) -> None:
-    """Add operator sets that the runtime adds by itself, for the checker insists on them."""
-    present = {domain_of(each.domain) for each in model.opset_import}
-    for graph in all_graphs(model.graph):
-        for node in graph.node:
-            if domain_of(node.domain) not in present:
-                present.add(domain_of(node.domain))
-                model.opset_import.append(helper.make_opsetid(node.domain, 1))
 
 
 def _only_function_bodies(text: str) -> bool:
@@ -250,14 +197,9 @@ def _only_function_bodies(text: str) -> bool:
     """
     outer = text.partition("(op_type:")[2].partition(")")[0].partition(",")[0].strip()
     return (
-        any(schema.name == outer and _has_body(schema) for schema in onnx.defs.get_all_schemas())
+        any(schema.name == outer and has_body(schema) for schema in onnx.defs.get_all_schemas())
         and text.count("op_type:") > 1
     )
-
-
-def _has_body(schema: onnx.defs.OpSchema) -> bool:
-    # The package's type stubs leave both attributes out.
-    return bool(getattr(schema, "has_function", False) or getattr(schema, "has_context_dependent_function", False))
 
 
 def _invalid(text: str) -> RefusedError:

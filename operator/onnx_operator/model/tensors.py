@@ -61,3 +61,20 @@ def _dimension(dimension: TensorShapeProto.Dimension) -> Dimension:
     if dimension.WhichOneof("value") == "dim_value":
         return max(dimension.dim_value, -1)
     return dimension.dim_param or -1
+
+
+def protocol_notes(inputs: list[TensorSpec], outputs: list[TensorSpec]) -> list[str]:
+    """What callers of the Open Inference Protocol cannot send or get, and what ``/score`` does with it."""
+    names = set(_PROTOCOL_NAMES.values())
+    notes = [
+        f'The input "{each.name}" is a {each.datatype}, which neither the Open Inference Protocol nor /score can send.'
+        for each in inputs
+        if each.datatype not in names
+    ]
+    for each in outputs:
+        if each.datatype in names:
+            continue
+        plain = each.datatype.startswith(("seq(", "map(", "optional("))
+        how = "only /score returns it, as JSON lists and objects" if plain else "neither does /score return it"
+        notes.append(f'The output "{each.name}" is a {each.datatype}, which the protocol cannot carry; {how}.')
+    return notes

@@ -1,13 +1,11 @@
 """Models to judge, and what judges them."""
 
-import hashlib
-
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_operator.api.report import Capabilities, InspectionResult
-from onnx_operator.api.sources import SourcePin
+from onnx_operator.model.folder import MemoryFolder
 from onnx_operator.model.judge import judge
 
 CAPABILITIES = Capabilities(
@@ -20,9 +18,7 @@ CAPABILITIES = Capabilities(
 
 def verdict(model: onnx.ModelProto | bytes, capabilities: Capabilities = CAPABILITIES) -> InspectionResult:
     data = model if isinstance(model, bytes) else model.SerializeToString()
-    source = SourcePin(kind="Conditional", value='"e"')
-    sha256 = hashlib.sha256(data).hexdigest()
-    return judge(memoryview(data), source=source, sha256=sha256, capabilities=capabilities)
+    return judge(MemoryFolder({"model.onnx": data}), "model.onnx", capabilities=capabilities)
 
 
 def reason(model: onnx.ModelProto | bytes, capabilities: Capabilities = CAPABILITIES) -> str:

@@ -4,21 +4,22 @@ Importing this package needs neither ``onnx`` nor any Kubernetes library: pods f
 """
 
 from onnx_operator.model.sources.base import (
-    Downloaded,
-    Progress,
+    BrokenStreamError,
+    FileStat,
     Source,
     SourceChangedError,
     SourceError,
-    SourceStat,
+    Stream,
 )
-from onnx_operator.model.sources.opening import open_source
+from onnx_operator.model.sources.opening import open_source, scheme_of
 
 __all__ = [
-    "Downloaded",
-    "Progress",
+    "BrokenStreamError",
+    "FileStat",
     "Source",
     "SourceChangedError",
     "SourceError",
-    "SourceStat",
+    "Stream",
     "open_source",
+    "scheme_of",
 ]

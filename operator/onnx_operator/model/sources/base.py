@@ -1,16 +1,13 @@
 """The interface of all sources, and their errors."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes that lie on disk so far and the expected total (None: the store did not say)."""
 
 
 class SourceError(Exception):
@@ -38,53 +35,67 @@ class SourceChangedError(SourceError):
         self.observed = observed
 
 
+class BrokenStreamError(Exception):
+    """A stream ended early, stalled or was cut: asking again from where it broke may help. The text says why."""
+
+
 @dataclass(frozen=True)
-class SourceStat:
-    """What a store tells about an object without sending it."""
+class FileStat:
+    """What a store tells about a file without sending it."""
 
     size: int | None
     """Bytes; None when the store does not tell."""
     pin: SourcePin | None
     """None when the store has neither a version nor a strong ETag."""
-    sha256: str | None
+    sha256: str | None = None
     """Hex digest, where the store vouches for one."""
 
 
 @dataclass(frozen=True)
-class Downloaded:
-    """A complete file on disk."""
+class Stream:
+    """Bytes on their way."""
 
-    sha256: str
-    """Hex digest of the whole file, computed from the bytes as they arrived."""
-    size: int
-    """Bytes."""
-    pin: SourcePin | None
-    """What was actually read; None when the store has neither a version nor a strong ETag."""
+    stat: FileStat
+    """Of the whole file that is being sent, as far as the answer tells."""
+    begin: int
+    """Offset of the first byte: 0 instead of what was asked for, where the store serves no ranges."""
+    pieces: AsyncIterator[bytes | memoryview]
+    """Raises :class:`BrokenStreamError` when the stream breaks or stalls, and :class:`SourceError`.
+
+    Ends without an error where the store ends the stream, be it early: whoever counts must compare.
+    """
 
 
 class Source(Protocol):
-    """One object in a store. Not for concurrent calls; close it, or use it as ``async with``."""
+    """Where a URI leads: a file, or a folder that holds a model.
 
-    async def stat(self) -> SourceStat:
+    Files are named relative to their folder (that of the file, or the one that the URI names), with ``/`` between
+    the parts; :func:`check_name` says which names may be asked for at all. Calls may overlap. Close it, or use it as
+    ``async with``.
+    """
+
+    shown: str
+    """The URI as messages may show it: without its query."""
+
+    async def locate(self) -> list[str]:
+        """Names of what may be the model (a file or an archive), the most likely first.
+
+        More than one only where a model may lie in any of several archives, as with the layers of an image. A URI
+        that names a file gives its name; in a folder the one ``.onnx`` file is looked for. Raises
+        :class:`SourceError`: ``SourceNotFound`` where there is nothing, ``SourceRefused`` where several would do.
+        """
+
+    async def stat(self, name: str) -> FileStat:
         """Look without downloading, within 20 seconds. Raises :class:`SourceError`."""
 
-    async def download(
-        self,
-        destination: Path,
-        *,
-        pin: SourcePin | None = None,
-        max_bytes: int | None = None,
-        resume: bool = False,
-        progress: Progress | None = None,
-    ) -> Downloaded:
-        """Write the object to ``destination``.
+    def open(
+        self, name: str, begin: int = 0, end: int | None = None, *, pin: SourcePin | None = None
+    ) -> AbstractAsyncContextManager[Stream]:
+        """Read the bytes from ``begin`` up to ``end`` (None: to the end of the file), of the version ``pin``.
 
-        With ``pin``, exactly that version: a pin of kind ``None`` is a plain read, whose hash the caller
-        compares. With ``resume``, a shorter file already there is continued where the pin allows it. After an
-        error the file holds what had arrived, all of one version.
-
-        Raises :class:`SourceChangedError` when something else lies there, :class:`SourceError` otherwise
-        (``TooLarge`` above ``max_bytes``), and OSError when the destination cannot be written.
+        What can pass (429, 5xx, a refused connection) is tried again before the first byte, within 20 seconds and
+        minding ``Retry-After``. A pin of kind ``None`` is a plain read. Connections are kept for the next call.
+        Raises :class:`SourceChangedError` when something else lies there, :class:`SourceError` otherwise.
         """
 
     async def aclose(self) -> None:
@@ -100,6 +111,7 @@ class Source(Protocol):
 
 
 LONGEST_ETAG_BYTES = 256
+_LONGEST_NAME_BYTES = 1024
 
 
 def strong_etag(etag: str | None) -> SourcePin | None:
@@ -107,3 +119,43 @@ def strong_etag(etag: str | None) -> SourcePin | None:
     if not etag or not etag.startswith('"') or len(etag.encode()) > LONGEST_ETAG_BYTES:
         return None
     return SourcePin(kind="Conditional", value=etag)
+
+
+def is_confined(name: str) -> bool:
+    """Tell whether a name stays within its folder, whatever file system or store it is used with."""
+    parts = name.split("/")
+    return (
+        len(name.encode(errors="replace")) <= _LONGEST_NAME_BYTES
+        and all(part not in ("", ".", "..") for part in parts)
+        and not any(c < " " or c in "\\\x7f" for c in name)
+    )
+
+
+def check_name(name: str, shown_uri: str) -> str:
+    """Return ``name``. Raises :class:`SourceError` (``SourceRefused``) for one that leaves its folder."""
+    if not is_confined(name):
+        raise SourceError(Reason.SOURCE_REFUSED, f"{shown_uri}: {name!r} leads out of the model's folder.")
+    return name
+
+
+def the_one_model(names: list[str], shown_uri: str) -> str:
+    """Choose the one ``.onnx`` file of a folder, or else its one archive.
+
+    Raises :class:`SourceError`: ``SourceNotFound`` where there is none, ``SourceRefused`` where there are several.
+    """
+    for kind, endings in (("file", (".onnx",)), ("archive", ARCHIVE_ENDINGS)):
+        found = [name for name in names if name.lower().endswith(endings)]
+        if len(found) > 1:
+            few = ", ".join(sorted(found)[:5])
+            raise SourceError(
+                Reason.SOURCE_REFUSED,
+                f"{shown_uri} holds {len(found)} {kind}s that may be the model ({few}{' …' if len(found) > 5 else ''});"
+                " give the address of one.",
+            )
+        if found:
+            return found[0]
+    raise SourceError(Reason.SOURCE_NOT_FOUND, f"{shown_uri} holds no .onnx file ({len(names)} other files).")
+
+
+ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+"""Files that are opened to look for a model in them."""

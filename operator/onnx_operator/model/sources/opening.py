@@ -1,34 +1,62 @@
 """From a URI to the source that reads it."""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from urllib.parse import urlsplit
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import CREDENTIAL_VARIABLES
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources.base import Source, SourceError
-from onnx_operator.model.sources.https import HttpsSource
-from onnx_operator.model.sources.s3 import S3Source
 
-_SOURCES: dict[str, Callable[..., Source]] = {"https": HttpsSource, "s3": S3Source}
+_PACKAGE = "onnx_operator.model.sources"
+_AZURE = ("azure", "AzureSource")
+_SOURCES: dict[str, tuple[str, str]] = {
+    "https": ("https", "HttpsSource"),
+    "s3": ("s3", "S3Source"),
+    "gs": ("gcs", "GcsSource"),
+    "az": _AZURE,
+    "abfss": _AZURE,
+    "oci": ("oci", "OciSource"),
+    "hf": ("huggingface", "HuggingFaceSource"),
+    "mlflow": ("mlflow", "MlflowSource"),
+    "models": ("mlflow", "MlflowSource"),
+}
+"""Module and class by scheme: a pod imports the client of its own store alone."""
+_AZURE_BLOB_HOST = ".blob.core.windows.net"
 
 
-def open_source(uri: str, *, credentials: Mapping[str, str], settings: SourceSettings) -> Source:
+def scheme_of(uri: str) -> str:
+    """The scheme of a URI in lower case; empty for what is none."""
+    try:
+        return urlsplit(uri).scheme.lower()
+    except ValueError:
+        return ""
+
+
+def open_source(
+    uri: str, *, credentials: Mapping[str, str], settings: SourceSettings, workload_identity: bool = False
+) -> Source:
     """Make the source of a URI; nothing is contacted yet.
 
-    Of ``credentials`` only the variables of the URI's scheme count (``CREDENTIAL_VARIABLES``); the process's
-    own environment never does. Raises :class:`SourceError` (``SourceRefused``) for a URI that no source
-    reads.
+    Of ``credentials`` only the variables of the URI's scheme count (``CREDENTIAL_VARIABLES``). The process's own
+    environment and identity count only with ``workload_identity``, and then where no credentials are given. Raises
+    :class:`SourceError` (``SourceRefused``) for a URI that no source reads.
     """
-    try:
-        scheme = urlsplit(uri).scheme.lower()
-    except ValueError as error:
-        raise SourceError(Reason.SOURCE_REFUSED, f"The model's URI is malformed: {error}.") from None
+    scheme = scheme_of(uri)
     if scheme not in _SOURCES:
         found = f"The scheme {scheme}:// is not supported" if scheme else "The URI has no scheme"
-        raise SourceError(
-            Reason.SOURCE_REFUSED,
-            f"{found}; give an https:// address, or s3://BUCKET/KEY.",
-        )
+        known = ", ".join(f"{each}:" if each == "models" else f"{each}://" for each in _SOURCES)
+        raise SourceError(Reason.SOURCE_REFUSED, f"{found}; give one of {known}.")
     counted = {name: credentials[name] for name in CREDENTIAL_VARIABLES[scheme] if credentials.get(name)}
-    return _SOURCES[scheme](uri, credentials=counted, settings=settings)
+    module, name = _SOURCES[scheme]
+    if scheme == "https" and _is_keyed_blob(uri, counted):
+        module, name = _AZURE
+    make: Callable[..., Source] = getattr(import_module(f"{_PACKAGE}.{module}"), name)
+    return make(uri, credentials=counted, settings=settings, workload_identity=workload_identity)
+
+
+def _is_keyed_blob(uri: str, credentials: Mapping[str, str]) -> bool:
+    """Tell whether an https address is an Azure blob that is to be read with keys; others are links like any."""
+    host = urlsplit(uri).hostname or ""
+    return host.endswith(_AZURE_BLOB_HOST) and any(name.startswith("AZURE_") for name in credentials)

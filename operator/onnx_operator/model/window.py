@@ -1,0 +1,111 @@
+"""A window over a file that is far away: few round trips, few bytes, little memory.
+
+A model's structure lies in small pieces between large weights. Reading on is cheap while pieces follow each other;
+behind a weight only as much is read as the link brings in the time that asking again would take.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+SMALLEST_BYTES = 4 << 10
+_LARGEST_JUMP_BYTES = 32 << 10
+"""Read behind a skipped weight at most: 300 such reads are 1 % of a gigabyte."""
+_LARGEST_RUN_BYTES = 2 << 20
+
+
+class ReadAt(Protocol):
+    """Bytes by their offsets."""
+
+    def read_at(self, begin: int, end: int) -> bytes:
+        """Return exactly the bytes from ``begin`` up to ``end``. Whatever it raises ends the reading."""
+
+
+class MemoryBytes:
+    """A file that is in memory already."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = memoryview(data)
+
+    def read_at(self, begin: int, end: int) -> bytes:
+        """Copy a part."""
+        return bytes(self._data[begin:end])
+
+
+class Window:
+    """A file of ``size`` bytes, seen through a buffer that moves with the reader.
+
+    Meant for walking forward; going back costs a read. The buffer holds at most 4 MiB, but for single requests that
+    are larger.
+    """
+
+    def __init__(self, file: ReadAt, size: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.size = size
+        self.reads = 0
+        self.bytes_read = 0
+        self._file = file
+        self._clock = clock
+        self._buffer = b""
+        self._begin = 0
+        self._run = SMALLEST_BYTES
+        self._quickest: tuple[float, int] | None = None
+        """Seconds and bytes of the read that took least: close to the latency."""
+        self._speed = 0.0
+
+    def around(self, at: int, count: int) -> tuple[bytes, int]:
+        """Return a buffer and the offset of its first byte; it holds ``count`` bytes from ``at``, or up to the end."""
+        if at < self._begin or at + count > self._begin + len(self._buffer):
+            self._move(at, min(count, self.size - at))
+        return self._buffer, self._begin
+
+    def slice(self, begin: int, end: int) -> bytes:
+        """Copy bytes that are expected to fit into memory."""
+        out = bytearray()
+        self.append_to(out, begin, end)
+        return bytes(out)
+
+    def append_to(self, out: bytearray, begin: int, end: int) -> None:
+        """Append the bytes between two offsets, a buffer at a time."""
+        while begin < end:
+            buffer, first = self.around(begin, 1)
+            part = min(end, first + len(buffer))
+            out += memoryview(buffer)[begin - first : part - first]
+            begin = part
+
+    def _move(self, at: int, count: int) -> None:
+        end = self._begin + len(self._buffer)
+        kept = b""
+        if self._begin <= at <= end:
+            # On a straight run each read may be twice the last.
+            self._run = min(2 * self._run, _LARGEST_RUN_BYTES)
+            kept = self._buffer[at - self._begin :]
+        else:
+            self._run = self._after_jump(at - end)
+        begin = at + len(kept)
+        until = min(self.size, max(at + count, begin + self._run))
+        data = self._read(begin, until)
+        self._buffer = kept + data if kept else data
+        self._begin = at
+
+    def _after_jump(self, gap: int) -> int:
+        in_flight = int(self._quickest[0] * self._speed) if self._quickest else 0
+        if 0 < gap < max(in_flight // 4, min(self._run, _LARGEST_JUMP_BYTES)):
+            # Where the gaps are this small, reading through several of them is quicker than asking for each.
+            return min(max(2 * in_flight, 2 * self._run), _LARGEST_RUN_BYTES)
+        return min(max(in_flight // 16, SMALLEST_BYTES), _LARGEST_JUMP_BYTES)
+
+    def _read(self, begin: int, end: int) -> bytes:
+        started = self._clock()
+        data = self._file.read_at(begin, end)
+        elapsed = self._clock() - started
+        self.reads += 1
+        self.bytes_read += len(data)
+        if self._quickest is None or elapsed < self._quickest[0]:
+            self._quickest = (elapsed, len(data))
+        least, few = self._quickest
+        # Of reads of about the same size the difference is but noise.
+        if len(data) > 4 * few and elapsed > least:
+            self._speed = max(self._speed, (len(data) - few) / (elapsed - least))
+        if len(data) != end - begin:
+            raise ValueError(f"{len(data)} bytes came instead of {end - begin}")
+        return data

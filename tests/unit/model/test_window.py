@@ -1,0 +1,82 @@
+"""The window promises exactly the file's bytes, with few of them read and few round trips."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnx_operator.model.window import MemoryBytes, Window
+
+MEBIBYTE = 1 << 20
+
+
+class Link:
+    """A file behind a link of a given latency (s) and speed (bytes/s), with a clock of its own."""
+
+    def __init__(self, size: int, latency: float, speed: float) -> None:
+        self.size, self.latency, self.speed, self.now, self.largest = size, latency, speed, 0.0, 0
+
+    def read_at(self, begin: int, end: int) -> bytes:
+        assert 0 <= begin < end <= self.size
+        self.now += self.latency + (end - begin) / self.speed
+        self.largest = max(self.largest, end - begin)
+        return bytes(end - begin)
+
+    def clock(self) -> float:
+        return self.now
+
+
+@given(
+    data=st.binary(min_size=1, max_size=200_000),
+    places=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 50_000)), max_size=20),
+)
+def test_whatever_the_order_the_bytes_are_the_files(data: bytes, places: list[tuple[float, int]]) -> None:
+    window = Window(MemoryBytes(data), len(data))
+    for share, count in places:
+        begin = int(share * (len(data) - 1))
+        end = min(begin + count, len(data))
+        assert window.slice(begin, end) == data[begin:end]
+        buffer, first = window.around(begin, 1)
+        assert buffer[begin - first] == data[begin]
+
+
+def walk(link: Link, pieces: int, gap: int) -> Window:
+    """Look at 100 bytes, skip a gap, and so on, as a reader of weights does."""
+    window = Window(link, link.size, clock=link.clock)
+    for index in range(pieces):
+        window.slice(index * (gap + 100), index * (gap + 100) + 100)
+    return window
+
+
+def test_behind_large_weights_little_is_read() -> None:
+    size = 300 * (6 * MEBIBYTE + 100)
+    link = Link(size, latency=0.01, speed=100e6)
+    window = walk(link, 300, 6 * MEBIBYTE)
+    assert window.bytes_read <= size / 100
+    assert link.now <= 0.2 * size / link.speed
+
+
+def test_small_gaps_on_a_slow_link_are_read_through_rather_than_asked_for_each() -> None:
+    link = Link(1000 * 5100, latency=0.1, speed=10e6)
+    window = walk(link, 1000, 5000)
+    assert window.reads < 100
+
+
+def test_a_quick_link_and_large_gaps_cost_one_small_read_each() -> None:
+    link = Link(100 * (MEBIBYTE + 100), latency=50e-6, speed=2e9)
+    window = walk(link, 100, MEBIBYTE)
+    assert window.reads <= 101
+    assert window.bytes_read <= 100 * 40_000
+
+
+def test_never_more_than_a_few_mebibytes_at_once() -> None:
+    link = Link(200 * MEBIBYTE, latency=0.2, speed=1e9)
+    window = Window(link, link.size, clock=link.clock)
+    for begin in range(0, link.size, 4096):
+        window.around(begin, 4096)
+    assert link.largest <= 4 * MEBIBYTE
+
+
+def test_a_file_that_gives_less_than_it_has_is_an_error() -> None:
+    window = Window(MemoryBytes(b"short"), 100)
+    with pytest.raises(ValueError, match="5 bytes came instead of 100"):
+        window.slice(0, 100)
