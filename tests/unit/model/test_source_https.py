@@ -7,7 +7,7 @@ from webkit import Authority, FileServer, Request, Server, read, settings
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.model.sources import web
+from onnx_operator.model.sources import web, webbody
 from onnx_operator.model.sources.base import BrokenStreamError, FileStat, SourceChangedError, SourceError
 from onnx_operator.model.sources.https import HttpsSource
 
@@ -296,7 +296,7 @@ async def test_silence_in_the_body(authority) -> None:
 
 
 async def test_a_trickle(authority, monkeypatch) -> None:
-    monkeypatch.setattr(web, "SLOW_WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr(webbody, "SLOW_WINDOW_SECONDS", 0.5)
 
     async def handler(request: Request) -> None:
         await request.answer(200, {"Content-Length": str(len(BODY))})
@@ -309,7 +309,7 @@ async def test_a_trickle(authority, monkeypatch) -> None:
 
 
 async def test_a_slow_reader_is_not_the_servers_fault(authority, monkeypatch) -> None:
-    monkeypatch.setattr(web, "SLOW_WINDOW_SECONDS", 0.2)
+    monkeypatch.setattr(webbody, "SLOW_WINDOW_SECONDS", 0.2)
     got = b""
     async with (
         Server(FileServer(BODY[:3000]), authority.server) as server,

@@ -11,17 +11,9 @@ from yarl import URL
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
 from onnx_operator.model.sources.addresses import parse_url, shown_url
-from onnx_operator.model.sources.base import (
-    FileStat,
-    SourceChangedError,
-    SourceError,
-    Stream,
-    check_name,
-    is_confined,
-    strong_etag,
-)
+from onnx_operator.model.sources.base import FileStat, SourceError, Stream, check_name, is_confined
 from onnx_operator.model.sources.web import WebClient, basic, check_header
-from onnx_operator.model.sources.webrange import WebRange, open_range
+from onnx_operator.model.sources.webrange import look, open_pinned
 
 _ADVICE = (
     "check the Secret named in spec.model.credentials.secretName (HTTPS_BEARER_TOKEN, or HTTPS_USERNAME and"
@@ -79,9 +71,7 @@ class HttpsSource:
     async def stat(self, name: str) -> FileStat:
         """Ask for the first byte, and read the size and the ETag beside it."""
         url = self._address(name)
-        async with open_range(self._client, url, shown_url(url), 0, 1, remember=False) as part:
-            assert part is not None
-            return _stat(part)
+        return await look(self._client, url, shown_url(url))
 
     @asynccontextmanager
     async def open(
@@ -89,15 +79,8 @@ class HttpsSource:
     ) -> AsyncIterator[Stream]:
         """Read a range in one request, under ``If-Match`` where the pin is a strong ETag."""
         url = self._address(name)
-        etag = pin.value if pin is not None and pin.kind == "Conditional" else ""
-        async with open_range(self._client, url, shown_url(url), begin, end, if_match=etag) as part:
-            if part is None:
-                raise _changed(shown_url(url), etag, (await self.stat(name)).pin)
-            stat = _stat(part)
-            # Servers that know no conditions answer all the same. An answer without a body may have no ETag.
-            if etag and (stat.pin is None or stat.pin.value != etag) and (part.answer.status != 416 or stat.pin):
-                raise _changed(shown_url(url), etag, stat.pin)
-            yield Stream(stat, part.begin, part.pieces)
+        async with open_pinned(self._client, url, shown_url(url), begin, end, pin) as stream:
+            yield stream
 
     def _address(self, name: str) -> URL:
         check_name(name, self.shown)
@@ -118,18 +101,6 @@ def _file_name(url: URL) -> str:
     # %2F too: stores that take a whole key as one part of the path write it so.
     name = unquote(url.raw_path).rpartition("/")[2]
     return name if is_confined(name) else _UNNAMED
-
-
-def _stat(part: WebRange) -> FileStat:
-    return FileStat(part.size, strong_etag(part.answer.headers.get("ETag")))
-
-
-def _changed(what: str, expected: str, observed: SourcePin | None) -> SourceChangedError:
-    found = observed.value if observed else "a version without a strong ETag"
-    return SourceChangedError(
-        f"{what} is no longer what was pinned: expected ETag {expected}, found {found}.",
-        observed=observed or SourcePin(kind="None", value=""),
-    )
 
 
 def _authorization(credentials: Mapping[str, str], where: str) -> str:

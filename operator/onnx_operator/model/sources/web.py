@@ -7,8 +7,8 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,12 +20,10 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources.addresses import AddressGuard, check_url
 from onnx_operator.model.sources.base import BrokenStreamError, SourceError
+from onnx_operator.model.sources.webbody import body_pieces, let_go
 from onnx_operator.model.sources.weberrors import cause, retry_after, status_error, unreachable
 
 LARGEST_METADATA_BYTES = 4 << 20
-SLOW_WINDOW_SECONDS = 20.0
-"""Time that a stream was waited for, in which it must bring more than a trickle."""
-SLOW_BYTES_PER_SECOND = 1024
 _MAX_REDIRECTS = 5
 _ATTEMPTS = 3
 _OPEN_SECONDS = 18.0
@@ -34,13 +32,13 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GOOD = frozenset({200, 206, 412, 416})
 _PLACE_SECONDS = 30.0
 """How long it is remembered where an address redirects to; shorter than any signature that it may carry is valid."""
-_DRAINED_BYTES = 64 << 10
-"""What is left of a body up to this size is read to keep the connection; of a larger one the connection is closed."""
-_DRAIN_SECONDS = 0.5
 _READ_BUFFER_BYTES = 256 << 10
 
 _refused: ContextVar[list[str]] = ContextVar("_refused")
 """Addresses that the guard kept the current request from."""
+
+Challenged = Callable[[URL, Mapping[str, str], str], Awaitable[bool]]
+"""Takes the URL that answered 401, the answer's headers, and the Authorization header that it had got."""
 
 
 @dataclass
@@ -51,8 +49,8 @@ class Answer:
     headers: Mapping[str, str]
     url: URL
     """Where the answer came from, after redirects."""
-    redirects: list[Mapping[str, str]]
-    """Headers of the redirects on the way, unless the way was remembered."""
+    redirects: list[tuple[URL, Mapping[str, str]]]
+    """Where redirects on the way came from, and their headers; none where the way was remembered."""
     pieces: AsyncIterator[bytes] = field(repr=False)
     """The body. Raises BrokenStreamError."""
 
@@ -63,6 +61,7 @@ class WebClient:
     ``credentials`` gives the value of the Authorization header for a URL, "" for none: it is asked at every redirect.
     ``advice`` is a sentence that says which credentials to check. ``plain_http`` are origins that may be asked without
     TLS. ``platform`` is the origin that the platform team chose, which alone may have any network address.
+    ``challenged`` is asked when an answer was 401: whether the request is worth repeating with new credentials.
     Connections are kept. No proxy and no other setting of the environment counts.
     """
 
@@ -76,14 +75,17 @@ class WebClient:
         advice: str,
         plain_http: Collection[URL] = (),
         platform: URL | None = None,
+        challenged: Challenged | None = None,
     ) -> None:
         self.ca_setting = ca_setting
-        self._settings = settings
+        self._read_seconds = settings.read_timeout_seconds
+        self._connect_seconds = settings.connect_timeout_seconds
         self._ca_bundle = ca_bundle
         self._credentials = credentials
         self._advice = advice
-        self._plain_http = plain_http
+        self.plain_http = plain_http
         self._platform = platform
+        self._challenged = challenged
         self._guard = _guard(settings)
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._places: dict[URL, tuple[URL, float]] = {}
@@ -110,11 +112,17 @@ class WebClient:
         """
         response, redirects = await self._answer(url, what, headers or {}, expected, remember)
         try:
-            yield Answer(response.status, response.headers, response.url, redirects, self._pieces(response))
+            yield Answer(
+                response.status,
+                response.headers,
+                response.url,
+                redirects,
+                body_pieces(response, self._read_seconds, self.ca_setting),
+            )
         except BaseException:
             response.close()
             raise
-        await self._let_go(response)
+        await let_go(response, self._read_seconds)
 
     async def metadata(
         self, url: URL, what: str, *, headers: Mapping[str, str] | None = None, expected: Collection[int] = (200,)
@@ -146,8 +154,9 @@ class WebClient:
 
     async def _answer(
         self, url: URL, what: str, headers: Mapping[str, str], expected: Collection[int], remember: bool
-    ) -> tuple[aiohttp.ClientResponse, list[Mapping[str, str]]]:
+    ) -> tuple[aiohttp.ClientResponse, list[tuple[URL, Mapping[str, str]]]]:
         deadline = time.monotonic() + _OPEN_SECONDS
+        challenged = self._challenged
         for attempt in range(1, _ATTEMPTS + 1):
             # Spread, because many readers of one store are told to go away at the same moment.
             pause = 0.2 * 2**attempt * random.uniform(0.5, 1)  # noqa: S311
@@ -168,10 +177,15 @@ class WebClient:
                 if response.status in expected:
                     _check_encoding(response, what)
                     return response, redirects
+                if response.status == 401 and challenged is not None:
+                    ask, challenged = challenged, None
+                    if await _renewed(ask, response, what, deadline):
+                        await let_go(response, self._read_seconds)
+                        continue
                 have = any(self._credentials(each) for each in (url, response.url))
                 failure = status_error(what, response.status, have_credentials=have, advice=self._advice)
                 pause = max(pause, retry_after(response.headers))
-                await self._let_go(response)
+                await let_go(response, self._read_seconds)
             if not failure.retriable or attempt == _ATTEMPTS or time.monotonic() + pause >= deadline:
                 break
             await asyncio.sleep(pause)
@@ -179,24 +193,24 @@ class WebClient:
 
     async def _follow(
         self, start: URL, what: str, headers: Mapping[str, str], remember: bool
-    ) -> tuple[aiohttp.ClientResponse, list[Mapping[str, str]]]:
+    ) -> tuple[aiohttp.ClientResponse, list[tuple[URL, Mapping[str, str]]]]:
         place, until = self._places.pop(start, (start, 0.0))
         if remember and time.monotonic() < until:
             response = await self._send(place, headers)
             if response.status in _GOOD:
                 self._places[start] = (place, until)
                 return response, []
-            await self._let_go(response)
-        url, redirects = start, list[Mapping[str, str]]()
+            await let_go(response, self._read_seconds)
+        url, redirects = start, list[tuple[URL, Mapping[str, str]]]()
         for _ in range(_MAX_REDIRECTS + 1):
             response = await self._send(url, headers)
             if response.status not in _REDIRECTS:
                 if redirects and response.status in _GOOD:
                     self._places[start] = (url, time.monotonic() + _PLACE_SECONDS)
                 return response, redirects
-            redirects.append(response.headers)
+            redirects.append((url, response.headers))
             url = self._redirected(url, what, response.headers.get("Location", ""))
-            await self._let_go(response)
+            await let_go(response, self._read_seconds)
         raise SourceError(
             Reason.SOURCE_REFUSED,
             f"{what} redirects more than {_MAX_REDIRECTS} times; give the address it ends at.",
@@ -211,47 +225,11 @@ class WebClient:
     def _redirected(self, url: URL, what: str, location: str) -> URL:
         try:
             target = url.join(URL(location, encoded=location.isascii()))
-            return check_url(target, plain_http=self._plain_http)
+            return check_url(target, plain_http=self.plain_http)
         except ValueError:
             raise SourceError(Reason.SOURCE_REFUSED, f"{what} redirects to an address that cannot be read.") from None
         except SourceError as error:
             raise SourceError(Reason.SOURCE_REFUSED, f"{what} redirects: {error.message}") from None
-
-    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        waited, received = 0.0, 0
-        while True:
-            before = time.monotonic()
-            try:
-                async with asyncio.timeout(self._settings.read_timeout_seconds):
-                    piece = await response.content.readany()
-            except TimeoutError:
-                silence = self._settings.read_timeout_seconds
-                raise BrokenStreamError(f"the stream stalled: nothing came for {silence:g} s") from None
-            except (aiohttp.ClientError, OSError) as error:
-                raise BrokenStreamError(f"the stream broke in the middle: {cause(error, self.ca_setting)}") from None
-            if not piece:
-                return
-            # Only waiting counts: a reader that takes its time is not the server's fault.
-            waited += time.monotonic() - before
-            received += len(piece)
-            if waited >= SLOW_WINDOW_SECONDS:
-                if received < SLOW_BYTES_PER_SECOND * waited:
-                    raise BrokenStreamError(f"the stream is too slow: only {received} bytes came in {waited:.0f} s")
-                waited, received = 0.0, 0
-            yield piece
-
-    async def _let_go(self, response: aiohttp.ClientResponse) -> None:
-        """Keep the connection for the next request where little is left of the body."""
-        body = response.content
-        length = response.content_length
-        if not body.at_eof() and (length is None or length - body.total_bytes <= _DRAINED_BYTES):
-            with suppress(TimeoutError, aiohttp.ClientError, OSError):
-                async with asyncio.timeout(min(_DRAIN_SECONDS, self._settings.read_timeout_seconds)):
-                    taken = 0
-                    while taken <= _DRAINED_BYTES and (piece := await body.readany()):
-                        taken += len(piece)
-        # Closes the connection, unless the body was read to its end.
-        response.close()
 
     def _session(self, url: URL) -> aiohttp.ClientSession:
         trusted = self._platform is not None and url.origin() == self._platform
@@ -271,9 +249,9 @@ class WebClient:
                 read_bufsize=_READ_BUFFER_BYTES,
                 timeout=aiohttp.ClientTimeout(
                     total=None,
-                    connect=self._settings.connect_timeout_seconds,
-                    sock_connect=self._settings.connect_timeout_seconds,
-                    sock_read=self._settings.read_timeout_seconds,
+                    connect=self._connect_seconds,
+                    sock_connect=self._connect_seconds,
+                    sock_read=self._read_seconds,
                 ),
                 headers={"User-Agent": "onnx-operator"},
             )
@@ -312,6 +290,15 @@ def parse_json(text: bytes, what: str) -> Any:
         raise SourceError(
             Reason.SOURCE_REFUSED, f"{what} did not answer with JSON; check that the address is right."
         ) from None
+
+
+async def _renewed(ask: Challenged, response: aiohttp.ClientResponse, what: str, deadline: float) -> bool:
+    sent = response.request_info.headers.get("Authorization", "")
+    try:
+        async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+            return await ask(response.url, response.headers, sent)
+    except TimeoutError:
+        raise unreachable(what, "no credentials could be had in time") from None
 
 
 def _not_public(what: str, address: str) -> SourceError:

@@ -1,4 +1,4 @@
-"""Byte ranges of a file behind a URL, as one request each."""
+"""Byte ranges of a file behind a URL, as one request each, of the version with a certain ETag where that is asked."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from yarl import URL
 
-from onnx_operator.model.sources.base import BrokenStreamError
+from onnx_operator.api.sources import SourcePin
+from onnx_operator.model.sources.base import BrokenStreamError, FileStat, SourceChangedError, Stream, strong_etag
 from onnx_operator.model.sources.web import Answer, WebClient
 
 
@@ -55,6 +56,44 @@ async def open_range(
             elif end is not None:
                 pieces = _at_most(max(0, end - begin), pieces)
         yield WebRange(answer, size, 0 if answer.status == 200 else begin, pieces)
+
+
+async def look(client: WebClient, url: URL, what: str) -> FileStat:
+    """Ask for the first byte, and read the size and the ETag beside it. Raises :class:`SourceError`."""
+    async with open_range(client, url, what, 0, 1, remember=False) as part:
+        assert part is not None
+        return _stat(part)
+
+
+@asynccontextmanager
+async def open_pinned(
+    client: WebClient, url: URL, what: str, begin: int, end: int | None, pin: SourcePin | None
+) -> AsyncIterator[Stream]:
+    """Read a range, under ``If-Match`` where the pin is a strong ETag.
+
+    Raises :class:`SourceChangedError` when the server has another version, :class:`SourceError` otherwise.
+    """
+    etag = pin.value if pin is not None and pin.kind == "Conditional" else ""
+    async with open_range(client, url, what, begin, end, if_match=etag) as part:
+        if part is None:
+            raise _changed(what, etag, (await look(client, url, what)).pin)
+        stat = _stat(part)
+        # Servers that know no conditions answer all the same. An answer without a body may have no ETag.
+        if etag and (stat.pin is None or stat.pin.value != etag) and (part.answer.status != 416 or stat.pin):
+            raise _changed(what, etag, stat.pin)
+        yield Stream(stat, part.begin, part.pieces)
+
+
+def _stat(part: WebRange) -> FileStat:
+    return FileStat(part.size, strong_etag(part.answer.headers.get("ETag")))
+
+
+def _changed(what: str, expected: str, observed: SourcePin | None) -> SourceChangedError:
+    found = observed.value if observed else "a version without a strong ETag"
+    return SourceChangedError(
+        f"{what} is no longer what was pinned: expected ETag {expected}, found {found}.",
+        observed=observed or SourcePin(kind="None", value=""),
+    )
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -1,0 +1,236 @@
+"""Models on the Hugging Face hub, or on a mirror of it."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote, unquote
+
+from yarl import URL
+
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.sources import SourcePin, SourceSettings
+from onnx_operator.model.sources.addresses import check_url
+from onnx_operator.model.sources.base import (
+    FileStat,
+    SourceChangedError,
+    SourceError,
+    Stream,
+    check_name,
+    the_one_model,
+)
+from onnx_operator.model.sources.web import Answer, WebClient, check_header
+from onnx_operator.model.sources.webrange import open_range
+
+_ADVICE = (
+    "check HF_TOKEN in the Secret named in spec.model.credentials.secretName. The terms of a gated repository must be"
+    " accepted on its page with that token's account; for a repository that does not exist the hub answers the same."
+)
+_URI = re.compile(r"hf://([A-Za-z0-9._-]{1,96}/[A-Za-z0-9._-]{1,96})(?:@(refs/(?:convert|pr)/[^/]+|[^/]+))?(?:/(.*))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
+_FORM = "hf://ORG/REPOSITORY[@REVISION][/PATH]"
+
+
+@dataclass(frozen=True)
+class HubUri:
+    """Where ``hf://ORG/REPOSITORY[@REVISION][/PATH]`` leads."""
+
+    repository: str
+    revision: str
+    """Branch, tag or commit."""
+    folder: str
+    """With a slash at its end, unless it is the repository's root."""
+    name: str
+    """The file in the folder; empty where the one model of the folder is meant."""
+
+
+def parse_hub_uri(uri: str) -> HubUri:
+    """Read the URI of a file, or, with a slash at its end or without a path, of a folder.
+
+    The revision is ``main`` where none is given. Raises :class:`SourceError` (``SourceRefused``).
+    """
+    match = _URI.fullmatch(uri)
+    parts = match[1].split("/") if match else []
+    if match is None or any(part.strip(".") == "" for part in parts):
+        raise SourceError(Reason.SOURCE_REFUSED, f"The model's URI is not {_FORM}.")
+    revision, path = unquote(match[2] or "main"), unquote(match[3] or "")
+    if "?" in uri or "#" in uri:
+        raise SourceError(Reason.SOURCE_REFUSED, f"The model's URI is not {_FORM}: it has a query or a fragment.")
+    check_name(revision, uri)
+    if path:
+        check_name(path.removesuffix("/"), uri)
+    folder, _, name = path.rpartition("/")
+    return HubUri(match[1], revision, f"{folder}/" if folder else "", name)
+
+
+class HuggingFaceSource:
+    """``hf://ORG/REPOSITORY[@REVISION][/PATH]``; without a path, or with a slash at its end, the one model there.
+
+    The revision is resolved to a commit once, which pins all files; the hub vouches for the sha256 of large files.
+    ``HF_TOKEN`` goes to the hub alone, which the platform team chose (``sources.hf.endpoint``); every address that it
+    redirects to is checked as any other.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        credentials: Mapping[str, str],
+        settings: SourceSettings,
+        workload_identity: bool = False,
+    ) -> None:
+        self._uri = parse_hub_uri(uri)
+        self.shown = uri
+        self._hub = _endpoint(settings.hf.endpoint)
+        self._origin = URL(self._hub, encoded=True).origin()
+        token = credentials.get("HF_TOKEN", "").strip()
+        authorization = check_header(f"Bearer {token}", uri) if token else ""
+        self._client = WebClient(
+            settings=settings,
+            ca_bundle=settings.hf.ca_bundle,
+            ca_setting="sources.hf.caBundle",
+            credentials=lambda url: authorization if url.origin() == self._origin else "",
+            advice=_ADVICE,
+            plain_http={self._origin} if self._origin.scheme == "http" else (),
+            platform=self._origin,
+        )
+        self._commit: str | None = None
+        """None until asked for; empty where the hub tells none."""
+        self._names: list[str] = []
+        self._stats: dict[str, FileStat] = {}
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def locate(self) -> list[str]:
+        """Give the file that the URI names, or look for the one model of its folder."""
+        if self._uri.name:
+            return [self._uri.name]
+        await self._resolved()
+        return [the_one_model(self._names, self.shown)]
+
+    async def stat(self, name: str) -> FileStat:
+        """Ask the hub, which knows of a large file what it redirects to."""
+        check_name(name, self.shown)
+        await self._resolved()
+        if name not in self._stats:
+            self._stats[name] = await self._look(name, self._commit or self._uri.revision)
+        return self._stats[name]
+
+    @asynccontextmanager
+    async def open(
+        self, name: str, begin: int = 0, end: int | None = None, *, pin: SourcePin | None = None
+    ) -> AsyncIterator[Stream]:
+        """Read a range of a file in one request, as it is in the pinned commit, wherever the revision leads now."""
+        check_name(name, self.shown)
+        pinned = pin.value if pin is not None and pin.kind == "Immutable" else ""
+        if pinned and not _COMMIT.fullmatch(pinned):
+            raise SourceError(Reason.SOURCE_REFUSED, f"{name} of {self.shown} is pinned by {pinned!r}, no commit.")
+        commit = pinned or await self._resolved()
+        known = self._stats.get(name)
+        url = self._address(name, commit or self._uri.revision)
+        try:
+            async with open_range(self._client, url, self._what(name), begin, end) as part:
+                assert part is not None
+                sha256 = known.sha256 if known is not None and known.pin == _pin(commit) else None
+                yield Stream(FileStat(part.size, _pin(commit), sha256), part.begin, part.pieces)
+        except SourceError as error:
+            if pinned and error.reason is Reason.SOURCE_NOT_FOUND:
+                await self._raise_if_moved(name, pinned)
+            raise
+
+    async def _raise_if_moved(self, name: str, pinned: str) -> None:
+        pin = (await self.stat(name)).pin
+        if pin != _pin(pinned):
+            found = f"commit {pin.value}" if pin else "a version without a commit"
+            raise SourceChangedError(
+                f"{self._what(name)} is no longer what was pinned: commit {pinned} is gone, found {found}.",
+                observed=pin or SourcePin(kind="None", value=""),
+            )
+
+    async def _resolved(self) -> str:
+        async with self._lock:
+            if self._commit is None:
+                if self._uri.name:
+                    stat = await self._look(self._uri.name, self._uri.revision)
+                    self._stats[self._uri.name] = stat
+                    self._commit = stat.pin.value if stat.pin else ""
+                else:
+                    self._names, self._commit = await self._list()
+            return self._commit
+
+    async def _list(self) -> tuple[list[str], str]:
+        url = f"{self._hub}/api/models/{self._uri.repository}/revision/{quote(self._uri.revision, safe='')}"
+        _, answer = await self._client.json(URL(url, encoded=True), self.shown)
+        try:
+            files = [str(each["rfilename"]) for each in answer["siblings"]]
+            commit = str(answer["sha"])
+        except (LookupError, TypeError):
+            raise SourceError(
+                Reason.SOURCE_REFUSED,
+                f"{self.shown}: the setting sources.hf.endpoint leads to what does not list files as the hub does; give"
+                " the path of the file.",
+            ) from None
+        folder = self._uri.folder
+        return [each.removeprefix(folder) for each in files if each.startswith(folder)], (
+            commit if _COMMIT.fullmatch(commit) else ""
+        )
+
+    async def _look(self, name: str, revision: str) -> FileStat:
+        async with open_range(
+            self._client, self._address(name, revision), self._what(name), 0, 1, remember=False
+        ) as part:
+            assert part is not None
+            told = self._told(part.answer)
+            commit, size, etag = (told.get(each, "") for each in ("X-Repo-Commit", "X-Linked-Size", "X-Linked-Etag"))
+            vouched = _SHA256.fullmatch(etag)
+            return FileStat(
+                size=int(size) if size.isascii() and size.isdigit() and len(size) < 20 else part.size,
+                pin=_pin(commit),
+                sha256=vouched[1] if vouched else None,
+            )
+
+    def _told(self, answer: Answer) -> dict[str, str]:
+        """Headers of the hub itself, not of where it redirects to."""
+        told: dict[str, str] = {}
+        for url, headers in [*answer.redirects, (answer.url, answer.headers)]:
+            if url.origin() == self._origin:
+                for each in ("X-Repo-Commit", "X-Linked-Size", "X-Linked-Etag"):
+                    if headers.get(each):
+                        told.setdefault(each, headers[each].strip())
+        return told
+
+    def _address(self, name: str, revision: str) -> URL:
+        path = f"{self._uri.repository}/resolve/{quote(revision, safe='')}/{quote(self._uri.folder + name)}"
+        return URL(f"{self._hub}/{path}", encoded=True)
+
+    def _what(self, name: str) -> str:
+        return self.shown if name == self._uri.name else f"{name} of {self.shown}"
+
+
+def _pin(commit: str) -> SourcePin | None:
+    return SourcePin(kind="Immutable", value=commit) if _COMMIT.fullmatch(commit) else None
+
+
+def _endpoint(text: str) -> str:
+    try:
+        url = URL(text.rstrip("/"))
+        return str(check_url(url, plain_http={url.origin()}))
+    except (ValueError, SourceError):
+        raise SourceError(
+            Reason.SOURCE_REFUSED, f"The setting sources.hf.endpoint is no https or http address: {text!r}."
+        ) from None

@@ -1,0 +1,199 @@
+"""What the documents of a registry say: references, indexes, manifests."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from onnx_operator.api.conditions import Reason
+from onnx_operator.model.sources.base import SourceError, check_name
+
+MANIFEST_TYPES = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+_TITLE = "org.opencontainers.image.title"
+_UNPACK = "io.deis.oras.content.unpack"
+_EMPTY = "application/vnd.oci.empty.v1+json"
+_MOST_LAYERS = 1000
+_REGISTRY = re.compile(r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_DOCKER_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+
+
+@dataclass(frozen=True)
+class Reference:
+    """``REGISTRY/REPOSITORY`` with a tag or a digest."""
+
+    registry: str
+    """As the URI writes it: the name that credentials are kept under."""
+    repository: str
+    version: str
+    """Tag or digest."""
+
+    @property
+    def host(self) -> str:
+        """Where the registry answers, with its port: Docker Hub does so under another name than its own."""
+        return "registry-1.docker.io" if self.registry in _DOCKER_HUB else self.registry
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All names of the registry."""
+        return _DOCKER_HUB if self.registry in _DOCKER_HUB else frozenset({self.registry})
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One layer."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Files of an artifact or of an image by their names, in the manifest's order."""
+
+    blobs: Mapping[str, Blob]
+    image: bool
+    """Whether the files are an image's layers."""
+
+
+def is_digest(text: str) -> bool:
+    """Tell whether this is a sha256 digest, as registries write it."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def parse_reference(uri: str) -> Reference:
+    """Read ``oci://REGISTRY/REPOSITORY[:TAG|@DIGEST]``; the tag is ``latest`` where none is given.
+
+    Raises :class:`SourceError` (``SourceRefused``).
+    """
+    registry, _, rest = uri.partition("://")[2].partition("/")
+    name, _, digest = rest.partition("@")
+    repository, _, tag = name.partition(":")
+    if registry in _DOCKER_HUB and "/" not in repository:
+        repository = f"library/{repository}"
+    wrong = ""
+    port = registry.rpartition("]")[2].partition(":")[2]
+    if not _REGISTRY.fullmatch(registry) or int(port or 1) > 65535:
+        wrong = "the registry is no HOST or HOST:PORT"
+    elif not _REPOSITORY.fullmatch(repository) or len(repository) > 255:
+        wrong = "the repository is not made of lower-case parts between slashes"
+    elif ":" in name and not _TAG.fullmatch(tag):
+        wrong = "the tag is none"
+    elif "@" in rest and not is_digest(digest):
+        wrong = "the digest is not sha256: and 64 hexadecimal digits"
+    if wrong:
+        raise SourceError(
+            Reason.SOURCE_REFUSED,
+            f"The model's URI is not oci://REGISTRY/REPOSITORY, with :TAG or @sha256:DIGEST behind it: {wrong}.",
+        )
+    return Reference(registry, repository, digest or tag or "latest")
+
+
+def chosen_manifest(document: Any, shown: str) -> str | None:
+    """Give the digest of the manifest that an index stands for; None where the document is no index.
+
+    Of several platforms linux/amd64 is taken: a model is the same on all. Raises :class:`SourceError`.
+    """
+    if not isinstance(document, dict) or "manifests" not in document:
+        return None
+    entries = [each for each in _objects(document["manifests"], shown) if not _is_attestation(each)]
+    platforms = [_platform(each) for each in entries]
+    if "linux/amd64" in platforms:
+        entry = entries[platforms.index("linux/amd64")]
+    elif len(entries) == 1:
+        entry = entries[0]
+    else:
+        few = ", ".join(each or "none" for each in platforms[:8]) or "nothing"
+        raise SourceError(
+            Reason.SOURCE_REFUSED,
+            f"{shown} is an index of {len(entries)} manifests ({few}), of which none is for linux/amd64; give the"
+            " digest of one.",
+        )
+    return _blob(entry, shown).digest
+
+
+def read_manifest(document: Any, shown: str) -> Manifest:
+    """Name the files of a manifest. Raises :class:`SourceError`."""
+    layers = document.get("layers") if isinstance(document, dict) else None
+    if layers is None:
+        raise SourceError(
+            Reason.SOURCE_REFUSED, f"{shown} is neither an OCI artifact nor an image: its manifest has no layers."
+        )
+    entries = [each for each in _objects(layers, shown) if each.get("mediaType") != _EMPTY]
+    titled = {_annotation(each, _TITLE): each for each in entries if _annotation(each, _TITLE)}
+    if titled:
+        return Manifest({_title(each, shown): _blob(each, shown) for each in titled.values()}, image=False)
+    blobs: dict[str, Blob] = {}
+    for number, entry in enumerate(entries):
+        blob = _blob(entry, shown)
+        if ending := _archive_ending(str(entry.get("mediaType", ""))):
+            blobs[f"layers/{number:02}-{blob.digest.removeprefix('sha256:')[:12]}{ending}"] = blob
+    if entries and not blobs:
+        kinds = ", ".join(sorted({str(each.get("mediaType"))[:80] for each in entries})[:3])
+        raise SourceError(
+            Reason.SOURCE_REFUSED,
+            f"{shown} has no layer that can be read ({kinds}). Push files with their names, as `oras push` does, or an"
+            " image with layers of type tar or tar+gzip.",
+        )
+    return Manifest(blobs, image=True)
+
+
+def _archive_ending(media_type: str) -> str:
+    if "foreign" in media_type or "nondistributable" in media_type:
+        return ""
+    if media_type.endswith(("tar+gzip", "tar.gzip")):
+        return ".tar.gz"
+    return ".tar" if media_type.endswith("tar") else ""
+
+
+def _title(entry: Mapping[str, Any], shown: str) -> str:
+    name = _annotation(entry, _TITLE)
+    # A folder, packed by the client that pushed it.
+    if _annotation(entry, _UNPACK) == "true":
+        name += ".tar.gz"
+    return check_name(name, shown)
+
+
+def _annotation(entry: Mapping[str, Any], key: str) -> str:
+    annotations = entry.get("annotations")
+    value = annotations.get(key) if isinstance(annotations, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _platform(entry: Mapping[str, Any]) -> str:
+    platform = entry.get("platform")
+    if not isinstance(platform, dict):
+        return ""
+    return f"{platform.get('os')}/{platform.get('architecture')}"[:64]
+
+
+def _is_attestation(entry: Mapping[str, Any]) -> bool:
+    return bool(_annotation(entry, "vnd.docker.reference.type")) or _platform(entry) == "unknown/unknown"
+
+
+def _objects(entries: Any, shown: str) -> list[dict[str, Any]]:
+    if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+        raise _malformed(shown, "a list of objects was expected")
+    if len(entries) > _MOST_LAYERS:
+        raise _malformed(shown, f"it lists more than {_MOST_LAYERS} parts")
+    return entries
+
+
+def _blob(entry: Mapping[str, Any], shown: str) -> Blob:
+    digest, size = entry.get("digest"), entry.get("size")
+    if not isinstance(digest, str) or not is_digest(digest):
+        raise _malformed(shown, "a part's digest is not sha256: and 64 hexadecimal digits")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise _malformed(shown, "a part's size is no number of bytes")
+    return Blob(digest, size)
+
+
+def _malformed(shown: str, why: str) -> SourceError:
+    return SourceError(Reason.SOURCE_REFUSED, f"{shown} has a malformed manifest: {why}.")
