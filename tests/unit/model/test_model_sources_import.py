@@ -17,3 +17,7 @@ def test_sources_need_no_onnx() -> None:
 def test_the_inspector_knows_nothing_of_kubernetes() -> None:
     module = "onnx_operator.controller.inspector.service"
     assert not imported_by(module) & {"kopf", "kubernetes", "onnxruntime"}
+
+
+def test_archives_are_unpacked_without_onnx() -> None:
+    assert not imported_by("onnx_operator.model.archive") & {"onnx", "numpy", "aiohttp", "obstore"}

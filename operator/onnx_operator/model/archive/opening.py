@@ -1,6 +1,7 @@
 """From bytes to an archive, and to the model in it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -128,10 +129,22 @@ class Archive:
         if self._inflated is not None:
             self._inflated.read_at(1 << 62, (1 << 62) + 1)
 
+    def walk(self) -> Iterator[tuple[Member, MemberReader]]:
+        """Give out the members in the archive's order: read at once, they take a single pass over it.
+
+        What only the whole listing tells is told at the end. Raises :class:`ArchiveError`.
+        """
+        listing = Listing(self._limits)
+        for member in self._reader.walk(listing):
+            yield member, self._reader.open(member)
+        listing.check()
+        self._listing = listing
+
     def _list(self) -> Listing:
         if self._listing is None:
             listing = Listing(self._limits)
-            self._reader.fill(listing)
+            for _ in self._reader.walk(listing):
+                pass
             listing.check()
             self._listing = listing
         return self._listing

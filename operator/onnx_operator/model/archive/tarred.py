@@ -1,6 +1,7 @@
 """Tar archives, plain or gzip'ed: one pass tells what lies where."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onnx_operator.api.conditions import Reason
@@ -36,8 +37,8 @@ class TarReader:
         self._data = data
         self._size = size
 
-    def fill(self, listing: Listing) -> None:
-        """Gather the members in one pass. Raises :class:`ArchiveError`."""
+    def walk(self, listing: Listing) -> Iterator[Member]:
+        """Gather the members in one pass, giving each out where its data begins. Raises :class:`ArchiveError`."""
         at = 0
         name: str | None = None
         wide: int | None = None
@@ -75,7 +76,9 @@ class TarReader:
                 if self._size is not None and begin + size > self._size:
                     raise corrupt(f"{name[:200]} should take {size} bytes, but the archive ends before.")
                 if kind in (b"0", b"\0", b"7"):
-                    listing.add(TarMember(name, size, begin))
+                    member = TarMember(name, size, begin)
+                    if listing.add(member):
+                        yield member
                 else:
                     listing.refuse(name, "it is no regular file")
                     if size > listing.limits.unpacked_bytes:

@@ -52,8 +52,8 @@ class ZipReader:
         self._size = size
         self._ends: dict[int, int] = {}
 
-    def fill(self, listing: Listing) -> None:
-        """Gather what the directory names. Raises :class:`ArchiveError`."""
+    def walk(self, listing: Listing) -> Iterator[Member]:
+        """Gather what the directory names, and give it out when all is known. Raises :class:`ArchiveError`."""
         count, begin, size = self._directory()
         found = 0
         offsets = []
@@ -75,6 +75,7 @@ class ZipReader:
         if len(set(offsets)) != len(offsets):
             raise corrupt("Entries of the zip archive lie upon each other.")
         self._ends = dict(zip(offsets, [*offsets[1:], begin], strict=True))
+        yield from listing.members.values()
 
     def open(self, member: Member) -> MemberReader:
         """Read a member of the listing. Raises :class:`ArchiveError` for what is encrypted or packed otherwise."""
