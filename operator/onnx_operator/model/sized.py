@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
-from onnx import GraphProto, ModelProto, TypeProto
+from onnx import GraphProto, ModelProto, NodeProto, TypeProto
 
 from onnx_operator.model.nodes import STANDARD_DOMAINS, domain_of
 from onnx_operator.model.skeleton import tensor_bytes
@@ -26,7 +26,7 @@ class Tensor:
         """How many numbers it holds."""
         count = 1
         for size in self.dims:
-            count = min(count * size, LARGEST)
+            count = min(count * max(size, 0), LARGEST)
         return count
 
     @property
@@ -110,3 +110,28 @@ def _keep_foreign_shapes(model: ModelProto, sized: ModelProto, sizes: Mapping[st
             value = ours[declared.name]
             value.CopyFrom(declared)
             _close(value.type, sizes)
+
+
+def fill_in(node: NodeProto, tensors: dict[str, Tensor]) -> None:
+    """Add a node's outputs to ``tensors`` where inference did not know them.
+
+    That is so after operators that the onnx package does not define. Most make what they read first, changed
+    number by number; products of matrices end in the size that the second one brings.
+    """
+    missing = [name for name in node.output if name and name not in tensors]
+    if not missing:
+        return
+    if node.op_type == "Constant":
+        stored = next((each.t for each in node.attribute if each.HasField("t")), None)
+        if stored is not None:
+            tensors[missing[0]] = Tensor(stored.data_type, tuple(stored.dims))
+        return
+    read = [tensors[name] for name in node.input if name in tensors]
+    if not read:
+        return
+    guess = max(read, key=lambda each: each.bytes)
+    if "MatMul" in node.op_type and len(read) > 1 and read[0].dims and len(read[1].dims) > 1:
+        guess = Tensor(read[0].data_type, (*read[0].dims[:-1], read[1].dims[-1]))
+    elif domain_of(node.domain):
+        guess = read[0]
+    tensors[missing[0]] = guess

@@ -1,0 +1,144 @@
+"""``python -m benchmarks.memory [NAME…]``: estimated against measured memory of the scoring process at its peak.
+
+The server runs as pods run it, on one core: it loads, warms up and answers three requests. The peak is the kernel's
+(``VmHWM``), so pages of mapped files count, as they may in a pod.
+"""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+
+from benchmarks import machine
+from benchmarks.memory_cases import CASES, MemoryCase
+from onnx_operator.model.memory import estimate_memory
+
+REQUESTS = 3
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """One model's peak, in bytes."""
+
+    name: str
+    file_bytes: int
+    estimated: int
+    measured: int
+    started: int
+    """The peak when the server was ready, before any request."""
+
+    @property
+    def ratio(self) -> float:
+        """Estimated over measured."""
+        return self.estimated / self.measured
+
+
+def measure(names: Sequence[str] = ()) -> list[MemoryRow]:
+    """Measure the cases of these names, or all."""
+    rows = []
+    for case in CASES:
+        if not names or case.name in names:
+            click.echo(f"{case.name} …", err=True)
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append(_measure_case(case, Path(folder)))
+            gc.collect()
+    return rows
+
+
+def report(rows: Sequence[MemoryRow]) -> str:
+    """A table as Markdown, with the furthest over and under."""
+    lines = ["| model | file MiB | estimated MiB | measured MiB | ratio |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        sizes = f"{row.file_bytes / _MIB:.1f} | {row.estimated / _MIB:.0f} | {row.measured / _MIB:.0f}"
+        lines.append(f"| {row.name} | {sizes} | {row.ratio:.2f} |")
+    if rows:
+        over, under = max(rows, key=lambda row: row.ratio), min(rows, key=lambda row: row.ratio)
+        lines.append(f"\nMost over: {over.name}, {over.ratio:.2f}. Most under: {under.name}, {under.ratio:.2f}.")
+    return "\n".join(lines)
+
+
+def _measure_case(case: MemoryCase, folder: Path) -> MemoryRow:
+    path = case.save(folder)
+    model = onnx.load(path, load_external_data=False)
+    estimated = estimate_memory(model, {}, sizes=case.sizes).resident_bytes
+    request = _request(model, case.sizes)
+    file_bytes = sum(each.stat().st_size for each in folder.iterdir())
+    started, measured = _peak(path, request)
+    return MemoryRow(case.name, file_bytes, estimated, measured, started)
+
+
+def _peak(path: Path, request: bytes) -> tuple[int, int]:
+    """Bytes at the peak of a server: when it is ready, and after requests."""
+    command = [sys.executable, "-m", "onnx_operator.server", "serve", "--model", str(path), "--name", "m"]
+    core = machine.cores()[0]
+    with subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", "0"],
+        env={name: value for name, value in os.environ.items() if not name.startswith("ONNX_")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: machine.pin(core),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            heard = json.loads(process.stderr.readline())
+            if not process.stdout.readline():
+                raise RuntimeError(f"the server ended: {process.stderr.read()}")
+            started = machine.memory("VmHWM", process.pid)
+            connection = HTTPConnection("127.0.0.1", heard["port"], timeout=120)
+            for _ in range(REQUESTS):
+                connection.request("POST", "/v2/models/m/infer", request, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                text = answer.read()
+                if answer.status != 200:
+                    raise RuntimeError(f"the server answered {answer.status}: {text[:500]!r}")
+            return started, machine.memory("VmHWM", process.pid)
+        finally:
+            process.kill()
+
+
+_DATATYPES = {
+    onnx.TensorProto.FLOAT: "FP32",
+    onnx.TensorProto.FLOAT16: "FP16",
+    onnx.TensorProto.INT64: "INT64",
+}
+
+
+def _request(model: onnx.ModelProto, sizes: Mapping[str, int]) -> bytes:
+    """A request as Python clients write it: numbers from a seed, ``array.tolist()``."""
+    random = np.random.default_rng(7)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs: list[dict[str, Any]] = []
+    for value in model.graph.input:
+        if value.name in weights:
+            continue
+        kind = value.type.tensor_type
+        shape = [d.dim_value or sizes.get(d.dim_param, 1) for d in kind.shape.dim]
+        datatype = _DATATYPES[kind.elem_type]
+        numbers = np.zeros(shape, np.int64) if datatype == "INT64" else random.random(shape, np.float32)
+        inputs.append({"name": value.name, "datatype": datatype, "shape": shape, "data": numbers.ravel().tolist()})
+    return json.dumps({"inputs": inputs}).encode()
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice([case.name for case in CASES]))
+def main(names: tuple[str, ...]) -> None:
+    """Measure and print; without a NAME all."""
+    click.echo(report(measure(names)))
+
+
+if __name__ == "__main__":
+    main()
