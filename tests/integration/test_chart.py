@@ -11,10 +11,11 @@ import yaml
 
 from onnx_operator.api import crd, names
 from onnx_operator.controller.handlers import WATCHED_CHILDREN
-from onnx_operator.controller.kube import CHILD_KINDS, CONTROLLER_REVISION, ONNX_MODEL, Kind
+from onnx_operator.controller.kube import CHILD_KINDS, CONTROLLER_REVISION, ONNX_MODEL, POD, Kind
 from onnx_operator.controller.settings import Settings, parse_settings
 from tests.cluster.cluster import Cluster
 from tests.cluster.fixtures import built_program
+from tests.unit.controller.samples import certificate, public_key
 
 CHART = Path(__file__).parents[2] / "charts" / "onnx-operator"
 NAMESPACE = "platform"
@@ -35,8 +36,20 @@ EVERYTHING: dict[str, Any] = {
         "pools": [POOL],
         "sources": {
             "allowedNetworks": ["10.0.0.0/8"],
-            "https": {"caBundle": "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"},
+            "useOperatorIdentity": True,
+            "https": {"caBundle": certificate()},
             "s3": {"endpoint": "https://s3.example.com", "region": "eu-1", "virtualHostedStyle": True},
+            "gs": {"endpoint": "https://gs.example.com", "caBundle": certificate()},
+            "az": {"account": "models", "endpoint": "https://az.example.com:10000"},
+            "oci": {"plainHttpRegistries": ["registry:5000"]},
+            "hf": {"endpoint": "https://mirror.example.com/hf"},
+            "mlflow": {"trackingUri": "https://mlflow.example.com"},
+        },
+        "signatures": {
+            "required": True,
+            "publicKeys": public_key(),
+            "certificateAuthorities": certificate(),
+            "certificateSubjects": ["CN=release"],
         },
         "inspection": {"maxModelBytes": 2**40, "timeoutSeconds": 60},
         "workers": 16,
@@ -141,6 +154,7 @@ def _needed() -> set[tuple[str, str, str]]:
         needed |= rights(kind, "list", "watch")
     for kind in (*CHILD_KINDS, CONTROLLER_REVISION):
         needed |= rights(kind, "get", "create", "patch", "delete")
+    needed |= rights(POD, "get", "create", "delete")
     return needed | {
         (names.GROUP, f"{names.PLURAL}/status", "patch"),
         (names.GROUP, f"{names.PLURAL}/finalizers", "update"),
@@ -200,9 +214,17 @@ def test_the_settings_file_holds_the_values(chart: Chart) -> None:
     expected = {
         **EVERYTHING["settings"],
         "serverImage": "registry.example.com/team/onnx-server:0.1.0",
+        "inspectorImage": f"registry.example.com/team/onnx-operator@sha256:{'0' * 64}",
         "templatesDirectory": "/etc/onnx-operator/templates",
     }
     assert settings == parse_settings(expected)
+
+
+def test_inspection_pods_run_the_operators_image_unless_another_is_given(chart: Chart) -> None:
+    own = _pod(chart.template())["spec"]["containers"][0]["image"]
+    assert _settings(chart.template()).inspector_image == own
+    given = {"settings": {"inspectorImage": "registry.example.com/inspector:2"}}
+    assert _settings(chart.template(given)).inspector_image == "registry.example.com/inspector:2"
 
 
 def test_new_settings_replace_the_pods(chart: Chart) -> None:
@@ -220,6 +242,10 @@ def test_new_settings_replace_the_pods(chart: Chart) -> None:
         ({"settings": {"wrokers": 3}}, "wrokers"),
         ({"settings": {"workers": 0}}, "workers"),
         ({"settings": {"sources": {"s3": {"endpiont": "x"}}}}, "endpiont"),
+        ({"settings": {"sources": {"ftp": {}}}}, "ftp"),
+        ({"settings": {"sources": {"hf": {"token": "x"}}}}, "token"),
+        ({"settings": {"sources": {"oci": {"plainHttpRegistries": "registry"}}}}, "plainHttpRegistries"),
+        ({"settings": {"signatures": {"publicKey": "x"}}}, "publicKey"),
         ({"settings": {"pools": [{"runtime": "GPU"}]}}, "name"),
         ({"settings": {"pools": [{"name": "a", "runtime": "TPU"}]}}, "runtime"),
         ({"settings": {"pools": [{"name": "a", "tolerations": [{"efect": "NoSchedule"}]}]}}, "efect"),
@@ -290,7 +316,9 @@ def test_the_operators_account_is_held_to_its_rights(chart: Chart, apiserver: Cl
     assert may("patch", "deployments.apps")
     assert may("update", "leases.coordination.k8s.io/onnx-operator")
     assert not may("list", "secrets")
-    assert not may("create", "pods")
+    assert may("create", "pods")
+    assert not may("patch", "pods")
+    assert not may("create", "pods", "--subresource=exec")
     assert not may("update", "leases.coordination.k8s.io/other")
     assert not may("patch", "onnxmodels.onnx-operator.dev")
     assert not may("create", "rolebindings.rbac.authorization.k8s.io")

@@ -42,7 +42,7 @@ from onnx_operator.controller.revisions import (
     revision_name,
 )
 from onnx_operator.controller.times import micro_time
-from tests.unit.controller.samples import T4, pool, report, settings
+from tests.unit.controller.samples import T4, files, many_files, pool, report, settings
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,6 +67,7 @@ class Desk:
         self.cluster = cluster
         self.namespace = namespace
         self.model = {}
+        self.files = files()
 
     async def write(self, name="resnet50", **spec):
         manifest = {
@@ -90,7 +91,7 @@ class Desk:
         gpu = self.spec.runtime == "GPU"
         loaded = settings(pools=[T4], **settings_)
         chosen = pool(**T4) if gpu else pool("cpu")
-        return render(RenderInput(self.name, self.namespace, self.spec, report(), chosen, loaded))
+        return render(RenderInput(self.name, self.namespace, self.spec, report(), self.files, chosen, loaded))
 
     async def revision(self, **changes) -> Revision:
         inputs = inputs_hash(self.spec, report())
@@ -99,6 +100,7 @@ class Desk:
             "uri": "s3://models/model.onnx",
             "inspection_key": "key",
             "report": report(version="abc"),
+            "files": self.files,
             "interface": "face",
             "pool": "cpu",
             "image": "image:1",
@@ -205,6 +207,9 @@ SPECS = {
             },
         }
     },
+    "claim": {"model": {"uri": "pvc://models/resnet50.onnx"}},
+    "identity of Azure": {"model": {"uri": "az://models/resnet50.onnx"}, "serviceAccountName": "reader"},
+    "registry": {"model": {"uri": "oci://registry.example/m:1", "credentials": {"secretName": "pull"}}},
     "nulls and empty objects": {
         "podTemplate": {"spec": {"affinity": None, "containers": [{"name": "server", "livenessProbe": None}]}}
     },
@@ -226,6 +231,18 @@ async def test_a_second_look_writes_nothing(desk, spec):
     again = await desk.revision()
     assert again == revision
     await desk.step(again)
+    assert await desk.versions() == first
+
+
+async def test_a_model_of_many_files_is_kept_whole(desk):
+    await desk.write()
+    desk.files = many_files(1200)
+    revision = await desk.revision()
+    await desk.keep(revision)
+    await desk.step(revision)
+    assert decode(list((await desk.children()).revisions)) == [revision]
+    first = await desk.versions()
+    await desk.step(revision)
     assert await desk.versions() == first
 
 

@@ -46,6 +46,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if not $settings.serverImage -}}
 {{- $_ := set $settings "serverImage" (printf "%s/onnx-server:%s" (dir .Values.image.repository) (include "onnx-operator.tag" .)) -}}
 {{- end -}}
+{{- if not $settings.inspectorImage -}}
+{{- $_ := set $settings "inspectorImage" (include "onnx-operator.image" .) -}}
+{{- end -}}
 {{- if and .Values.templates (not $settings.templatesDirectory) -}}
 {{- $_ := set $settings "templatesDirectory" "/etc/onnx-operator/templates" -}}
 {{- end -}}
@@ -81,7 +84,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
-# The first line of a server's log tells what it really runs on.
+# Short pods of our own, each owned by its model, look at what only a pod in that namespace can read: volumes, and
+# stores that know its service account. The one that is under way is asked for by name. No pod is ever changed.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, create, delete]
+# What such a pod found; and in the first line of a server's log, what it really runs on.
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]

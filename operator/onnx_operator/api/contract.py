@@ -1,31 +1,98 @@
 """The contract between the controller and the pods it renders: what it hands in, what they report back."""
 
+import itertools
+import json
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Self
 
 from pydantic import Field
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.sources import ApiModel, SourcePin, SourceSettings
+from onnx_operator.api.names import ENV_FETCH_PLAN
+from onnx_operator.api.sources import ApiModel, ModelFiles, SourcePin, SourceSettings
 
 TERMINATION_MESSAGE_LIMIT = 2048
 """Bytes; the kubelet keeps 4096 of a container's termination message, a pod's containers share 12 KiB."""
 
+_S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_GS = ("GOOGLE_SERVICE_ACCOUNT_KEY",)
+_AZ = (
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+)
+_MLFLOW = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", *_S3, *_GS, *_AZ)
 CREDENTIAL_VARIABLES: dict[str, tuple[str, ...]] = {
-    "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-    "https": ("HTTPS_BEARER_TOKEN", "HTTPS_USERNAME", "HTTPS_PASSWORD"),
+    "https": ("HTTPS_BEARER_TOKEN", "HTTPS_USERNAME", "HTTPS_PASSWORD", *_AZ),
+    "s3": _S3,
+    "gs": _GS,
+    "az": _AZ,
+    "abfss": _AZ,
+    "oci": ("DOCKERCONFIGJSON",),
+    "hf": ("HF_TOKEN",),
+    "mlflow": _MLFLOW,
+    "models": _MLFLOW,
+    "pvc": (),
 }
-"""Keys of a credentials Secret that count, by URI scheme. No other key of the Secret is ever read."""
+"""Variables that hold a source's credentials, by URI scheme. No other key of the Secret is ever read."""
+
+
+IDENTITY_SCHEMES = frozenset({"s3", "gs", "az", "abfss"})
+"""Schemes of URIs that a cloud identity can read without keys."""
+
+
+def scheme_of(uri: str) -> str:
+    """The scheme of a model's URI, as the tables here name it; ``models:/NAME/VERSION`` has no ``//``."""
+    return uri.partition(":")[0].lower()
+
+
+def claim_of(uri: str) -> str:
+    """The claim that a ``pvc://CLAIM/PATH`` names; empty for other URIs."""
+    return uri.partition("://")[2].partition("/")[0] if scheme_of(uri) == "pvc" else ""
+
+
+def secret_key(variable: str) -> str:
+    """The key of a credentials Secret that fills a variable: its name, but for Secrets of registries."""
+    return ".dockerconfigjson" if variable == "DOCKERCONFIGJSON" else variable
+
+
+LONGEST_PLAN_VARIABLE = 96 * 1024
+"""Bytes. Linux takes 128 KiB of one variable, its name included (MAX_ARG_STRLEN of execve(2))."""
+LONGEST_PLAN = 4 * LONGEST_PLAN_VARIABLE
+"""Bytes. A revision and the pods hold it too, each in an object of at most 1.5 MiB (etcd)."""
 
 
 class FetchPlan(ApiModel):
     """What the ``fetch`` container downloads: exactly the bytes that were inspected, or nothing."""
 
     uri: str
-    pin: SourcePin
-    sha256: str = Field(description="hex digest of the inspected bytes")
-    size_bytes: int
-    destination: str
+    model: ModelFiles
+    directory: str = Field(description="folder that is filled; the model is at directory/model.model")
+    workload_identity: bool = Field(default=False, description="whether the pod's own cloud identity reads the source")
     sources: SourceSettings = Field(default_factory=SourceSettings)
+
+    def to_variables(self) -> dict[str, str]:
+        """Environment variables that hold the plan. Raises ValueError where it is longer than ``LONGEST_PLAN``."""
+        # ASCII: a character is a byte, wherever the text is cut.
+        text = json.dumps(self.model_dump(mode="json", by_alias=True), separators=(",", ":"))
+        if len(text) > LONGEST_PLAN:
+            raise ValueError(f"the plan takes {len(text)} bytes, {LONGEST_PLAN} are possible")
+        parts = [text[at : at + LONGEST_PLAN_VARIABLE] for at in range(0, len(text), LONGEST_PLAN_VARIABLE)]
+        return {_plan_variable(number): part for number, part in enumerate(parts, 1)}
+
+    @classmethod
+    def from_variables(cls, environment: Mapping[str, str]) -> Self:
+        """The plan that variables hold. Raises pydantic's ValidationError (a ValueError) where they hold none."""
+        numbers = itertools.takewhile(lambda n: _plan_variable(n) in environment, itertools.count(1))
+        return cls.model_validate_json("".join(environment[_plan_variable(n)] for n in numbers))
+
+
+def _plan_variable(number: int) -> str:
+    return ENV_FETCH_PLAN if number == 1 else f"{ENV_FETCH_PLAN}_{number}"
 
 
 class Phase(StrEnum):
@@ -40,7 +107,8 @@ class Phase(StrEnum):
 class TerminationMessage(ApiModel):
     """What a container leaves in its termination log: at most ``TERMINATION_MESSAGE_LIMIT`` bytes of JSON.
 
-    ``reason`` is absent while nothing has failed (``DownloadFailed``, ``SourceChanged``, ``LoadFailed`` otherwise).
+    ``reason`` is absent while nothing has failed; otherwise it is ``DownloadFailed``, ``SourceChanged``,
+    ``DigestMismatch`` or ``LoadFailed``.
     """
 
     phase: Phase

@@ -20,6 +20,8 @@ LABEL_REVISION = f"{GROUP}/revision"
 """Name of the ControllerRevision that a pod was rendered from; never part of a selector."""
 LABEL_CREDENTIALS = f"{GROUP}/credentials"
 """A Secret consents to be read for a model's source by carrying this label with the value ``true``."""
+LABEL_INSPECTION = f"{GROUP}/inspection"
+"""Name of the OnnxModel that a short inspection pod looks at. Such a pod carries no label that selects serving pods."""
 TRACK_STABLE = "stable"
 
 ANNOTATION_REFRESH = f"{GROUP}/refresh"
@@ -37,10 +39,15 @@ CONTAINER_FETCH = "fetch"
 CONTAINER_SERVER = "server"
 VOLUME_MODEL = "model"
 MODEL_DIRECTORY = "/models"
-MODEL_PATH = f"{MODEL_DIRECTORY}/model.onnx"
+VOLUME_SOURCE = "source"
+SOURCE_DIRECTORY = "/source"
+"""Where the claim of a ``pvc`` source is mounted, read-only, in whatever container reads it."""
 TERMINATION_LOG = "/dev/termination-log"
 HTTP_PORT = 8080
 SERVICE_PORT = 80
 
 ENV_FETCH_PLAN = "ONNX_FETCH_PLAN"
-"""JSON of :class:`onnx_operator.api.contract.FetchPlan`, in the environment of the ``fetch`` container."""
+"""JSON of :class:`onnx_operator.api.contract.FetchPlan`, in the environment of the ``fetch`` container.
+
+A long one goes on in ``ONNX_FETCH_PLAN_2``, ``ONNX_FETCH_PLAN_3`` …: Linux takes 128 KiB of one variable.
+"""

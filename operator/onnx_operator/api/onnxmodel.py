@@ -81,14 +81,42 @@ class Credentials(SpecModel):
     secret_name: DnsSubdomain = Field(
         description=(
             f'A Secret of the same namespace that carries the label {GROUP}/credentials: "true". Its keys are the '
-            "store's standard variable names: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally "
-            "AWS_SESSION_TOKEN for s3; HTTPS_BEARER_TOKEN, or HTTPS_USERNAME and HTTPS_PASSWORD, for https."
+            "store's standard variable names. s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally "
+            "AWS_SESSION_TOKEN. gs: GOOGLE_SERVICE_ACCOUNT_KEY, the account's JSON key. az, abfss and addresses of "
+            "Azure blobs: AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID, AZURE_CLIENT_ID "
+            "and AZURE_CLIENT_SECRET; optionally AZURE_STORAGE_ACCOUNT_NAME. https: HTTPS_BEARER_TOKEN, or "
+            "HTTPS_USERNAME and HTTPS_PASSWORD. oci: .dockerconfigjson, as Secrets that pull images have it. "
+            "hf: HF_TOKEN. mlflow and models: MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, and the keys of the store that holds the artifacts. pvc: none."
         )
     )
 
 
+_REST = r"/[^#\s]+"
+_CONTAINER = r"(\$root|\$web|[a-z0-9](-?[a-z0-9]){2,62})"
+_LABEL = "[A-Za-z0-9][A-Za-z0-9._-]*"
+URI_FORMS = (
+    r"https://[^/?#@\s]+" + _REST,
+    "s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]" + _REST,
+    "gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]" + _REST,
+    "az://" + _CONTAINER + _REST,
+    "abfss://"
+    + _CONTAINER
+    + r"@[a-z0-9]{3,24}\.dfs\.core\.(windows\.net|usgovcloudapi\.net|chinacloudapi\.cn)"
+    + _REST,
+    r"oci://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/[a-z0-9]+([._/-]+[a-z0-9]+)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[a-f0-9]{64})?",
+    "hf://" + _LABEL + "/" + _LABEL + r"(@[^/?#@\s]+)?(/[^#\s]*)?",
+    "mlflow://[A-Za-z0-9][A-Za-z0-9_-]*" + _REST,
+    r"models:/([^/:?#@\s]+(/([0-9]+|latest)|@[^/:?#@\s]+)|m-[0-9a-f]{32})",
+    "pvc://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?" + _REST,
+)
+"""Regular expressions (RE2 and Python alike) of the URIs that may name a model, one for each kind of source."""
 URI_MESSAGE = (
-    "must be https://HOST/PATH or s3://BUCKET/KEY, without spaces, a user name or a fragment, "
+    "must be https://HOST/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/PATH, "
+    "abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH, oci://REGISTRY/REPOSITORY (with :TAG or @sha256:DIGEST), "
+    "hf://ORGANISATION/REPOSITORY (with @REVISION, /PATH), mlflow://RUN_ID/PATH, models:/NAME/VERSION, "
+    "models:/NAME@ALIAS or pvc://CLAIM/PATH, without spaces, a user name or a fragment, "
     "for example s3://models/resnet50.onnx"
 )
 
@@ -99,18 +127,23 @@ class ModelSource(SpecModel):
     uri: str = Field(
         min_length=1,
         max_length=2048,
-        description="Where the .onnx file is: https://HOST/PATH or s3://BUCKET/KEY.",
-        json_schema_extra=_validated(
-            _rule(
-                r"self.matches('^(https://[^/?#@\\s]+/[^#\\s]+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^#\\s]+)$')",
-                URI_MESSAGE,
-            )
+        description=(
+            "Where the model is: an .onnx file, a .zip, .tar or .tar.gz that holds one, or a folder (a prefix of "
+            "object stores) with exactly one .onnx file and its external data. https://HOST/PATH, s3://BUCKET/KEY, "
+            "gs://BUCKET/KEY, az://CONTAINER/PATH, abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH, "
+            "oci://REGISTRY/REPOSITORY[:TAG|@sha256:DIGEST], hf://ORGANISATION/REPOSITORY[@REVISION][/PATH], "
+            "mlflow://RUN_ID/PATH, models:/NAME/VERSION, models:/NAME@ALIAS, or pvc://CLAIM/PATH (a claim of the same "
+            "namespace)."
         ),
+        json_schema_extra=_validated(_rule(f"self.matches(r'^({'|'.join(URI_FORMS)})$')", URI_MESSAGE)),
     )
     sha256: str | None = Field(
         default=None,
         pattern=r"^[a-f0-9]{64}$",
-        description="Pins the file by its SHA-256 digest, 64 hex digits; a file with another digest is refused.",
+        description=(
+            "Pins the file by its SHA-256 digest, 64 hex digits: the .onnx file, or the archive if the URI names one. "
+            "A file with another digest is refused."
+        ),
     )
     credentials: Credentials | None = None
     version: str | None = Field(
@@ -238,7 +271,7 @@ class Serving(ApiModel):
     """The revision that takes traffic."""
 
     revision: str
-    digest: str
+    digest: str = Field(description="sha256:… of the model's file; empty where the whole of it was not read")
     version: str = ""
     interface: str = ""
 
@@ -255,7 +288,7 @@ class PodFailure(ApiModel):
 class Inspection(ApiModel):
     """What was last looked at; decides whether looking again is due."""
 
-    key: str = Field(description="hash of uri, sha256, credentials and refresh")
+    key: str = Field(description="hash of uri, sha256, credentials, refresh and whose identity reads")
     outcome: Literal["Accepted", "Refused"]
     source: SourcePin | None = None
 

@@ -5,7 +5,7 @@ import binascii
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES
+from onnx_operator.api.contract import CREDENTIAL_VARIABLES, scheme_of, secret_key
 from onnx_operator.api.onnxmodel import ModelSource
 from onnx_operator.api.report import Refusal
 from onnx_operator.controller.kube import SECRET, Kube
@@ -39,11 +39,15 @@ async def read_credentials(kube: Kube, namespace: str, source: ModelSource) -> d
             f"spec.model.credentials.secretName: Secret {name!r} does not consent to be read for models; "
             f"if it should, run: kubectl label secret {name} -n {namespace} {names.LABEL_CREDENTIALS}=true"
         )
-    scheme = source.uri.split("://", 1)[0]
-    expected = CREDENTIAL_VARIABLES.get(scheme, ())
+    scheme = scheme_of(source.uri)
+    expected = {secret_key(variable): variable for variable in CREDENTIAL_VARIABLES.get(scheme, ())}
+    if not expected:
+        raise CredentialsNotFoundError(
+            f"spec.model.credentials: {scheme} sources are read without credentials; remove the field"
+        )
     data = secret.get("data") or {}
     try:
-        found = {k: base64.b64decode(data[k]).decode().strip() for k in expected if data.get(k)}
+        found = {v: base64.b64decode(data[k]).decode().strip() for k, v in expected.items() if data.get(k)}
     except (binascii.Error, UnicodeDecodeError):
         raise CredentialsNotFoundError(
             f"spec.model.credentials.secretName: a value in Secret {name!r} is not text"

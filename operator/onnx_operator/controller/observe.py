@@ -25,6 +25,7 @@ PRIORITY = (
     Reason.LOAD_FAILED,
     Reason.OUT_OF_MEMORY,
     Reason.CRASH_LOOP,
+    Reason.DIGEST_MISMATCH,
     Reason.SOURCE_CHANGED,
     Reason.DOWNLOAD_FAILED,
     Reason.IMAGE_PULL_FAILED,
@@ -35,10 +36,10 @@ PRIORITY = (
     Reason.LOADING,
 )
 """Which cause speaks for a rollout when its pods have several: the one that waiting will not cure comes first."""
-MODEL_FAULTS = frozenset({Reason.LOAD_FAILED, Reason.OUT_OF_MEMORY, Reason.CRASH_LOOP})
+MODEL_FAULTS = frozenset({Reason.LOAD_FAILED, Reason.OUT_OF_MEMORY, Reason.CRASH_LOOP, Reason.DIGEST_MISMATCH})
 """Causes that lie in the model (or its resources), not in the cluster."""
 UNDER_WAY = frozenset({Reason.DOWNLOADING, Reason.LOADING, Reason.ROLLING_OUT})
-CLAIMABLE = frozenset({Reason.LOAD_FAILED, Reason.DOWNLOAD_FAILED, Reason.SOURCE_CHANGED})
+CLAIMABLE = frozenset({Reason.LOAD_FAILED, Reason.DOWNLOAD_FAILED, Reason.SOURCE_CHANGED, Reason.DIGEST_MISMATCH})
 """Reasons that a container may give itself: anybody's container can write anything into its termination log."""
 MAX_FAILURES = 4
 MAX_FAILURE_PODS = 3

@@ -26,6 +26,12 @@ from onnx_operator.controller.children import (
 from onnx_operator.controller.credentials import CredentialsNotFoundError, read_credentials
 from onnx_operator.controller.events import changed_conditions, post_events
 from onnx_operator.controller.facts import FactReader
+from onnx_operator.controller.fetching import (
+    TooManyFilesError,
+    reads_by_identity,
+    uses_operator_identity,
+    uses_service_account,
+)
 from onnx_operator.controller.inspections import Inspections, ModelKey
 from onnx_operator.controller.inspector import InspectorClient, InspectorUnavailableError
 from onnx_operator.controller.kube import CONTROLLER_REVISION, DEPLOYMENT, ONNX_MODEL, ApiError, Kube, Object
@@ -39,6 +45,7 @@ from onnx_operator.controller.render import (
     TemplateError,
     render,
     uses_gpu,
+    version_label,
 )
 from onnx_operator.controller.revisions import (
     Revision,
@@ -47,6 +54,7 @@ from onnx_operator.controller.revisions import (
     decode,
     digest,
     inputs_hash,
+    proves,
     revision_name,
 )
 from onnx_operator.controller.settings import Settings
@@ -70,24 +78,37 @@ def inspection_key(spec: OnnxModelSpec, model: Object) -> str:
     Scaling changes nothing, nor does another version of the operator: what serves goes on serving.
     """
     source = spec.model
-    return digest(
-        [
-            source.uri,
-            source.sha256,
-            source.credentials.secret_name if source.credentials else None,
-            (model["metadata"].get("annotations") or {}).get(names.ANNOTATION_REFRESH),
-        ]
-    )
+    decisive = [
+        source.uri,
+        source.sha256,
+        source.credentials.secret_name if source.credentials else None,
+        (model["metadata"].get("annotations") or {}).get(names.ANNOTATION_REFRESH),
+    ]
+    if uses_service_account(spec):
+        decisive.append(spec.service_account_name)
+    return digest(decisive)
 
 
 def persisted_result(key: str, status: OnnxModelStatus, revisions: list[Revision]) -> InspectionResult | None:
-    """What an earlier life of the operator concluded for this key: in the status or, if that is lost, in a revision."""
+    """What an earlier life of the operator concluded for this key: in the status or, if that is lost, in a revision.
+
+    An accepted model counts only with its files, which revisions hold and the status does not: without them it is
+    looked at again.
+    """
     inspection = status.inspection
+    same = [r.data for r in reversed(revisions) if r.data.inspection_key == key and r.data.files]
     if inspection and inspection.key == key:
         if inspection.outcome == "Accepted" and status.model and status.interface:
-            return InspectionResult(
-                outcome="Accepted", source=inspection.source, report=status.model, interface=status.interface
-            )
+            source = status.model.source
+            files = next((data.files for data in same if data.report.source == source), None)
+            if files:
+                return InspectionResult(
+                    outcome="Accepted",
+                    source=inspection.source,
+                    report=status.model,
+                    interface=status.interface,
+                    files=files,
+                )
         verdict = next((c for c in status.conditions if c.type == ConditionType.MODEL_VALID), None)
         # A reason that this version does not know, left by a newer one, is no conclusion.
         if inspection.outcome == "Refused" and verdict and verdict.reason in set(Reason):
@@ -98,13 +119,18 @@ def persisted_result(key: str, status: OnnxModelStatus, revisions: list[Revision
                 interface=status.interface or "",
                 refusal=Refusal(reason=Reason(verdict.reason), message=verdict.message),
             )
-    for revision in reversed(revisions):
-        if revision.data.inspection_key == key:
-            report = revision.data.report
-            return InspectionResult(
-                outcome="Accepted", source=report.source, report=report, interface=revision.data.interface
-            )
-    return None
+        if inspection.outcome == "Accepted":
+            return None
+    if not same:
+        return None
+    newest = same[0]
+    return InspectionResult(
+        outcome="Accepted",
+        source=newest.report.source,
+        report=newest.report,
+        interface=newest.interface,
+        files=newest.files,
+    )
 
 
 def changed_source(observation: Observation, current: Revision | None) -> SourcePin | None:
@@ -235,7 +261,9 @@ class Reconciler:
             uri=spec.model.uri,
             sha256=spec.model.sha256 or "",
             credentials=credentials,
+            workload_identity=uses_operator_identity(spec, self._settings),
             sources=self._settings.sources,
+            signatures=self._settings.signatures,
             capabilities=self._capabilities,
         )
         try:
@@ -261,8 +289,10 @@ class Reconciler:
             return _Decision(current)
         if result.refusal or result.report is None:
             return _Decision(current, result.refusal)
+        if result.files is None:
+            raise ValueError("an accepted inspection holds the model's files")
         inputs = inputs_hash(spec, result.report)
-        if current and current.data.inputs == inputs:
+        if current and current.data.inputs == inputs and proves(current.data.files, result.files):
             return _Decision(current)
         uid = model["metadata"]["uid"]
         rejected = self._rejected.get(uid)
@@ -270,7 +300,7 @@ class Reconciler:
             return _Decision(current, rejected[1])
         try:
             revision = await self._new_revision(model, spec, inspection, inputs, result, revisions, children)
-        except (NoMatchingPoolError, PodTemplateRejectedError) as error:
+        except (NoMatchingPoolError, PodTemplateRejectedError, TooManyFilesError) as error:
             self._rejected[uid] = (inspection + inputs, error.refusal)
             return _Decision(current, error.refusal)
         except ChildrenError as error:
@@ -291,19 +321,20 @@ class Reconciler:
         children: Children,
     ) -> Revision:
         name, namespace = model["metadata"]["name"], model["metadata"]["namespace"]
-        report = result.report
-        if report is None:
-            raise ValueError("an accepted inspection holds a report")
-        label = spec.model.version or report.digest.removeprefix("sha256:")[:12]
-        report = report.model_copy(update={"version": label})
+        report, files = result.report, result.files
+        if report is None or files is None:
+            raise ValueError("an accepted inspection holds a report and the model's files")
+        report = report.model_copy(update={"version": version_label(spec, report)})
         pool = choose_pool(spec, namespace, report, self._settings.effective_pools())
-        rendered = render(RenderInput(name, namespace, spec, report, pool, self._settings))
+        rendered = render(RenderInput(name, namespace, spec, report, files, pool, self._settings))
         await check_names(self._kube, model, rendered, children)
         data = RevisionData(
             inputs=inputs,
             uri=spec.model.uri,
             inspection_key=inspection,
             report=report,
+            files=files,
+            workload_identity=reads_by_identity(spec, self._settings),
             interface=result.interface,
             pool=pool.name,
             image=self._settings.image_of(pool),

@@ -6,6 +6,7 @@ the revision is applied.
 """
 
 import functools
+import hashlib
 import json
 import math
 import posixpath
@@ -19,9 +20,11 @@ import yaml
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES, FetchPlan
+from onnx_operator.api.contract import claim_of
 from onnx_operator.api.onnxmodel import GPU_PROVIDERS, ExecutionProvider, OnnxModelSpec, Runtime
 from onnx_operator.api.report import ModelReport, Refusal
+from onnx_operator.api.sources import ModelFiles
+from onnx_operator.controller.fetching import fetch_env, identity_marks, literal
 from onnx_operator.controller.merge import strategic_merge
 from onnx_operator.controller.pools import stay_off
 from onnx_operator.controller.quantities import MEBIBYTE, mebibytes, parse_quantity
@@ -63,6 +66,7 @@ class RenderInput:
     namespace: str
     spec: OnnxModelSpec
     report: ModelReport
+    files: ModelFiles
     pool: Pool
     settings: Settings
 
@@ -84,6 +88,12 @@ def child_labels(name: str) -> dict[str, str]:
         "app.kubernetes.io/managed-by": "onnx-operator",
         names.LABEL_MODEL: name,
     }
+
+
+def version_label(spec: OnnxModelSpec, report: ModelReport) -> str:
+    """What the model's version is called: as the user says, else by its digest, else by its pin."""
+    digest = report.digest.removeprefix("sha256:") or hashlib.sha256(report.source.value.encode()).hexdigest()
+    return spec.model.version or digest[:12]
 
 
 def _resources(inputs: RenderInput) -> dict[str, dict[str, Any]]:
@@ -120,46 +130,18 @@ def execution_providers(spec: OnnxModelSpec) -> list[ExecutionProvider]:
     return [ExecutionProvider.CUDA] if spec.effective_runtime is Runtime.GPU else [ExecutionProvider.CPU]
 
 
-def _literal(text: str) -> str:
-    """Text that the kubelet hands on as it is: it expands ``$(NAME)`` in arguments and variables, and ``$$``."""
-    return text.replace("$", "$$")
-
-
 def _server_args(inputs: RenderInput) -> list[str]:
     session = inputs.spec.session
-    args = ["serve", f"--model={names.MODEL_PATH}", f"--name={inputs.name}", f"--port={names.HTTP_PORT}"]
+    model = literal(f"--model={names.MODEL_DIRECTORY}/{inputs.files.model}")
+    args = ["serve", model, f"--name={inputs.name}", f"--port={names.HTTP_PORT}"]
     if inputs.spec.model.version:
-        args.append(_literal(f"--version={inputs.spec.model.version}"))
+        args.append(literal(f"--version={inputs.spec.model.version}"))
     args += [f"--execution-provider={p.value}" for p in execution_providers(inputs.spec)]
     if session and session.intra_op_threads:
         args.append(f"--intra-op-threads={session.intra_op_threads}")
     if session and session.inter_op_threads:
         args.append(f"--inter-op-threads={session.inter_op_threads}")
     return args
-
-
-def _fetch_env(inputs: RenderInput) -> list[dict[str, Any]]:
-    uri = inputs.spec.model.uri
-    plan = FetchPlan(
-        uri=uri,
-        pin=inputs.report.source,
-        sha256=inputs.report.digest.removeprefix("sha256:"),
-        size_bytes=inputs.report.size_bytes,
-        destination=names.MODEL_PATH,
-        # Only what this scheme uses: certificates of others could be more than one variable holds.
-        sources=inputs.settings.sources.for_scheme(uri.split("://", 1)[0]),
-    )
-    env: list[dict[str, Any]] = [{"name": names.ENV_FETCH_PLAN, "value": _literal(plan.model_dump_json(by_alias=True))}]
-    credentials = inputs.spec.model.credentials
-    if credentials:
-        env += [
-            {
-                "name": variable,
-                "valueFrom": {"secretKeyRef": {"name": credentials.secret_name, "key": variable, "optional": True}},
-            }
-            for variable in CREDENTIAL_VARIABLES[uri.split("://", 1)[0]]
-        ]
-    return env
 
 
 def _to_yaml(value: Any) -> str:
@@ -185,7 +167,8 @@ def _environment(templates_directory: str) -> jinja2.Environment:
 
 def _variables(inputs: RenderInput) -> Mapping[str, Any]:
     settings, pool, name = inputs.settings, inputs.pool, inputs.name
-    size = inputs.report.size_bytes
+    size = inputs.files.size_bytes + inputs.files.unpacked_bytes
+    identity_labels, identity_annotations = identity_marks(inputs.spec, settings)
     gpu_pools = [p for p in settings.pools if p.runtime is Runtime.GPU]
     return {
         "name": name,
@@ -193,7 +176,8 @@ def _variables(inputs: RenderInput) -> Mapping[str, Any]:
         "labels": child_labels(name),
         "selector": selector_labels(name),
         "service_selector": service_selector(name),
-        "pod_labels": child_labels(name) | selector_labels(name),
+        "pod_labels": child_labels(name) | selector_labels(name) | identity_labels,
+        "pod_annotations": identity_annotations,
         "service_account_name": inputs.spec.service_account_name,
         "image": settings.image_of(pool),
         "image_pull_policy": settings.image_pull_policy,
@@ -201,11 +185,13 @@ def _variables(inputs: RenderInput) -> Mapping[str, Any]:
         "node_selector": pool.node_selector,
         "tolerations": [t.model_dump(by_alias=True, exclude_none=True) for t in pool.tolerations],
         "node_selector_terms": stay_off(gpu_pools) if pool.runtime is Runtime.CPU else [],
-        "fetch_env": _fetch_env(inputs),
+        "fetch_env": fetch_env(inputs.spec, inputs.files, settings),
         "server_args": _server_args(inputs),
         "resources": _resources(inputs),
         "model_directory": names.MODEL_DIRECTORY,
-        # The partial file is renamed, not copied; the rest is room for the file system's own blocks.
+        "claim_name": claim_of(inputs.spec.model.uri),
+        "source_directory": names.SOURCE_DIRECTORY,
+        # A file is renamed when it is complete, not copied; the rest is room for the file system's own blocks.
         "model_volume_size": mebibytes(size * 1.05 + 16 * MEBIBYTE),
         "http_port": names.HTTP_PORT,
         "service_port": names.SERVICE_PORT,
@@ -228,11 +214,13 @@ def _with_pod_template(deployment: Manifest, spec: OnnxModelSpec) -> Manifest:
         return deployment
     patch = template.model_dump(by_alias=True, exclude_none=True)
     pod_spec, where = patch.get("spec", {}), "spec.podTemplate.spec"
-    if any(v.get("name") == names.VOLUME_MODEL for v in _objects(pod_spec.get("volumes"), f"{where}.volumes")):
-        raise PodTemplateRejectedError(
-            f"{where}.volumes: the volume {names.VOLUME_MODEL!r} holds the model and cannot be changed; "
-            "give your volume another name"
-        )
+    taken = [names.VOLUME_MODEL, *([names.VOLUME_SOURCE] if claim_of(spec.model.uri) else [])]
+    for volume in _objects(pod_spec.get("volumes"), f"{where}.volumes"):
+        if volume.get("name") in taken:
+            raise PodTemplateRejectedError(
+                f"{where}.volumes: the volume {volume['name']!r} holds the model and cannot be changed; "
+                "give your volume another name"
+            )
     for field in ("containers", "initContainers"):
         for container in _objects(pod_spec.get(field), f"{where}.{field}"):
             for mount in _objects(container.get("volumeMounts"), f"{where}.{field}.volumeMounts"):
@@ -276,11 +264,20 @@ def render(inputs: RenderInput) -> list[Manifest]:
 
     Raises:
         PodTemplateRejectedError: ``spec.podTemplate`` touches what it must not.
+        TooManyFilesError: the list of the model's files is too long for a pod's environment.
         TemplateError: a template of the platform team's is wrong.
     """
     environment, variables = _environment(inputs.settings.templates_directory), _variables(inputs)
     manifests = [m for kind, file in TEMPLATES.items() if (m := _manifest(environment, file, kind, variables))]
     return [_with_pod_template(m, inputs.spec) if m["kind"] == "Deployment" else m for m in manifests]
+
+
+def render_one(settings: Settings, file: str, kind: str, variables: Mapping[str, Any]) -> Manifest:
+    """The manifest that one template gives. Raises :class:`TemplateError`."""
+    manifest = _manifest(_environment(settings.templates_directory), file, kind, variables)
+    if manifest is None:
+        raise TemplateError(f"template {file}: it must give one {kind}")
+    return manifest
 
 
 def uses_gpu(spec: OnnxModelSpec) -> bool:

@@ -15,7 +15,7 @@ from pydantic import Field
 from onnx_operator.api import names
 from onnx_operator.api.onnxmodel import OnnxModelSpec, Runtime
 from onnx_operator.api.report import ModelReport
-from onnx_operator.api.sources import ApiModel
+from onnx_operator.api.sources import ApiModel, ModelFiles
 from onnx_operator.controller.render import Manifest, child_labels
 
 HISTORY = 5
@@ -34,6 +34,8 @@ class RevisionData(ApiModel):
     uri: str
     inspection_key: str
     report: ModelReport
+    files: ModelFiles | None = Field(default=None, description="what the pods fetch; unknown in revisions of old")
+    workload_identity: bool = Field(default=False, description="whether the pods' own identity reads the source")
     interface: str
     pool: str
     image: str
@@ -51,7 +53,10 @@ class Revision:
 
 
 def inputs_hash(spec: OnnxModelSpec, report: ModelReport) -> str:
-    """Changes exactly when the pods would have to: by the spec (less replicas, suspend, tags), or by the source."""
+    """Changes exactly when the pods would have to: by the spec (less replicas, suspend, tags), or by the source's pin.
+
+    A digest that is found out later changes nothing: :func:`proves` compares digests.
+    """
     relevant = spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"replicas", "suspend"})
     # Defaults that are written out ask for nothing else than those that are not.
     if relevant.get("runtime") == Runtime.CPU:
@@ -61,7 +66,20 @@ def inputs_hash(spec: OnnxModelSpec, report: ModelReport) -> str:
             relevant.pop(field, None)
     for field in ("tags", "description", "sha256"):
         relevant["model"].pop(field, None)
-    return digest([relevant, report.source.model_dump(mode="json"), report.digest])
+    return digest([relevant, report.source.model_dump(mode="json")])
+
+
+def proves(files: ModelFiles | None, wanted: ModelFiles) -> bool:
+    """Whether pods that fetched ``files`` serve the bytes of ``wanted``, which has the same pins.
+
+    Not where two digests differ: some stores give other bytes the same ETag. Nor where somebody claims a digest now
+    that these pods never had to prove.
+    """
+    had = {file.name: file.sha256 for file in files.files} if files else {}
+    return all(
+        file.name in had and (had[file.name] == file.sha256 or not (had[file.name] or file.claimed) or not file.sha256)
+        for file in wanted.files
+    )
 
 
 def revision_name(model: str, data: RevisionData) -> str:

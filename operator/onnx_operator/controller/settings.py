@@ -1,6 +1,7 @@
 """The operator's settings: one typed file, written by the chart from Helm values."""
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,8 +9,20 @@ import yaml
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from onnx_operator.api.onnxmodel import DnsSubdomain, Runtime
-from onnx_operator.api.sources import ApiModel, HttpsSettings, S3Settings, SourceSettings
+from onnx_operator.api.signatures import SignatureSettings
+from onnx_operator.api.sources import (
+    ApiModel,
+    AzureSettings,
+    GcsSettings,
+    HttpsSettings,
+    HuggingFaceSettings,
+    MlflowSettings,
+    OciSettings,
+    S3Settings,
+    SourceSettings,
+)
 from onnx_operator.controller.quantities import parse_quantity
+from onnx_operator.controller.validators import address, certificates, public_keys, registry
 
 
 class SettingsError(Exception):
@@ -64,9 +77,74 @@ class Pool(SettingsModel):
 class StrictHttpsSettings(HttpsSettings, SettingsModel):
     """``sources.https``, as the file holds it."""
 
+    _checked = field_validator("ca_bundle")(certificates)
+
 
 class StrictS3Settings(S3Settings, SettingsModel):
     """``sources.s3``, as the file holds it."""
+
+    _checked = field_validator("ca_bundle")(certificates)
+    _addressed = field_validator("endpoint")(address)
+
+
+class StrictGcsSettings(GcsSettings, SettingsModel):
+    """``sources.gs``, as the file holds it."""
+
+    _checked = field_validator("ca_bundle")(certificates)
+    _addressed = field_validator("endpoint")(address)
+
+
+class StrictAzureSettings(AzureSettings, SettingsModel):
+    """``sources.az``, as the file holds it."""
+
+    _checked = field_validator("ca_bundle")(certificates)
+    _addressed = field_validator("endpoint")(address)
+
+    @field_validator("account")
+    @classmethod
+    def _is_account(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[a-z0-9]{3,24}", value):
+            raise ValueError("must be the name of a storage account: 3 to 24 lower-case letters and digits")
+        return value
+
+
+class StrictOciSettings(OciSettings, SettingsModel):
+    """``sources.oci``, as the file holds it."""
+
+    _checked = field_validator("ca_bundle")(certificates)
+
+    @field_validator("plain_http_registries")
+    @classmethod
+    def _are_registries(cls, value: list[str]) -> list[str]:
+        return [registry(name) for name in value]
+
+
+class StrictHuggingFaceSettings(HuggingFaceSettings, SettingsModel):
+    """``sources.hf``, as the file holds it."""
+
+    _checked = field_validator("ca_bundle")(certificates)
+    _addressed = field_validator("endpoint")(address)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_given(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must be the address of the hub, such as https://huggingface.co")
+        return value
+
+
+class StrictMlflowSettings(MlflowSettings, SettingsModel):
+    """``sources.mlflow``, as the file holds it."""
+
+    _checked = field_validator("ca_bundle")(certificates)
+    _addressed = field_validator("tracking_uri")(address)
+
+
+class StrictSignatureSettings(SignatureSettings, SettingsModel):
+    """``signatures``, as the file holds it."""
+
+    _checked = field_validator("certificate_authorities")(certificates)
+    _keys = field_validator("public_keys")(public_keys)
 
 
 class StrictSourceSettings(SourceSettings, SettingsModel):
@@ -74,6 +152,11 @@ class StrictSourceSettings(SourceSettings, SettingsModel):
 
     https: StrictHttpsSettings = Field(default_factory=StrictHttpsSettings)
     s3: StrictS3Settings = Field(default_factory=StrictS3Settings)
+    gs: StrictGcsSettings = Field(default_factory=StrictGcsSettings)
+    az: StrictAzureSettings = Field(default_factory=StrictAzureSettings)
+    oci: StrictOciSettings = Field(default_factory=StrictOciSettings)
+    hf: StrictHuggingFaceSettings = Field(default_factory=StrictHuggingFaceSettings)
+    mlflow: StrictMlflowSettings = Field(default_factory=StrictMlflowSettings)
 
     @field_validator("allowed_networks")
     @classmethod
@@ -87,18 +170,26 @@ class InspectionSettings(SettingsModel):
     """How models are looked at."""
 
     max_model_bytes: int = Field(default=20 * 2**30, description="larger models are refused as TooLarge")
-    timeout_seconds: float = Field(default=3600, description="longest inspection, download included")
+    timeout_seconds: float = Field(default=3600, description="longest inspection")
 
 
 class Settings(SettingsModel):
     """Everything that the platform team decides for all models."""
 
     server_image: str = Field(min_length=1)
+    inspector_image: str = Field(
+        default="",
+        description="image of the short pods that look at what only a model's own pods can read (pvc, the identity of "
+        "a service account); empty: such models are refused",
+    )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: list[str] = Field(default_factory=list)
     namespaces: list[str] = Field(default_factory=list, description="namespaces to watch; empty: all")
     pools: list[Pool] = Field(default_factory=list)
     sources: StrictSourceSettings = Field(default_factory=StrictSourceSettings)
+    signatures: StrictSignatureSettings = Field(
+        default_factory=StrictSignatureSettings, description="whose signatures models carry (OpenSSF model signing)"
+    )
     inspection: InspectionSettings = Field(default_factory=InspectionSettings)
     templates_directory: str = Field(default="", description="folder of templates that replace ours, by file name")
     workers: int = Field(default=8, ge=1, le=64, description="models reconciled at the same time")

@@ -19,7 +19,7 @@ from onnx_operator.api.onnxmodel import (
 )
 from onnx_operator.api.report import InspectionResult, Refusal, shorten
 from onnx_operator.controller.observe import MODEL_FAULTS, Cause, Observation, rollout_cause
-from onnx_operator.controller.render import service_selector, uses_gpu
+from onnx_operator.controller.render import service_selector, uses_gpu, version_label
 from onnx_operator.controller.revisions import Revision
 
 MAX_MESSAGE = 768
@@ -70,10 +70,11 @@ def _model_valid(s: Situation) -> _Verdict | None:
             TRUE,
             Reason.NOT_REPRODUCIBLE,
             "the model is valid, but its store offers neither a version nor a strong ETag: pods verify "
-            f"{report.digest} and cannot start once the file changes",
+            f"{report.digest or report.source.value} and cannot start once the file changes",
         )
     opsets = ", ".join(f"{domain} {version}" for domain, version in sorted(report.opsets.items()))
-    return _Verdict(TRUE, Reason.INSPECTED, f"IR version {report.ir_version}, opset {opsets}, {report.digest}")
+    bytes_ = report.digest or f"pinned as {report.source.value}"
+    return _Verdict(TRUE, Reason.INSPECTED, f"IR version {report.ir_version}, opset {opsets}, {bytes_}")
 
 
 def _is_complete(s: Situation) -> bool:
@@ -241,8 +242,7 @@ def compute_status(s: Situation, previous: OnnxModelStatus, now: str) -> OnnxMod
     else:
         inspection, model, interface = previous.inspection, previous.model, previous.interface
     if model:
-        label = s.spec.model.version or model.digest.removeprefix("sha256:")[:12]
-        model = model.model_copy(update={"version": label})
+        model = model.model_copy(update={"version": version_label(s.spec, model)})
     return OnnxModelStatus(
         observed_generation=s.generation,
         conditions=_conditions(s, previous, now),

@@ -108,7 +108,7 @@ async def _inspect(
             if files[0].sha256:
                 _check_digest(request, source, files[0].sha256)
             elif request.sha256:
-                files[0] = files[0].model_copy(update={"sha256": _wanted(request)})
+                files[0] = files[0].model_copy(update={"sha256": _wanted(request), "claimed": True})
             signer = ""
             if request.signatures.required:
                 signature, manifest = await _signed(feed, parser, request, files[0].name)
@@ -206,7 +206,7 @@ def _prove(file: SourceFile, manifest: SignedManifest, signature: str, source: S
             " file, or sign the new one.",
         )
     # Where nobody vouches for the bytes yet, the pod proves them before the server starts.
-    return file.model_copy(update={"sha256": expected})
+    return file.model_copy(update={"sha256": expected, "claimed": not file.sha256 or file.claimed})
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ def main() -> None:
 @click.option("--attempts", type=click.IntRange(min=1), default=5, help="Tries while the source is unreachable.")
 @click.option("--first-delay", type=click.FloatRange(min=0), default=1.0, help="Seconds before the second try.")
 def fetch(attempts: int, first_delay: float) -> None:
-    """Download what the environment variable ONNX_FETCH_PLAN says, and nothing else."""
+    """Download what the environment variable ONNX_FETCH_PLAN (and ONNX_FETCH_PLAN_2 …) says, and nothing else."""
     from onnx_operator.server.fetch import Retries, run
 
     sys.exit(run(os.environ, Retries(attempts, first_delay)))

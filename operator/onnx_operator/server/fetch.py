@@ -1,40 +1,29 @@
-"""``onnx-server fetch``: bring exactly the inspected bytes to the pod's volume, or say why not."""
+"""``onnx-server fetch``: bring exactly the inspected files to the pod's volume, or say why not."""
 
 import asyncio
 import hashlib
 import logging
-import time
-from collections.abc import Callable, Mapping, MutableMapping
+import shutil
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-
-from pydantic import ValidationError
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES, FetchPlan, Phase
-from onnx_operator.api.names import ENV_FETCH_PLAN
-from onnx_operator.api.sources import SourcePin
+from onnx_operator.api.contract import FetchPlan, Phase, scheme_of
+from onnx_operator.api.names import SOURCE_DIRECTORY
+from onnx_operator.api.sources import SourceFile, SourcePin
+from onnx_operator.server.plan import WORK_FOLDER, FetchError, read_plan, take_credentials
+from onnx_operator.server.progress import Progress
 from onnx_operator.server.termination import TerminationLog
 
 if TYPE_CHECKING:
-    from onnx_operator.model.sources import Downloaded, Source
+    from onnx_operator.model.sources.base import Source
+    from onnx_operator.model.sources.transfer import Downloaded
 
 logger = logging.getLogger(__name__)
 
-PROGRESS_INTERVAL_SECONDS = 2.0
 _BLOCK_BYTES = 1 << 20
-
-
-class FetchError(Exception):
-    """The planned bytes could not be brought. ``reason`` is ``DownloadFailed`` or ``SourceChanged``."""
-
-    def __init__(self, reason: Reason, message: str, observed: SourcePin | None = None) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-        self.observed = observed
 
 
 @dataclass(frozen=True)
@@ -45,32 +34,17 @@ class Retries:
     first_delay: float = 1.0
 
 
-def take_credentials(environment: MutableMapping[str, str]) -> dict[str, str]:
-    """Remove all credential variables from ``environment``; return those of the plan's scheme.
-
-    Nothing that runs afterwards, libraries included, finds them by looking around.
-    """
-    found = {
-        name: environment.pop(name) for names in CREDENTIAL_VARIABLES.values() for name in names if name in environment
-    }
-    try:
-        scheme = urlsplit(FetchPlan.model_validate_json(environment.get(ENV_FETCH_PLAN, "")).uri).scheme.lower()
-    except ValueError:
-        return {}
-    return {name: found[name] for name in CREDENTIAL_VARIABLES.get(scheme, ()) if name in found}
-
-
-def run(environment: MutableMapping[str, str], retries: Retries) -> int:
+def run(environment: MutableMapping[str, str], retries: Retries, root: Path = Path(SOURCE_DIRECTORY)) -> int:
     """Carry out the plan in ``environment`` and return the exit code.
 
-    The termination message tells what failed.
+    The termination message tells what failed. ``root`` is where the claim of a ``pvc`` source is mounted.
     """
     credentials = take_credentials(environment)
     log = TerminationLog.from_environment()
     log.enter(Phase.DOWNLOADING)
     try:
-        plan = _read_plan(environment)
-        asyncio.run(fetch(plan, credentials, retries))
+        plan = read_plan(environment)
+        asyncio.run(fetch(plan, credentials, retries, root))
     except FetchError as error:
         log.fail(error.reason, error.message, error.observed)
         logger.error("%s", error.message, extra={"fields": {"reason": error.reason}})
@@ -78,157 +52,218 @@ def run(environment: MutableMapping[str, str], retries: Retries) -> int:
     return 0
 
 
-async def fetch(plan: FetchPlan, credentials: Mapping[str, str], retries: Retries) -> None:
-    """Make ``plan.destination`` hold exactly the planned bytes. Raises :class:`FetchError`.
+async def fetch(plan: FetchPlan, credentials: Mapping[str, str], retries: Retries, root: Path) -> None:
+    """Make ``plan.directory`` hold exactly the planned files. Raises :class:`FetchError`.
 
-    The file appears under its name only when complete and verified. What an earlier try left in ``.partial``
-    is continued where the pin makes sure that it is the same version.
+    A file appears under its name only when it is complete and verified, those of an archive all at once. What an
+    earlier try left unfinished is continued where the pin makes sure that it is the same version.
     """
-    destination = Path(plan.destination)
-    partial = destination.with_name(destination.name + ".partial")
     try:
-        if await asyncio.to_thread(_holds, destination, plan):
-            logger.info("the model is already there", extra={"fields": {"path": plan.destination}})
-            return
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        if plan.pin.kind == "None":
-            partial.unlink(missing_ok=True)
-        resumed = partial.exists()
-        downloaded = await _download(plan, credentials, partial, retries)
-        if resumed and downloaded.sha256 != plan.sha256:
-            # The beginning may stem from other bytes than the end; only a whole read accuses the source.
-            partial.unlink(missing_ok=True)
-            downloaded = await _download(plan, credentials, partial, retries)
-        _verify(plan, downloaded, partial)
-        partial.replace(destination)
+        await _Work(plan, credentials, retries, root).fetch()
     except OSError as error:
-        raise FetchError(Reason.DOWNLOAD_FAILED, f"cannot write {plan.destination}: {error}") from None
-    logger.info("the model is complete", extra={"fields": {"bytes": downloaded.size, "sha256": downloaded.sha256}})
+        raise FetchError(Reason.DOWNLOAD_FAILED, f"cannot write to {plan.directory}: {error}") from None
 
 
-def _read_plan(environment: Mapping[str, str]) -> FetchPlan:
-    text = environment.get(ENV_FETCH_PLAN)
-    if not text:
-        raise FetchError(Reason.DOWNLOAD_FAILED, f"{ENV_FETCH_PLAN} is not set")
-    try:
-        return FetchPlan.model_validate_json(text)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise FetchError(Reason.DOWNLOAD_FAILED, f"{ENV_FETCH_PLAN} is not a fetch plan: {faults}") from None
+class _Work:
+    """One run of a plan."""
 
+    def __init__(self, plan: FetchPlan, credentials: Mapping[str, str], retries: Retries, root: Path) -> None:
+        self._plan = plan
+        self._credentials = credentials
+        self._retries = retries
+        self._root = root
+        self._directory = Path(plan.directory)
+        self._work = self._directory / WORK_FOLDER
+        self._unpacked = self._work / "unpacked"
+        self._mismatch = self._work / "mismatch"
+        self._archive = self._work / "archive"
+        self._progress = Progress("downloading", plan.model.size_bytes)
 
-def _holds(path: Path, plan: FetchPlan) -> bool:
-    if not path.is_file() or path.stat().st_size != plan.size_bytes:
-        return False
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest() == plan.sha256
-
-
-def _verify(plan: FetchPlan, downloaded: "Downloaded", partial: Path) -> None:
-    if downloaded.sha256 == plan.sha256 and downloaded.size == plan.size_bytes:
-        return
-    partial.unlink(missing_ok=True)
-    raise FetchError(
-        Reason.SOURCE_CHANGED,
-        f"{_shown(plan.uri)} holds other bytes than were inspected: sha256 {downloaded.sha256} "
-        f"({downloaded.size} bytes), expected {plan.sha256} ({plan.size_bytes} bytes)",
-        SourcePin(kind="None", value=f"sha256:{downloaded.sha256}"),
-    )
-
-
-async def _download(plan: FetchPlan, credentials: Mapping[str, str], partial: Path, retries: Retries) -> "Downloaded":
-    from onnx_operator.model.sources import SourceChangedError, SourceError, open_source
-
-    progress = Progress(plan.size_bytes)
-    for attempt in range(1, retries.attempts + 1):
-        try:
-            async with open_source(plan.uri, credentials=credentials, settings=plan.sources) as source:
-                try:
-                    return await source.download(
-                        partial,
-                        pin=plan.pin,
-                        max_bytes=plan.size_bytes,
-                        resume=plan.pin.kind != "None",
-                        progress=progress,
-                    )
-                except SourceError as error:
-                    if error.reason is Reason.TOO_LARGE:
-                        raise await _grown(plan, source, partial) from None
-                    raise
-        except SourceChangedError as error:
-            _discard(partial)
-            # A pin without a value would tell the controller nothing.
-            observed = error.observed if error.observed.value else None
-            raise FetchError(Reason.SOURCE_CHANGED, error.message, observed) from None
-        except SourceError as error:
-            if not error.retriable or attempt == retries.attempts:
-                raise FetchError(Reason.DOWNLOAD_FAILED, f"{error.reason}: {error.message}") from None
-            delay = retries.first_delay * 2 ** (attempt - 1)
-            logger.warning(
-                "%s; trying again",
-                error.message,
-                extra={"fields": {"attempt": attempt, "delaySeconds": delay}},
-            )
-            await asyncio.sleep(delay)
-    raise AssertionError("the last attempt returns or raises")
-
-
-async def _grown(plan: FetchPlan, source: "Source", partial: Path) -> FetchError:
-    """Describe a source that holds more bytes than were inspected."""
-    from onnx_operator.model.sources import SourceError
-
-    _discard(partial)
-    try:
-        stat = await source.stat()
-    except SourceError:
-        stat = None
-    size = f"{stat.size} bytes" if stat and stat.size else "more"
-    return FetchError(
-        Reason.SOURCE_CHANGED,
-        f"{_shown(plan.uri)} holds {size}, inspected were {plan.size_bytes} bytes",
-        stat.pin if stat else None,
-    )
-
-
-def _discard(path: Path) -> None:
-    path.unlink(missing_ok=True)
-
-
-def _shown(uri: str) -> str:
-    """The URI as it may appear in messages: a query can carry a signature."""
-    return uri.split("?", 1)[0]
-
-
-class Progress:
-    """Logs how far a download is, at most every two seconds. ``clock`` counts seconds."""
-
-    def __init__(self, expected: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._expected = expected
-        self._clock = clock
-        self._logged_at = clock()
-        self._logged_bytes: int | None = None
-
-    def __call__(self, received: int, total: int | None) -> None:
-        """Take note of the bytes on disk so far."""
-        now = self._clock()
-        if self._logged_bytes is None:
-            self._logged_bytes = received
-        elapsed = now - self._logged_at
-        if elapsed < PROGRESS_INTERVAL_SECONDS and received != self._expected:
+    async def fetch(self) -> None:
+        model = self._plan.model
+        if self._mismatch.exists():
+            # A plan never changes: the same bytes need not be downloaded again to be refused again.
+            raise FetchError(Reason.DIGEST_MISMATCH, self._mismatch.read_text())
+        if model.archive and self._unpacked.exists() and (self._directory / model.model).is_file():
+            self._archive.unlink(missing_ok=True)
+            logger.info("the model is already there", extra={"fields": {"path": str(self._directory / model.model)}})
             return
-        rate = max(0, received - self._logged_bytes) / elapsed / 1e6 if elapsed > 0 else 0.0
-        self._logged_at, self._logged_bytes = now, received
-        expected = total or self._expected
-        logger.info(
-            "downloading",
-            extra={
-                "fields": {
-                    "bytes": received,
-                    "percent": round(100 * received / expected, 1) if expected else 100.0,
-                    "megabytesPerSecond": round(rate, 1),
-                }
-            },
+        await self._bring_files()
+        if model.archive:
+            await asyncio.to_thread(self._unpack)
+        else:
+            shutil.rmtree(self._work, ignore_errors=True)
+        path = self._directory / model.model
+        logger.info("the model is complete", extra={"fields": {"path": str(path), "bytes": model.size_bytes}})
+
+    def _target(self, file: SourceFile) -> Path:
+        return self._archive if self._plan.model.archive else self._directory / file.name
+
+    def _shown(self, file: SourceFile) -> str:
+        """The file as messages may name it: a query can carry a signature."""
+        uri = self._plan.uri.split("?", 1)[0]
+        return f"{uri} (file {file.name})" if len(self._plan.model.files) > 1 else uri
+
+    async def _bring_files(self) -> None:
+        missing = []
+        for number, file in enumerate(self._plan.model.files):
+            if await asyncio.to_thread(_holds, self._target(file), file):
+                _told("the file is already there", self._target(file), file.size_bytes, file.sha256)
+                self._progress.advance(file.size_bytes)
+            else:
+                missing.append((number, file))
+        if not missing:
+            return
+
+        async with self._source() as source:
+            for number, file in missing:
+                await self._bring(source, file, self._work / f"file-{number}")
+
+    def _source(self) -> "Source":
+        from onnx_operator.model.sources.base import SourceError
+        from onnx_operator.model.sources.opening import open_source
+
+        plan = self._plan
+        try:
+            if scheme_of(plan.uri) == "pvc":
+                from onnx_operator.model.sources.files import FileSource
+
+                return FileSource(plan.uri, credentials={}, settings=plan.sources, root=self._root)
+            return open_source(
+                plan.uri,
+                credentials=self._credentials,
+                settings=plan.sources,
+                workload_identity=plan.workload_identity,
+            )
+        except SourceError as error:
+            raise FetchError(Reason.DOWNLOAD_FAILED, f"{error.reason}: {error.message}") from None
+
+    async def _bring(self, source: "Source", file: SourceFile, folder: Path) -> None:
+        partial, target = folder / "partial", self._target(file)
+        if file.pin.kind == "None":
+            _discard(folder)
+        resumed = partial.exists()
+        downloaded = await self._download(source, file, partial)
+        expected = _expected(file)
+        if resumed and expected and downloaded.sha256 != expected:
+            # The beginning may stem from other bytes than the end; only a whole read accuses the source.
+            _discard(folder)
+            downloaded = await self._download(source, file, partial)
+        if downloaded.size != file.size_bytes or downloaded.sha256 != (expected or downloaded.sha256):
+            _discard(folder)
+            raise self._other_bytes(file, downloaded)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.replace(target)
+        _discard(folder)
+        self._progress.advance(file.size_bytes)
+        _told("the file is complete", target, downloaded.size, downloaded.sha256)
+
+    def _other_bytes(self, file: SourceFile, downloaded: "Downloaded") -> FetchError:
+        shown, found = self._shown(file), f"sha256 {downloaded.sha256} ({downloaded.size} bytes)"
+        same_version = file.pin.kind == "Immutable" or (file.pin.kind == "Conditional" and file.claimed)
+        if file.sha256 and same_version and downloaded.size == file.size_bytes:
+            message = (
+                f"{shown} has {found}, but must have {file.sha256} by spec.model.sha256, its signature or the store's "
+                "own word; correct the digest, or upload the right file"
+            )
+            self._mismatch.write_text(message)
+            return FetchError(Reason.DIGEST_MISMATCH, message)
+        expected = (
+            f"sha256 {_expected(file)} ({file.size_bytes} bytes)" if _expected(file) else f"{file.size_bytes} bytes"
         )
+        return FetchError(
+            Reason.SOURCE_CHANGED,
+            f"{shown} holds other bytes than were inspected: {found}, expected {expected}",
+            SourcePin(kind="None", value=f"sha256:{downloaded.sha256}"),
+        )
+
+    async def _download(self, source: "Source", file: SourceFile, partial: Path) -> "Downloaded":
+        from onnx_operator.model.sources.base import SourceChangedError, SourceError
+        from onnx_operator.model.sources.transfer import download
+
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, self._retries.attempts + 1):
+            try:
+                return await download(
+                    source,
+                    file.name,
+                    partial,
+                    pin=file.pin,
+                    max_bytes=file.size_bytes,
+                    resume=file.pin.kind != "None",
+                    progress=self._progress,
+                )
+            except SourceChangedError as error:
+                _discard(partial.parent)
+                # A pin without a value would tell the controller nothing.
+                observed = error.observed if error.observed.value else None
+                raise FetchError(Reason.SOURCE_CHANGED, error.message, observed) from None
+            except SourceError as error:
+                if error.reason is Reason.TOO_LARGE:
+                    _discard(partial.parent)
+                    raise await self._grown(source, file) from None
+                if not error.retriable or attempt == self._retries.attempts:
+                    raise FetchError(Reason.DOWNLOAD_FAILED, f"{error.reason}: {error.message}") from None
+                delay = self._retries.first_delay * 2 ** (attempt - 1)
+                fields = {"attempt": attempt, "delaySeconds": delay}
+                logger.warning("%s; trying again", error.message, extra={"fields": fields})
+                await asyncio.sleep(delay)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _grown(self, source: "Source", file: SourceFile) -> FetchError:
+        """Describe a file that has more bytes than were inspected."""
+        from onnx_operator.model.sources.base import SourceError
+
+        try:
+            stat = await source.stat(file.name)
+        except SourceError:
+            stat = None
+        size = f"{stat.size} bytes" if stat and stat.size else "more"
+        return FetchError(
+            Reason.SOURCE_CHANGED,
+            f"{self._shown(file)} holds {size}, inspected were {file.size_bytes} bytes",
+            stat.pin if stat else None,
+        )
+
+    def _unpack(self) -> None:
+        from onnx_operator.model.archive import ArchiveError, ArchiveLimits, extract
+
+        model = self._plan.model
+        shown = self._shown(model.files[0])
+        progress = Progress("unpacking", model.unpacked_bytes)
+        try:
+            extract(self._archive, self._directory, ArchiveLimits(unpacked_bytes=model.unpacked_bytes), progress)
+        except ArchiveError as error:
+            raise FetchError(Reason.DOWNLOAD_FAILED, f"{shown}: {error.reason}: {error.message}") from None
+        if not (self._directory / model.model).is_file():
+            raise FetchError(Reason.DOWNLOAD_FAILED, f"{shown} holds no {model.model}")
+        self._work.mkdir(exist_ok=True)
+        self._unpacked.touch()
+        self._archive.unlink(missing_ok=True)
+
+
+def _expected(file: SourceFile) -> str:
+    """The digest that a file must have; empty where only its pin ties it."""
+    return file.sha256 or (file.pin.value.removeprefix("sha256:") if file.pin.kind == "None" else "")
+
+
+def _holds(path: Path, file: SourceFile) -> bool:
+    if not path.is_file() or path.stat().st_size != file.size_bytes:
+        return False
+    expected = _expected(file)
+    if not expected:
+        # Under its name a file is only ever complete and verified.
+        return True
+    digest = hashlib.sha256()
+    with path.open("rb") as content:
+        while block := content.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest() == expected
+
+
+def _told(what: str, path: Path, size: int, sha256: str) -> None:
+    logger.info(what, extra={"fields": {"path": str(path), "bytes": size, "sha256": sha256}})
+
+
+def _discard(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

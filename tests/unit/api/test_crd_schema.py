@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from onnx_operator.api import names
+from onnx_operator.api.contract import CREDENTIAL_VARIABLES, secret_key
 from onnx_operator.api.crd import crd, to_yaml
 from onnx_operator.api.onnxmodel import MAX_REPLICAS
 
@@ -93,6 +94,23 @@ def test_every_field_of_the_spec_is_explained_or_self_evident():
         if path.startswith(".spec.") and path.count(".") == 2 and not node.get("description") and path not in evident
     ]
     assert unexplained == []
+
+
+@pytest.mark.parametrize("store", ["https", "s3", "gs", "az", "abfss", "oci", "hf", "mlflow", "models", "pvc"])
+def test_the_uri_and_the_credentials_are_explained_for_every_store(store):
+    words = at(".spec.model.uri")["description"]
+    (rule,) = at(".spec.model.uri")["x-kubernetes-validations"]
+    form = f"{store}:/" if store == "models" else f"{store}://"
+    assert form in words
+    assert form in rule["message"]
+    assert form in rule["rule"]
+    assert store in at(".spec.model.credentials.secretName")["description"]
+
+
+def test_every_key_that_a_credentials_secret_may_hold_is_named():
+    words = at(".spec.model.credentials.secretName")["description"]
+    variables = {secret_key(name) for names_ in CREDENTIAL_VARIABLES.values() for name in names_}
+    assert {name for name in variables if name not in words} == set()
 
 
 def test_replicas_are_zero_to_a_thousand():

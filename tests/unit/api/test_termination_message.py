@@ -1,6 +1,8 @@
 """The termination message: always JSON, never longer than its limit, and never without the cause's kind."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -9,12 +11,16 @@ from hypothesis import strategies as st
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import (
     CREDENTIAL_VARIABLES,
+    IDENTITY_SCHEMES,
     TERMINATION_MESSAGE_LIMIT,
     FetchPlan,
     Phase,
     TerminationMessage,
+    claim_of,
+    scheme_of,
 )
-from onnx_operator.api.sources import SourcePin, SourceSettings
+from onnx_operator.api.onnxmodel import URI_FORMS
+from onnx_operator.api.sources import STORES_BY_SCHEME, ModelFiles, SourceFile, SourcePin, SourceSettings
 
 NASTY = st.one_of(
     st.text(max_size=400),
@@ -62,17 +68,66 @@ def test_an_older_reader_understands_a_newer_writers_message():
     assert TerminationMessage.model_validate_json(newer).reason is Reason.LOAD_FAILED
 
 
-def test_a_fetch_plan_survives_the_environment():
-    plan = FetchPlan(
+def plan(count: int = 1, **source) -> FetchPlan:
+    """A plan of ``count`` files."""
+    pin = SourcePin(kind="Immutable", value="v1")
+    return FetchPlan(
         uri="s3://b/k",
-        pin=SourcePin(kind="Immutable", value="v1"),
-        sha256="a" * 64,
-        size_bytes=5,
-        destination="/models/model.onnx",
-        sources=SourceSettings(allowed_networks=["10.0.0.0/8"]),
+        model=ModelFiles(
+            files=[SourceFile(name=f"poids-{n}-é漢🚀", pin=pin, size_bytes=5, sha256="a" * 64) for n in range(count)],
+            model="poids-0-é漢🚀",
+        ),
+        directory="/models",
+        sources=SourceSettings(**source),
     )
-    assert FetchPlan.model_validate_json(plan.model_dump_json(by_alias=True)) == plan
 
 
-def test_every_scheme_that_a_uri_may_have_knows_its_credentials():
-    assert set(CREDENTIAL_VARIABLES) == {"s3", "https"}
+@pytest.mark.parametrize("count", [1, 400, 1500])
+def test_a_fetch_plan_survives_the_environment(count):
+    original = plan(count, allowed_networks=["10.0.0.0/8"])
+    variables = original.to_variables()
+    assert next(iter(variables)) == "ONNX_FETCH_PLAN"
+    assert FetchPlan.from_variables({"PATH": "/bin", **variables}) == original
+    # MAX_ARG_STRLEN of execve(2), with name, sign and end.
+    assert all(len(f"{name}={value}".encode()) < 128 * 1024 for name, value in variables.items())
+
+
+def test_the_longest_plan_reaches_a_process(tmp_path):
+    original = plan(1500)
+    script = "import os; print(sum(len(v) for k, v in os.environ.items() if k.startswith('ONNX_FETCH_PLAN')))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=original.to_variables(), capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == sum(map(len, original.to_variables().values()))
+
+
+def test_a_plan_that_fits_no_environment_says_how_long_it_is():
+    with pytest.raises(ValueError, match="bytes"):
+        plan(5000).to_variables()
+
+
+def test_a_plan_of_which_a_part_is_missing_is_no_plan():
+    variables = plan(400).to_variables()
+    variables.popitem()
+    with pytest.raises(ValueError):
+        FetchPlan.from_variables(variables)
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme", "claim"),
+    [
+        ("s3://b/k", "s3", ""),
+        ("HTTPS://h/m", "https", ""),
+        ("models:/name/7", "models", ""),
+        ("models:/name@champion", "models", ""),
+        ("pvc://claim/a/b.onnx", "pvc", "claim"),
+    ],
+)
+def test_schemes_and_claims_are_read_from_uris(uri, scheme, claim):
+    assert (scheme_of(uri), claim_of(uri)) == (scheme, claim)
+
+
+def test_every_scheme_that_a_uri_may_have_knows_its_credentials_and_settings():
+    schemes = {form.partition(":")[0] for form in URI_FORMS}
+    assert set(CREDENTIAL_VARIABLES) == schemes == set(STORES_BY_SCHEME)
+    assert schemes >= IDENTITY_SCHEMES

@@ -1,12 +1,18 @@
 """Models, pods and settings that the controller's tests are made from."""
 
+import datetime
+import functools
 from collections.abc import Mapping
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from onnx_operator.api import names
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import MemoryEstimate, ModelReport, TensorSpec
-from onnx_operator.api.sources import SourcePin
+from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.controller.quantities import MEBIBYTE
 from onnx_operator.controller.settings import Pool, Settings, parse_settings
 
@@ -39,9 +45,57 @@ def report(megabytes: float = 100, **changes: Any) -> ModelReport:
     return ModelReport(**(values | changes))
 
 
+def files(found: ModelReport | None = None, **changes: Any) -> ModelFiles:
+    """The files of a model of one file, as inspected."""
+    found = found or report()
+    file = SourceFile(
+        name="resnet50.onnx",
+        pin=found.source,
+        size_bytes=found.size_bytes,
+        sha256=found.digest.removeprefix("sha256:"),
+    )
+    return ModelFiles(**({"files": [file], "model": file.name} | changes))
+
+
+def many_files(count: int, **changes: Any) -> ModelFiles:
+    """A model whose weights lie in ``count`` files beside it, with names as long as exporters give them."""
+    names_ = [
+        "model.onnx",
+        *(f"weights/onnx__MatMul_{n}_layer.{n}.attention.output.dense.weight" for n in range(count)),
+    ]
+    return ModelFiles(
+        files=[
+            SourceFile(name=name, pin=SourcePin(kind="Conditional", value=f'"{n:032x}"'), size_bytes=5 * MEBIBYTE)
+            for n, name in enumerate(names_)
+        ],
+        model="model.onnx",
+        **changes,
+    )
+
+
 def settings(**fields: Any) -> Settings:
     """Settings in the words of the file."""
     return parse_settings({"serverImage": "registry.example/onnx-server:1.0", **fields})
+
+
+@functools.cache
+def key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+@functools.cache
+def certificate() -> str:
+    """A certificate in PEM."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "store")])
+    now = datetime.datetime.now(datetime.UTC)
+    built = x509.CertificateBuilder(name, name, key().public_key(), x509.random_serial_number(), now, now)
+    return built.sign(key(), hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def public_key() -> str:
+    """A public key in PEM."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key().public_key().public_bytes(serialization.Encoding.PEM, form).decode()
 
 
 def pool(name: str = "cpu", **fields: Any) -> Pool:

@@ -12,6 +12,7 @@ from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller.observe import (
     MAX_FAILURE_PODS,
     MAX_FAILURES,
+    MODEL_FAULTS,
     PRIORITY,
     observe,
     pod_cause,
@@ -154,6 +155,13 @@ def test_a_source_that_changed_says_what_is_there_now():
     found = cause_of(pod(fetch=ended, server=INITIALIZING))
     assert found.reason is Reason.SOURCE_CHANGED
     assert found.observed == SourcePin(kind="Conditional", value='"etag-2"')
+
+
+def test_bytes_that_are_not_what_was_claimed_are_the_models_fault():
+    ended = terminated(1, "Error", message("Downloading", Reason.DIGEST_MISMATCH, "sha256 ab, not cd"))
+    found = cause_of(pod(fetch=ended, server=INITIALIZING))
+    assert (found.reason, found.message) == (Reason.DIGEST_MISMATCH, "sha256 ab, not cd")
+    assert found.reason in MODEL_FAULTS
 
 
 def test_a_download_that_fails_says_why():

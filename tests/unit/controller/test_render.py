@@ -1,6 +1,7 @@
 """Rendering: what a model's children look like, whatever the user asked for."""
 
 import copy
+import hashlib
 import json
 import re
 
@@ -9,17 +10,36 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import FetchPlan
+from onnx_operator.controller.fetching import TooManyFilesError
 from onnx_operator.controller.quantities import MEBIBYTE, parse_quantity
-from onnx_operator.controller.render import PodTemplateRejectedError, RenderInput, render, uses_gpu
-from tests.unit.controller.samples import A100, DIGEST, T4, URI, pool, report, settings, spec
+from onnx_operator.controller.render import PodTemplateRejectedError, RenderInput, render, uses_gpu, version_label
+from tests.unit.controller.samples import (
+    A100,
+    DIGEST,
+    T4,
+    URI,
+    certificate,
+    files,
+    many_files,
+    pool,
+    report,
+    settings,
+    spec,
+)
 
 
-def manifests(name="resnet50", namespace="default", megabytes=100, pool_=None, settings_=None, **fields):
+def manifests(name="resnet50", namespace="default", megabytes=100, pool_=None, settings_=None, files_=None, **fields):
+    found = report(megabytes)
     inputs = RenderInput(
-        name, namespace, spec(**fields), report(megabytes), pool_ or pool("cpu"), settings_ or settings()
+        name,
+        namespace,
+        spec(**fields),
+        found,
+        files_ or files(found),
+        pool_ or pool("cpu"),
+        settings_ or settings(),
     )
     return {m["kind"]: m for m in render(inputs)}
 
@@ -46,9 +66,14 @@ def in_container(text: str, variables: dict[str, str] | None = None) -> str:
     )
 
 
+def environment(**fields) -> dict[str, str]:
+    """What fetch finds in its environment, as far as it does not come from a Secret."""
+    known = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    return {e["name"]: in_container(e["value"], known) for e in fetch(**fields)["env"] if "value" in e}
+
+
 def plan(**fields) -> FetchPlan:
-    value = next(e["value"] for e in fetch(**fields)["env"] if e["name"] == names.ENV_FETCH_PLAN)
-    return FetchPlan.model_validate_json(in_container(value, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}))
+    return FetchPlan.from_variables(environment(**fields))
 
 
 # --- names, labels, selectors: never to be changed --------------------------------------------------------------------
@@ -163,11 +188,29 @@ def test_only_fetch_sees_the_credentials():
 
 def test_an_https_source_gets_the_variables_of_https():
     fields = {"model": {"uri": "https://h.example/m.onnx", "credentials": {"secretName": "s"}}}
-    assert [e["name"] for e in fetch(**fields)["env"][1:]] == [
+    assert [e["name"] for e in fetch(**fields)["env"][1:4]] == [
         "HTTPS_BEARER_TOKEN",
         "HTTPS_USERNAME",
         "HTTPS_PASSWORD",
     ]
+
+
+@pytest.mark.parametrize(
+    ("uri", "variable", "key"),
+    [
+        ("gs://models/m.onnx", "GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_SERVICE_ACCOUNT_KEY"),
+        ("az://models/m.onnx", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_TOKEN"),
+        ("https://a.blob.core.windows.net/c/m.onnx", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCOUNT_KEY"),
+        ("oci://registry.example/models/m:1", "DOCKERCONFIGJSON", ".dockerconfigjson"),
+        ("hf://org/model", "HF_TOKEN", "HF_TOKEN"),
+        ("models:/resnet50/7", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_TOKEN"),
+        ("mlflow://0a1b/model/model.onnx", "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_each_store_gets_the_keys_of_its_own_kind_of_secret(uri, variable, key):
+    env = fetch(model={"uri": uri, "credentials": {"secretName": "s"}})["env"]
+    reference = next(e["valueFrom"]["secretKeyRef"] for e in env if e["name"] == variable)
+    assert reference == {"name": "s", "key": key, "optional": True}
 
 
 def test_without_credentials_fetch_sees_no_secret():
@@ -186,10 +229,42 @@ def test_the_server_reads_the_model_and_cannot_change_it():
 def test_fetch_downloads_exactly_what_was_inspected():
     found = plan()
     assert found.uri == URI
-    assert found.sha256 == DIGEST
-    assert found.pin == report().source
-    assert found.size_bytes == report().size_bytes
-    assert found.destination == "/models/model.onnx"
+    assert found.model == files()
+    assert found.model.files[0].sha256 == DIGEST
+    assert found.model.files[0].pin == report().source
+    assert found.directory == "/models"
+    assert found.workload_identity is False
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("resnet50.onnx", "/models/resnet50.onnx"),
+        ("export/a b/$(HOME) $$.onnx", "/models/export/a b/$(HOME) $$.onnx"),
+    ],
+)
+def test_the_server_loads_the_model_where_fetch_puts_it(model, path):
+    args = server(files_=files(archive=True, model=model, unpacked_bytes=1))["args"]
+    assert f"--model={path}" in [in_container(a, {"HOME": "/root"}) for a in args]
+
+
+def test_hundreds_of_external_files_still_fit_the_environment_of_fetch():
+    ca = {"caBundle": certificate() * 60}
+    many = many_files(600)
+    fields = {"files_": many, "settings_": settings(sources={"s3": ca})}
+    variables = environment(**fields)
+    assert len(variables) > 1
+    # Linux takes 128 KiB of one variable: its name, the sign and the end are in it.
+    assert all(len(name) + len(value.encode()) + 2 <= 128 * 1024 for name, value in variables.items())
+    assert plan(**fields).model == many
+
+
+def test_more_files_than_a_pod_can_be_told_of_are_too_large_and_counted():
+    with pytest.raises(TooManyFilesError) as caught:
+        manifests(files_=many_files(5000))
+    assert caught.value.refusal.reason is Reason.TOO_LARGE
+    assert "5001 files" in caught.value.refusal.message
+    assert "all_tensors_to_one_file" in caught.value.refusal.message
 
 
 def test_fetch_reaches_the_store_by_the_platforms_settings():
@@ -234,7 +309,7 @@ def test_the_server_is_told_the_model_and_its_options():
     )["args"]
     assert args[0] == "serve"
     assert set(args[1:]) == {
-        "--model=/models/model.onnx",
+        "--model=/models/resnet50.onnx",
         "--name=resnet50",
         "--port=8080",
         "--version=7",
@@ -262,6 +337,72 @@ def test_the_model_fits_its_volume_which_is_bounded(megabytes):
     assert megabytes * MEBIBYTE < limit < megabytes * MEBIBYTE * 1.1 + 32 * MEBIBYTE
 
 
+def test_an_archive_has_room_beside_what_it_holds():
+    archive = files(archive=True, model="m/model.onnx", unpacked_bytes=300 * MEBIBYTE)
+    volume = next(v for v in pod_spec(files_=archive)["volumes"] if v["name"] == "model")
+    assert parse_quantity(volume["emptyDir"]["sizeLimit"]) > 400 * MEBIBYTE
+
+
+def test_a_claim_is_mounted_read_only_where_fetch_and_nobody_else_sees_it():
+    pod = pod_spec(model={"uri": "pvc://team.models-1/resnet/v1/model.onnx"})
+    assert {"name": "source", "persistentVolumeClaim": {"claimName": "team.models-1", "readOnly": True}} in pod[
+        "volumes"
+    ]
+    mounts = {c["name"]: c["volumeMounts"] for c in pod["initContainers"] + pod["containers"]}
+    assert {"name": "source", "mountPath": "/source", "readOnly": True} in mounts["fetch"]
+    assert all(m["name"] != "source" for m in mounts["server"])
+    assert_restricted(pod)
+
+
+def test_without_a_claim_nothing_but_the_model_is_mounted_in_fetch():
+    assert "persistentVolumeClaim" not in json.dumps(pod_spec())
+
+
+# --- whose identity ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("uri", ["s3://m/m.onnx", "gs://mod/m.onnx", "az://mod/m.onnx", "abfss://mod@acc.dfs.core.windows.net/m"])
+def test_a_service_account_without_credentials_reads_by_its_own_identity(uri):
+    fields = {"model": {"uri": uri.replace("//m/", "//models/")}, "serviceAccountName": "reader"}
+    assert plan(**fields).workload_identity is True
+    pod = pod_spec(**fields)
+    assert pod["serviceAccountName"] == "reader"
+    assert "secretKeyRef" not in json.dumps(pod)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"serviceAccountName": "reader", "model": {"credentials": {"secretName": "s"}}},
+        {"serviceAccountName": "reader", "model": {"uri": "https://h.example/m.onnx"}},
+        {"serviceAccountName": "reader", "model": {"uri": "pvc://claim/m.onnx"}},
+        {},
+    ],
+    ids=["credentials", "https", "pvc", "no service account"],
+)
+def test_otherwise_no_identity_is_used(fields):
+    assert plan(**fields).workload_identity is False
+
+
+def test_what_the_operators_identity_may_read_the_pods_read_by_theirs():
+    allowed = settings(sources={"useOperatorIdentity": True})
+    assert plan(settings_=allowed).workload_identity is True
+    assert plan(settings_=allowed, model={"credentials": {"secretName": "s"}}).workload_identity is False
+
+
+def test_an_identity_of_azure_or_aws_goes_to_fetch_alone():
+    azure = manifests(model={"uri": "az://models/m.onnx"}, serviceAccountName="reader")["Deployment"]["spec"]
+    assert azure["template"]["metadata"]["labels"]["azure.workload.identity/use"] == "true"
+    assert azure["template"]["metadata"]["annotations"] == {"azure.workload.identity/skip-containers": "server"}
+    assert "azure.workload.identity/use" not in azure["selector"]["matchLabels"]
+    aws = manifests(serviceAccountName="reader")["Deployment"]["spec"]["template"]["metadata"]
+    assert aws["annotations"] == {"eks.amazonaws.com/skip-containers": "server"}
+    assert "annotations" not in manifests()["Deployment"]["spec"]["template"]["metadata"]
+
+
+# --- the pod's volumes and times --------------------------------------------------------------------------------------
+
+
 def test_every_volume_that_is_mounted_exists_and_is_bounded():
     pod = pod_spec()
     mounted = {m["name"] for c in pod["containers"] + pod["initContainers"] for m in c["volumeMounts"]}
@@ -281,6 +422,13 @@ def test_pull_secrets_and_policy_come_from_the_settings():
     assert pod_spec(settings_=loaded)["imagePullSecrets"] == [{"name": "registry"}]
     assert server(settings_=loaded)["imagePullPolicy"] == "Never"
     assert "imagePullSecrets" not in pod_spec()
+
+
+def test_a_version_is_the_users_word_else_the_digest_else_the_pin():
+    pin = report(digest="").source.value
+    assert version_label(spec(model={"version": "7"}), report()) == "7"
+    assert version_label(spec(), report()) == DIGEST[:12]
+    assert version_label(spec(), report(digest="")) == hashlib.sha256(pin.encode()).hexdigest()[:12]
 
 
 # --- resources --------------------------------------------------------------------------------------------------------
@@ -465,6 +613,12 @@ def test_the_models_volume_cannot_be_changed(pod, named):
         manifests(**template(pod))
     assert caught.value.refusal.reason is Reason.POD_TEMPLATE_REJECTED
     assert named in caught.value.refusal.message
+
+
+def test_the_claim_of_the_source_cannot_be_exchanged():
+    with pytest.raises(PodTemplateRejectedError, match="source"):
+        manifests(model={"uri": "pvc://claim/m.onnx"}, **template({"volumes": [{"name": "source", "emptyDir": {}}]}))
+    assert manifests(**template({"volumes": [{"name": "source", "emptyDir": {}}]}))
 
 
 JSON = st.recursive(

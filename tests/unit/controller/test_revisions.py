@@ -6,7 +6,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from onnx_operator.api import names
-from onnx_operator.api.sources import SourcePin
+from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.controller.revisions import (
     HISTORY,
     Revision,
@@ -15,11 +15,12 @@ from onnx_operator.controller.revisions import (
     decode,
     digest,
     inputs_hash,
+    proves,
     revision_name,
     surplus,
     with_revision_label,
 )
-from tests.unit.controller.samples import report, spec
+from tests.unit.controller.samples import files, report, spec
 
 MANIFESTS = [
     {
@@ -36,6 +37,7 @@ def data(**changes) -> RevisionData:
         "uri": "s3://models/model.onnx",
         "inspection_key": "key",
         "report": report(),
+        "files": files(),
         "interface": "face",
         "pool": "cpu",
         "image": "image:1",
@@ -80,9 +82,51 @@ def test_what_reaches_the_pods_makes_a_new_revision(change):
 
 
 def test_other_bytes_make_a_new_revision():
-    assert inputs_hash(spec(), report(digest="sha256:" + "0" * 64)) != inputs_hash(spec(), report())
     other = report(source=SourcePin(kind="Conditional", value='"etag-2"'))
     assert inputs_hash(spec(), other) != inputs_hash(spec(), report())
+
+
+def test_a_digest_that_is_only_found_out_later_makes_no_new_revision():
+    assert inputs_hash(spec(), report(digest="")) == inputs_hash(spec(), report())
+
+
+def of(*digests: str, claimed: bool = False) -> ModelFiles:
+    """Files with these digests, each named after its place."""
+    pin = report().source
+    found = [
+        SourceFile(name=str(n), pin=pin, size_bytes=1, sha256=d and d * 64, claimed=claimed)
+        for n, d in enumerate(digests)
+    ]
+    return ModelFiles(files=found, model="0")
+
+
+@pytest.mark.parametrize(
+    ("had", "wanted", "same"),
+    [
+        (of("a", ""), of("a", ""), True),
+        (of("a", "b"), of("a", ""), True),
+        (of("a", ""), of("a", "b"), True),
+        (of("a", "b"), of("a", "c"), False),
+        (of("a", ""), of("a", "b", claimed=True), False),
+        (of("a", "b"), of("a", "b", claimed=True), True),
+        (of("a", "b", claimed=True), of("a", "c", claimed=True), False),
+        (of("a"), of("a", "b"), False),
+        (None, of("a"), False),
+    ],
+    ids=[
+        "the same",
+        "one is not known any more",
+        "one was found out",
+        "other bytes under the same pin",
+        "one is claimed that was never proven",
+        "one is claimed that was proven",
+        "another is claimed",
+        "another file",
+        "of old",
+    ],
+)
+def test_pods_go_on_as_long_as_they_serve_the_bytes_that_are_wanted(had, wanted, same):
+    assert proves(had, wanted) is same
 
 
 def test_the_same_content_has_the_same_name_whatever_the_order_of_its_keys():
@@ -100,6 +144,8 @@ def test_the_same_content_has_the_same_name_whatever_the_order_of_its_keys():
         {"pool": "t4"},
         {"image": "image:2"},
         {"report": report(version="2")},
+        {"files": files(model="other.onnx")},
+        {"workload_identity": True},
     ],
     ids=lambda c: next(iter(c)),
 )
@@ -121,6 +167,12 @@ def test_a_revision_is_read_back_as_it_was_written():
     assert decode([manifest]) == [Revision(revision_name("m", data(gpu=True)), 3, data(gpu=True))]
     assert manifest["metadata"]["labels"][names.LABEL_MODEL] == "m"
     assert "app.kubernetes.io/instance" not in manifest["metadata"]["labels"]
+
+
+def test_a_revision_of_a_version_that_kept_no_files_is_still_read():
+    manifest = controller_revision("m", "default", 1, data())
+    del manifest["data"]["files"], manifest["data"]["workloadIdentity"]
+    assert decode([manifest])[0].data == data(files=None)
 
 
 def test_revisions_come_in_their_order():

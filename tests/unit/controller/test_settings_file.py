@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from onnx_operator.controller.settings import SettingsError, load_settings, parse_settings
-from tests.unit.controller.samples import A100, T4, settings
+from tests.unit.controller.samples import A100, T4, certificate, public_key, settings
 
 SMALLEST = {"serverImage": "registry.example/onnx-server:1.0"}
 
@@ -66,7 +66,32 @@ def test_the_memory_of_an_accelerator_is_read():
         ({"inspection": {"timeout": 3}}, "inspection.timeout"),
         ({"sources": {"s3": {"endpont": "http://s3"}}}, "sources.s3.endpont"),
         ({"sources": {"https": {"caBundel": "x"}}}, "sources.https.caBundel"),
-        ({"sources": {"gs": {}}}, "sources.gs"),
+        ({"sources": {"ftp": {}}}, "sources.ftp"),
+        ({"sources": {"gs": {"endpont": "http://gs"}}}, "sources.gs.endpont"),
+        ({"sources": {"gs": {"endpoint": "gs:9000"}}}, "sources.gs.endpoint"),
+        ({"sources": {"s3": {"endpoint": "s3.example"}}}, "sources.s3.endpoint"),
+        ({"sources": {"s3": {"endpoint": "https://me:pw@s3.example"}}}, "sources.s3.endpoint"),
+        ({"sources": {"s3": {"endpoint": "https://s3.example:70000"}}}, "sources.s3.endpoint"),
+        ({"sources": {"s3": {"caBundle": "-----BEGIN CERTIFICATE-----\nx\n"}}}, "sources.s3.caBundle"),
+        ({"sources": {"https": {"caBundle": "/etc/ssl/ca.pem"}}}, "sources.https.caBundle"),
+        ({"sources": {"az": {"account": "My_Account"}}}, "sources.az.account"),
+        ({"sources": {"az": {"endpoint": "ftp://az.example"}}}, "sources.az.endpoint"),
+        ({"sources": {"oci": {"plainHttpRegistries": ["http://registry:5000"]}}}, "sources.oci.plainHttpRegistries"),
+        ({"sources": {"oci": {"plainHttpRegistries": "registry:5000"}}}, "sources.oci.plainHttpRegistries"),
+        ({"sources": {"hf": {"endpoint": ""}}}, "sources.hf.endpoint"),
+        ({"sources": {"hf": {"token": "hf_x"}}}, "sources.hf.token"),
+        ({"sources": {"mlflow": {"trackingUri": "mlflow.example"}}}, "sources.mlflow.trackingUri"),
+        ({"sources": {"mlflow": {"trackingUri": "https://mlflow.example?token=1"}}}, "sources.mlflow.trackingUri"),
+        ({"sources": {"useOperatorIdentity": "sometimes"}}, "sources.useOperatorIdentity"),
+        ({"signatures": {"required": True}}, "signatures"),
+        ({"signatures": {"publicKey": "x"}}, "signatures.publicKey"),
+        ({"signatures": {"publicKeys": "ssh-ed25519 AAAA"}}, "signatures.publicKeys"),
+        (
+            {"signatures": {"publicKeys": "-----BEGIN PUBLIC KEY-----\nA\n-----END PUBLIC KEY-----"}},
+            "signatures.publicKeys",
+        ),
+        ({"signatures": {"certificateAuthorities": "x"}}, "signatures.certificateAuthorities"),
+        ({"inspectorImage": 7}, "inspectorImage"),
         ({"sources": {"allowedNetworks": ["10.0.0.0/40"]}}, "sources.allowedNetworks"),
         ({"sources": {"readTimeoutSeconds": "soon"}}, "sources.readTimeoutSeconds"),
     ],
@@ -107,3 +132,36 @@ def test_the_same_network_settings_reach_inspection_and_fetch():
     loaded = settings(sources={"allowedNetworks": ["10.0.0.0/8"], "s3": {"endpoint": "http://s3:7070"}})
     assert loaded.sources.allowed_networks == ["10.0.0.0/8"]
     assert loaded.sources.s3.endpoint == "http://s3:7070"
+
+
+def test_every_store_has_its_settings():
+    sources = {
+        "useOperatorIdentity": True,
+        "https": {"caBundle": certificate()},
+        "s3": {"endpoint": "http://s3:7070", "caBundle": certificate() + certificate()},
+        "gs": {"endpoint": "http://gs.storage:4443", "caBundle": certificate()},
+        "az": {"account": "models1", "endpoint": "http://az.storage:10000", "caBundle": certificate()},
+        "oci": {"plainHttpRegistries": ["registry:5000", "registry.example"], "caBundle": certificate()},
+        "hf": {"endpoint": "https://mirror.example/hf", "caBundle": certificate()},
+        "mlflow": {"trackingUri": "https://mlflow.example/", "caBundle": certificate()},
+    }
+    loaded = settings(sources=sources, inspectorImage="registry.example/onnx-operator:1.0").sources
+    found = loaded.model_dump(by_alias=True)
+    assert all(found[name] == value or value.items() <= found[name].items() for name, value in sources.items())
+
+
+def test_signers_are_given_as_keys_or_as_the_authorities_that_certify_them():
+    keys = settings(signatures={"required": True, "publicKeys": f"{public_key()}\n{public_key()}"})
+    assert keys.signatures.required
+    authority = settings(signatures={"required": True, "certificateAuthorities": certificate()})
+    assert authority.signatures.certificate_authorities == certificate()
+    assert not settings().signatures.required
+
+
+def test_what_was_expected_instead_of_a_wrong_text_is_said():
+    with pytest.raises(SettingsError, match=r"https://store\.example\.com:9000"):
+        settings(sources={"s3": {"endpoint": "s3.example"}})
+    with pytest.raises(SettingsError, match="BEGIN CERTIFICATE"):
+        settings(sources={"s3": {"caBundle": "MIIB"}})
+    with pytest.raises(SettingsError, match="HOST:PORT"):
+        settings(sources={"oci": {"plainHttpRegistries": ["http://r"]}})

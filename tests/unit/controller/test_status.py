@@ -1,5 +1,6 @@
 """Status: the tables of the API, row by row, and what holds in every situation."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -87,6 +88,11 @@ FAILING = {
         "CrashLoopBackOff", exitCode=1, message='{"phase":"Loading","reason":"LoadFailed","message":"bad"}'
     ),
 }
+MISMATCH = {
+    "fetch": waiting(
+        "CrashLoopBackOff", exitCode=1, message='{"phase":"Downloading","reason":"DigestMismatch","message":"other"}'
+    ),
+}
 UNSCHEDULABLE = {"conditions": [{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/1 nodes"}]}
 UPDATING = {"current": TWO, "revisions": (ONE, TWO)}
 
@@ -123,6 +129,16 @@ TABLE = {
         "Corrupt",
     ),
     "first version that does not load": (first(**FAILING), ("False", "False", "Stalled"), "LoadFailed"),
+    "first version with another digest than the spec says": (
+        first(**MISMATCH),
+        ("False", "False", "Stalled"),
+        "DigestMismatch",
+    ),
+    "update with another digest than its signature says, the old one serves": (
+        updating(**MISMATCH),
+        ("True", "False", "Stalled"),
+        "DigestMismatch",
+    ),
     "update that does not load, the old one serves": (updating(**FAILING), ("True", "False", "Stalled"), "LoadFailed"),
     "rolling out for the first time": (first(), ("False", "False", "Reconciling"), "RollingOut"),
     "downloading for the first time": (first(fetch=running()), ("False", "False", "Reconciling"), "Downloading"),
@@ -308,6 +324,15 @@ def test_before_the_first_revision_there_is_no_url_but_scale_can_be_read():
 def test_the_model_is_called_by_its_version_or_its_digest():
     assert status().model.version == report().digest.removeprefix("sha256:")[:12]
     assert status(spec=spec(model={"version": "7"})).model.version == "7"
+
+
+def test_a_model_without_a_digest_is_called_by_its_pin():
+    unread = report(digest="")
+    result = InspectionResult(outcome="Accepted", source=unread.source, report=unread, interface="face")
+    found = status(result=result)
+    assert found.model.version == hashlib.sha256(b'"etag-1"').hexdigest()[:12]
+    valid = next(c for c in found.conditions if c.type == "ModelValid")
+    assert '"etag-1"' in valid.message
 
 
 def test_the_serving_revision_is_the_one_with_traffic():

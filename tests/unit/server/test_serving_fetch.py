@@ -3,13 +3,21 @@
 import datetime
 import hashlib
 import http.server
+import io
 import ipaddress
 import json
+import logging
+import os
 import ssl
+import subprocess
+import sys
+import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
@@ -17,24 +25,28 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from onnx_operator.api.contract import FetchPlan
-from onnx_operator.api.sources import HttpsSettings, SourcePin, SourceSettings
-from onnx_operator.server.fetch import Progress, Retries, run, take_credentials
+from onnx_operator.api.sources import HttpsSettings, ModelFiles, SourceFile, SourcePin, SourceSettings
+from onnx_operator.server.fetch import Retries, run
+from onnx_operator.server.plan import take_credentials
+from onnx_operator.server.progress import Progress
 
 CONTENT = bytes(range(256)) * 20_000
 PATIENT = Retries(attempts=4, first_delay=0.05)
 
 
 class Store:
-    """One file behind HTTPS, with faults on demand."""
+    """Files behind HTTPS, with faults on demand. ``content`` is the model's, ``others`` lie beside it."""
 
     def __init__(self) -> None:
         self.content = CONTENT
+        self.others: dict[str, bytes] = {}
         self.etag: str | None = '"v1"'
         self.refuse: list[int] = []
         """Status codes of the next answers."""
         self.cut: list[int] = []
         """The next answers end after so many bytes."""
         self.requests: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self.sent: list[int] = []
 
 
@@ -47,6 +59,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         store = self.store
+        path = urlsplit(self.path).path
+        store.paths.append(path)
+        content = store.content if path == "/model.onnx" else store.others.get(path.removeprefix("/"), b"")
         store.requests.append({k.lower(): v for k, v in self.headers.items()})
         self.close_connection = True
         if store.refuse:
@@ -54,16 +69,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif self.headers.get("If-Match") not in (None, store.etag):
             self.answer(412, b"")
         else:
-            start, end, status = 0, len(store.content), 200
+            start, end, status = 0, len(content), 200
             if wanted := self.headers.get("Range"):
                 first, _, last = wanted.removeprefix("bytes=").partition("-")
                 start, status = int(first), 206
                 end = min(end, int(last) + 1) if last else end
-                if start >= len(store.content):
-                    self.answer(416, b"", {"Content-Range": f"bytes */{len(store.content)}"})
+                if start >= len(content):
+                    self.answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
                     return
-            headers = {"Content-Range": f"bytes {start}-{end - 1}/{len(store.content)}"} if status == 206 else {}
-            self.answer(status, store.content[start:end], headers)
+            headers = {"Content-Range": f"bytes {start}-{end - 1}/{len(content)}"} if status == 206 else {}
+            self.answer(status, content[start:end], headers)
 
     def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -126,21 +141,30 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[type[Hand
     server.server_close()
 
 
+V1 = SourcePin(kind="Conditional", value='"v1"')
+NO_PIN = SourcePin(kind="None", value="sha256:" + hashlib.sha256(CONTENT).hexdigest())
+
+
+def planned(name: str, content: bytes, pin: SourcePin = V1, **changes: Any) -> SourceFile:
+    """A file as it was inspected, read whole."""
+    digest = hashlib.sha256(content).hexdigest()
+    return SourceFile(**({"name": name, "pin": pin, "size_bytes": len(content), "sha256": digest} | changes))
+
+
 class Pod:
     """The ``fetch`` container: its plan, its volume and its termination message."""
 
     def __init__(self, directory: Path, store: Store, uri: str, pem: str) -> None:
         self.store = store
-        self.directory = directory
-        self.destination = directory / "volume" / "model.onnx"
-        self.partial = directory / "volume" / "model.onnx.partial"
+        self.directory = directory / "volume"
+        self.destination = self.directory / "model.onnx"
+        self.work = self.directory / ".onnx-operator-fetch"
         self.termination = directory / "termination"
+        self.file = planned("model.onnx", CONTENT)
         self.plan = FetchPlan(
             uri=uri,
-            pin=SourcePin(kind="Conditional", value='"v1"'),
-            sha256=hashlib.sha256(CONTENT).hexdigest(),
-            size_bytes=len(CONTENT),
-            destination=str(self.destination),
+            model=ModelFiles(files=[self.file], model="model.onnx"),
+            directory=str(self.directory),
             sources=SourceSettings(
                 allowed_networks=["127.0.0.0/8"],
                 https=HttpsSettings(ca_bundle=pem),
@@ -150,14 +174,21 @@ class Pod:
         )
         self.environment: dict[str, str] = {}
 
-    def fetch(self, **changes: Any) -> int:
-        plan = self.plan.model_copy(update=changes)
-        self.environment["ONNX_FETCH_PLAN"] = plan.model_dump_json(by_alias=True)
-        return run(self.environment, PATIENT)
+    def fetch(self, *, retries: Retries = PATIENT, **changes: Any) -> int:
+        """Run fetch; ``changes`` of the one file, or ``model`` or other fields of the plan."""
+        of_plan = {name: changes.pop(name) for name in list(changes) if name in FetchPlan.model_fields}
+        model = ModelFiles(files=[self.file.model_copy(update=changes)], model="model.onnx")
+        plan = self.plan.model_copy(update={"model": model} | of_plan)
+        self.environment |= plan.to_variables()
+        return run(self.environment, retries)
 
     @property
     def message(self) -> Any:
         return json.loads(self.termination.read_text())
+
+    def left(self) -> set[str]:
+        """Files in the volume."""
+        return {str(p.relative_to(self.directory)) for p in self.directory.rglob("*") if p.is_file()}
 
 
 @pytest.fixture
@@ -168,13 +199,10 @@ def pod(tmp_path: Path, origin: tuple[type[Handler], str, str], monkeypatch: pyt
     return Pod(tmp_path, handler.store, uri, pem)
 
 
-NO_PIN = SourcePin(kind="None", value="sha256:" + hashlib.sha256(CONTENT).hexdigest())
-
-
 def test_the_model_arrives_whole_and_verified(pod: Pod) -> None:
     assert pod.fetch() == 0
     assert pod.destination.read_bytes() == CONTENT
-    assert not pod.partial.exists()
+    assert pod.left() == {"model.onnx"}
     assert pod.message == {"phase": "Downloading", "message": ""}
     assert pod.store.requests[0]["if-match"] == '"v1"'
 
@@ -189,28 +217,62 @@ def test_what_is_already_there_is_not_fetched_again(pod: Pod) -> None:
     assert pod.destination.read_bytes() == CONTENT
 
 
+def test_a_file_whose_digest_nobody_knows_is_not_fetched_again_either(pod: Pod) -> None:
+    assert pod.fetch(sha256="") == 0
+    count = len(pod.store.requests)
+    assert pod.fetch(sha256="") == 0
+    assert len(pod.store.requests) == count
+
+
+LARGE = bytes(range(256)) * (3 << 14)
+"""More than one part."""
+
+
 def test_an_interrupted_download_is_continued(pod: Pod) -> None:
-    pod.partial.parent.mkdir()
-    pod.partial.write_bytes(CONTENT[:4_000_000])
+    pod.store.content, pod.file = LARGE, planned("model.onnx", LARGE)
+    folder = pod.work / "file-0"
+    folder.mkdir(parents=True)
+    script = (
+        "import os, sys; from pathlib import Path; from onnx_operator.model.sources.parts import PartsFile\n"
+        "from onnx_operator.server import fetch; import onnx_operator.model.sources.parts as parts\n"
+        "write = PartsFile.complete\n"
+        "def complete(self, part):\n    write(self, part); os._exit(9)\n"
+        "PartsFile.complete = complete\n"
+        "fetch.run(dict(os.environ), fetch.Retries())\n"
+    )
+    plan = pod.plan.model_copy(update={"model": ModelFiles(files=[pod.file], model="model.onnx")})
+    environment = os.environ | plan.to_variables() | {"PYTHONPATH": "operator"}
+    killed = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+    assert killed.returncode == 9
+    assert not pod.destination.exists()
+    pod.store.sent.clear()
     assert pod.fetch() == 0
-    assert pod.destination.read_bytes() == CONTENT
-    assert sum(pod.store.sent) == len(CONTENT) - 4_000_000
+    assert pod.destination.read_bytes() == LARGE
+    assert sum(pod.store.sent) < len(LARGE)
 
 
 def test_a_beginning_of_other_bytes_is_not_kept(pod: Pod) -> None:
-    pod.partial.parent.mkdir()
-    pod.partial.write_bytes(b"another model" * 1000)
+    folder = pod.work / "file-0"
+    folder.mkdir(parents=True)
+    (folder / "partial").write_bytes(b"another model" * 1000)
     assert pod.fetch() == 0
     assert pod.destination.read_bytes() == CONTENT
 
 
 def test_without_a_pin_every_try_starts_afresh(pod: Pod) -> None:
     pod.store.etag = None
-    pod.partial.parent.mkdir()
-    pod.partial.write_bytes(CONTENT[:4_000_000])
+    folder = pod.work / "file-0"
+    folder.mkdir(parents=True)
+    (folder / "partial").write_bytes(CONTENT[:4_000_000])
     assert pod.fetch(pin=NO_PIN) == 0
     assert sum(pod.store.sent) == len(CONTENT)
     assert pod.destination.read_bytes() == CONTENT
+
+
+def test_without_a_pin_the_digest_that_was_seen_is_proven_even_if_it_is_not_planned(pod: Pod) -> None:
+    pod.store.etag, pod.store.content = None, CONTENT[::-1]
+    assert pod.fetch(pin=NO_PIN, sha256="") == 1
+    assert pod.message["reason"] == "SourceChanged"
 
 
 def test_a_connection_that_breaks_is_taken_up_again(pod: Pod) -> None:
@@ -230,8 +292,7 @@ def test_another_version_is_reported_with_its_pin(pod: Pod) -> None:
     assert pod.fetch() == 1
     assert pod.message["reason"] == "SourceChanged"
     assert pod.message["observed"] == {"kind": "Conditional", "value": '"v2"'}
-    assert not pod.destination.exists()
-    assert not pod.partial.exists()
+    assert pod.left() == set()
     assert "s3cr3t" not in json.dumps(pod.message)
 
 
@@ -246,8 +307,7 @@ def test_other_bytes_under_the_same_pin_are_reported_with_their_digest(pod: Pod,
     assert pod.message["observed"] == {"kind": "None", "value": f"sha256:{digest}"}
     assert "other bytes than were inspected" in pod.message["message"]
     assert "s3cr3t" not in pod.message["message"]
-    assert not pod.destination.exists()
-    assert not pod.partial.exists()
+    assert pod.left() == set()
 
 
 def test_a_file_that_grew_is_not_written_beyond_what_was_planned(pod: Pod) -> None:
@@ -256,7 +316,39 @@ def test_a_file_that_grew_is_not_written_beyond_what_was_planned(pod: Pod) -> No
     assert pod.message["reason"] == "SourceChanged"
     assert "observed" not in pod.message
     assert f"holds {len(CONTENT) * 3} bytes" in pod.message["message"]
-    assert not pod.partial.exists()
+    assert pod.left() == set()
+
+
+@pytest.mark.parametrize(
+    ("pin", "claimed"), [(V1, True), (SourcePin(kind="Immutable", value="v1"), False)], ids=["claimed", "immutable"]
+)
+def test_a_version_that_never_had_the_planned_digest_is_a_mismatch_and_not_fetched_again(
+    pod: Pod, pin: SourcePin, claimed: bool
+) -> None:
+    wrong = "ab" * 32
+    assert pod.fetch(sha256=wrong, claimed=claimed, pin=pin) == 1
+    assert pod.message["reason"] == "DigestMismatch"
+    assert wrong in pod.message["message"]
+    assert hashlib.sha256(CONTENT).hexdigest() in pod.message["message"]
+    assert "s3cr3t" not in pod.message["message"]
+    assert not pod.destination.exists()
+
+    # The kubelet starts the container again and again.
+    first, count = pod.message, len(pod.store.requests)
+    assert pod.fetch(sha256=wrong, claimed=claimed, pin=pin) == 1
+    assert pod.message == first
+    assert len(pod.store.requests) == count
+
+
+def test_a_claimed_digest_that_is_right_is_proven(pod: Pod) -> None:
+    assert pod.fetch(claimed=True) == 0
+    assert pod.destination.read_bytes() == CONTENT
+
+
+def test_of_another_version_it_is_not_said_that_its_digest_is_wrong(pod: Pod) -> None:
+    pod.store.etag, pod.store.content = '"v2"', CONTENT[::-1]
+    assert pod.fetch(claimed=True) == 1
+    assert pod.message["reason"] == "SourceChanged"
 
 
 @pytest.mark.parametrize(("status", "reason"), [(403, "SourceUnauthorized"), (404, "SourceNotFound")])
@@ -283,6 +375,14 @@ def test_credentials_are_used_once_and_gone(pod: Pod) -> None:
     assert set(pod.environment) == {"ONNX_FETCH_PLAN", "HOME"}
 
 
+def test_a_workload_identity_keeps_its_variables_and_gets_no_credentials(pod: Pod) -> None:
+    plan = pod.plan.model_copy(update={"uri": "az://models/m.onnx", "workload_identity": True})
+    identity = {"AZURE_CLIENT_ID": "c", "AZURE_TENANT_ID": "t", "AZURE_FEDERATED_TOKEN_FILE": "/var/run/token"}
+    environment = {**plan.to_variables(), **identity, "HF_TOKEN": "other"}
+    assert take_credentials(environment) == {}
+    assert environment == {**plan.to_variables(), **identity}
+
+
 def test_credentials_are_removed_even_without_a_plan() -> None:
     environment = {"AWS_ACCESS_KEY_ID": "a", "HTTPS_PASSWORD": "b"}
     assert take_credentials(environment) == {}
@@ -294,7 +394,7 @@ def test_credentials_are_removed_even_without_a_plan() -> None:
     [
         (None, "ONNX_FETCH_PLAN is not set"),
         ("{", "ONNX_FETCH_PLAN is not a fetch plan: : Invalid JSON"),
-        ('{"uri": "https://h/m"}', "pin: Field required"),
+        ('{"uri": "https://h/m"}', "model: Field required"),
     ],
 )
 def test_a_missing_or_broken_plan_is_told(pod: Pod, plan: str | None, words: str) -> None:
@@ -305,14 +405,14 @@ def test_a_missing_or_broken_plan_is_told(pod: Pod, plan: str | None, words: str
 
 
 def test_a_volume_that_cannot_be_written_is_told(pod: Pod) -> None:
-    assert pod.fetch(destination="/proc/nowhere/model.onnx") == 1
-    assert "cannot write /proc/nowhere/model.onnx" in pod.message["message"]
+    assert pod.fetch(directory="/proc/nowhere") == 1
+    assert "cannot write to /proc/nowhere" in pod.message["message"]
 
 
 def test_progress_is_told_now_and_then_and_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     times = iter([0.0, 0.5, 2.5, 3.0, 3.5])
-    progress = Progress(8_000_000, lambda: next(times))
+    progress = Progress("downloading", 8_000_000, lambda: next(times))
     for received in (1_000_000, 6_000_000, 7_000_000, 8_000_000):
         progress(received, 8_000_000)
     fields = [record.__dict__["fields"] for record in caplog.records]
@@ -322,14 +422,178 @@ def test_progress_is_told_now_and_then_and_at_the_end(caplog: pytest.LogCaptureF
     ]
 
 
-def test_the_log_is_json_and_tells_how_far_it_is(pod: Pod) -> None:
-    import os
-    import subprocess
-    import sys
+def test_progress_counts_all_files_together(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    times = iter([0.0, 1.0, 3.0])
+    progress = Progress("downloading", 8_000_000, lambda: next(times))
+    progress(2_000_000)
+    progress.advance(4_000_000)
+    progress(2_000_000)
+    assert [r.__dict__["fields"]["percent"] for r in caplog.records] == [75.0]
 
+
+# --- several files ----------------------------------------------------------------------------------------------------
+
+WEIGHTS = {"weights/a.bin": b"a" * 300_000, "weights/deep/b.bin": b"b" * 5, "empty.bin": b""}
+
+
+def several(pod: Pod, **changes: Any) -> ModelFiles:
+    """A model with its weights in other files, which the store holds."""
+    pod.store.others = dict(WEIGHTS)
+    pod.plan = pod.plan.model_copy(update={"uri": pod.plan.uri.split("?")[0]})
+    files = [pod.file, *(planned(name, content) for name, content in WEIGHTS.items())]
+    return ModelFiles(**({"files": files, "model": "model.onnx"} | changes))
+
+
+def test_all_files_of_a_model_arrive_under_their_names(pod: Pod, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert pod.fetch(model=several(pod)) == 0
+    assert pod.left() == {"model.onnx", *WEIGHTS}
+    for name, content in WEIGHTS.items():
+        assert (pod.directory / name).read_bytes() == content
+    logged = {r.__dict__["fields"]["sha256"] for r in caplog.records if "sha256" in r.__dict__.get("fields", {})}
+    assert logged == {hashlib.sha256(content).hexdigest() for content in (CONTENT, *WEIGHTS.values())}
+
+
+def test_only_the_files_that_are_missing_are_fetched(pod: Pod) -> None:
+    model = several(pod)
+    assert pod.fetch(model=model) == 0
+    pod.store.paths.clear()
+    (pod.directory / "weights/a.bin").write_bytes(b"x" * 300_000)
+    assert pod.fetch(model=model) == 0
+    assert set(pod.store.paths) == {"/weights/a.bin"}
+    assert (pod.directory / "weights/a.bin").read_bytes() == WEIGHTS["weights/a.bin"]
+
+
+def test_a_file_beside_the_model_that_changed_is_named(pod: Pod) -> None:
+    model = several(pod)
+    pod.store.others["weights/a.bin"] = b"c" * 300_000
+    assert pod.fetch(model=model) == 1
+    assert pod.message["reason"] == "SourceChanged"
+    assert "weights/a.bin" in pod.message["message"]
+    assert not (pod.directory / "weights/a.bin").exists()
+
+
+@pytest.mark.parametrize("name", ["../x.bin", "/etc/x", "a//b", "a/../../b", ".", "a\\b", ".onnx-operator-fetch/x"])
+def test_no_file_is_written_outside_the_models_folder(pod: Pod, name: str) -> None:
+    model = several(pod)
+    files = [*model.files, planned(name, b"x")]
+    assert pod.fetch(model=model.model_copy(update={"files": files})) == 1
+    assert pod.message["reason"] == "DownloadFailed"
+    assert "leads out of the model's folder" in pod.message["message"]
+    assert pod.store.requests == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "other.onnx"}, "other.onnx"),
+        ({"archive": True}, "one archive"),
+        ({"files": [planned("model.onnx", CONTENT)] * 2}, "twice"),
+    ],
+    ids=["model", "archive", "twice"],
+)
+def test_a_plan_that_contradicts_itself_is_told(pod: Pod, changes: dict[str, Any], words: str) -> None:
+    assert pod.fetch(model=several(pod, **changes)) == 1
+    assert words in pod.message["message"]
+
+
+def test_a_model_on_a_mounted_claim_is_copied_and_proven(pod: Pod, tmp_path: Path) -> None:
+    claim = tmp_path / "claim"
+    (claim / "v1" / "weights" / "deep").mkdir(parents=True)
+    model = several(pod)
+    for name, content in {"model.onnx": CONTENT, **WEIGHTS}.items():
+        (claim / "v1" / name).write_bytes(content)
+    pinned = [planned(f.name, b"", NO_PIN, size_bytes=f.size_bytes, sha256=f.sha256) for f in model.files]
+    plan = pod.plan.model_copy(
+        update={"uri": "pvc://models/v1/model.onnx", "model": model.model_copy(update={"files": pinned})}
+    )
+    assert run(plan.to_variables(), PATIENT, claim) == 0
+    assert pod.left() == {"model.onnx", *WEIGHTS}
+    assert (pod.directory / "weights/deep/b.bin").read_bytes() == WEIGHTS["weights/deep/b.bin"]
+
+    (pod.directory / "model.onnx").unlink()
+    (claim / "v1" / "model.onnx").write_bytes(CONTENT[::-1])
+    assert run(plan.to_variables(), PATIENT, claim) == 1
+    assert pod.message["reason"] == "SourceChanged"
+
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+PACKED = {"export/model.onnx": b"model" * 1000, "export/weights.bin": b"w" * 200_000, "readme.txt": b"hello"}
+
+
+def packed(kind: str, content: dict[str, bytes] = PACKED) -> bytes:
+    file = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in content.items():
+                archive.writestr(name, data)
+    else:
+        with tarfile.open(fileobj=file, mode="w:gz" if kind == "tar.gz" else "w") as tar:
+            for name, data in content.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+def archived(pod: Pod, kind: str = "zip", **changes: Any) -> ModelFiles:
+    pod.store.content = packed(kind)
+    size = sum(map(len, PACKED.values()))
+    files = [planned("model.onnx", pod.store.content)]
+    return ModelFiles(
+        **({"files": files, "archive": True, "model": "export/model.onnx", "unpacked_bytes": size} | changes)
+    )
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_an_archive_is_unpacked_and_does_not_stay(pod: Pod, kind: str) -> None:
+    assert pod.fetch(model=archived(pod, kind)) == 0
+    assert pod.left() == {*PACKED, ".onnx-operator-fetch/unpacked"}
+    for name, content in PACKED.items():
+        assert (pod.directory / name).read_bytes() == content
+
+
+def test_an_archive_that_was_unpacked_is_not_fetched_again(pod: Pod) -> None:
+    model = archived(pod)
+    assert pod.fetch(model=model) == 0
+    count, before = len(pod.store.requests), pod.left()
+    assert pod.fetch(model=model) == 0
+    assert len(pod.store.requests) == count
+    assert pod.left() == before
+
+
+def test_an_archive_whose_unpacking_was_interrupted_is_unpacked_again_without_a_download(pod: Pod) -> None:
+    model = archived(pod)
+    pod.work.mkdir(parents=True)
+    (pod.work / "archive").write_bytes(pod.store.content)
+    (pod.directory / "export").mkdir()
+    (pod.directory / "export" / "model.onnx").write_bytes(b"half")
+    assert pod.fetch(model=model) == 0
+    assert pod.store.requests == []
+    assert (pod.directory / "export" / "model.onnx").read_bytes() == PACKED["export/model.onnx"]
+
+
+def test_an_archive_that_holds_more_than_was_inspected_is_not_unpacked(pod: Pod) -> None:
+    assert pod.fetch(model=archived(pod, unpacked_bytes=1000)) == 1
+    assert pod.message["reason"] == "DownloadFailed"
+    assert "TooLarge" in pod.message["message"]
+    assert not (pod.directory / "export").exists()
+
+
+def test_an_archive_without_the_planned_model_is_told(pod: Pod) -> None:
+    assert pod.fetch(model=archived(pod, model="other/model.onnx")) == 1
+    assert "other/model.onnx" in pod.message["message"]
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_is_json_and_tells_how_far_it_is(pod: Pod) -> None:
     environment = {
+        **pod.plan.to_variables(),
         "PYTHONPATH": "operator",
-        "ONNX_FETCH_PLAN": pod.plan.model_dump_json(by_alias=True),
         "ONNX_TERMINATION_LOG": str(pod.termination),
         "HTTPS_BEARER_TOKEN": "t0ken",
         "PATH": os.environ["PATH"],
@@ -343,7 +607,8 @@ def test_the_log_is_json_and_tells_how_far_it_is(pod: Pod) -> None:
     )
     assert result.returncode == 0
     lines = [json.loads(line) for line in result.stderr.splitlines()]
-    assert lines[-2]["percent"] == 100.0
+    assert [line["percent"] for line in lines if "percent" in line][-1] == 100.0
+    assert [line["sha256"] for line in lines if "sha256" in line] == [hashlib.sha256(CONTENT).hexdigest()]
     assert lines[-1]["bytes"] == len(CONTENT)
     assert "t0ken" not in result.stderr
     assert "s3cr3t" not in result.stderr

@@ -1,0 +1,114 @@
+"""What an earlier life of the operator concluded: kept while it is complete, otherwise looked for again."""
+
+import pytest
+
+from onnx_operator.api import names
+from onnx_operator.api.conditions import ConditionStatus, Reason
+from onnx_operator.api.onnxmodel import Condition, Inspection, OnnxModelStatus
+from onnx_operator.api.report import ModelReport
+from onnx_operator.api.sources import SourcePin
+from onnx_operator.controller.reconcile import inspection_key, persisted_result
+from onnx_operator.controller.revisions import Revision, RevisionData
+from tests.unit.controller.samples import files, report, spec
+
+OTHER = report(source=SourcePin(kind="Conditional", value='"etag-2"'))
+
+
+def revision(number: int = 1, found: ModelReport | None = None, **changes) -> Revision:
+    found = found or report()
+    values = {
+        "inputs": "abc",
+        "uri": "s3://models/model.onnx",
+        "inspection_key": "key",
+        "report": found,
+        "files": files(found),
+        "interface": "face",
+        "pool": "cpu",
+        "image": "image:1",
+        "manifests": [],
+    }
+    return Revision(f"m-{number}", number, RevisionData(**(values | changes)))
+
+
+def status(outcome="Accepted", reason=Reason.INSPECTED, found: ModelReport | None = None, key="key") -> OnnxModelStatus:
+    found = found or report()
+    condition = Condition(
+        type="ModelValid",
+        status=ConditionStatus.TRUE if outcome == "Accepted" else ConditionStatus.FALSE,
+        reason=reason,
+        message="words",
+        last_transition_time="2026-01-01T00:00:00.000000Z",
+        observed_generation=1,
+    )
+    return OnnxModelStatus(
+        conditions=[condition],
+        inspection=Inspection(key=key, outcome=outcome, source=found.source),
+        model=found,
+        interface="face",
+    )
+
+
+def test_an_accepted_model_counts_with_the_files_that_its_revision_keeps():
+    found = persisted_result("key", status(), [revision()])
+    assert found.outcome == "Accepted"
+    assert found.report == report()
+    assert found.files == files()
+
+
+def test_an_accepted_model_whose_files_nobody_knows_is_looked_at_again():
+    assert persisted_result("key", status(), []) is None
+    assert persisted_result("key", status(), [revision(files=None)]) is None
+    assert persisted_result("key", status(), [revision(inspection_key="earlier")]) is None
+
+
+def test_files_of_other_bytes_than_were_last_accepted_do_not_count():
+    assert persisted_result("key", status(found=OTHER), [revision()]) is None
+    found = persisted_result("key", status(found=OTHER), [revision(1), revision(2, OTHER), revision(3)])
+    assert found.files == files(OTHER)
+
+
+def test_when_the_status_is_lost_the_newest_revision_of_the_key_counts():
+    found = persisted_result("key", OnnxModelStatus(), [revision(1), revision(2, OTHER), revision(3, files=None)])
+    assert (found.report, found.files) == (OTHER, files(OTHER))
+    assert persisted_result("key", status(key="earlier"), [revision()]).files == files()
+
+
+def test_a_refusal_counts_without_any_revision():
+    found = persisted_result("key", status("Refused", Reason.CORRUPT), [])
+    assert (found.outcome, found.refusal.reason, found.refusal.message) == ("Refused", Reason.CORRUPT, "words")
+
+
+def key(**fields) -> str:
+    annotations = fields.pop("annotations", None)
+    return inspection_key(spec(**fields), {"metadata": {"annotations": annotations} if annotations else {}})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": {"sha256": "ab" * 32}},
+        {"model": {"uri": "s3://models/other.onnx"}},
+        {"model": {"credentials": {"secretName": "s"}}},
+        {"annotations": {names.ANNOTATION_REFRESH: "1"}},
+        {"serviceAccountName": "reader"},
+    ],
+    ids=str,
+)
+def test_what_decides_about_the_source_is_a_reason_to_look_again(fields):
+    assert key(**fields) != key()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"replicas": 7}, {"suspend": True}, {"runtime": "GPU"}, {"model": {"version": "2"}}, {"annotations": {"a": "b"}}],
+    ids=str,
+)
+def test_nothing_else_is_a_reason_to_look_again(fields):
+    assert key(**fields) == key()
+
+
+def test_a_service_account_that_reads_nothing_is_no_reason_to_look_again():
+    credentials = {"model": {"credentials": {"secretName": "s"}}}
+    assert key(serviceAccountName="models", **credentials) == key(**credentials)
+    address = {"model": {"uri": "https://h.example/m.onnx"}}
+    assert key(serviceAccountName="models", **address) == key(**address)
