@@ -23,6 +23,8 @@ MAX_NOTES = 8
 MAX_TEXT_BYTES = 256
 MAX_SHORT_TEXT_BYTES = 64
 """Of symbolic dimensions and operator domains."""
+MAX_DETAIL_BYTES = 2 * 1024
+"""Of notes, fallbacks and operators together, as JSON; what callers ask for, inputs and outputs, has the rest."""
 MAX_REPORT_BYTES = 7 * 1024
 """As JSON, whatever the model holds: the status shares its 16 KiB with conditions and failing pods."""
 
@@ -115,7 +117,11 @@ class ModelReport(ApiModel):
             for k, v in list(self.metadata.items())[:MAX_METADATA]
         ]
         opsets = {shorten(k, MAX_SHORT_TEXT_BYTES): v for k, v in list(self.opsets.items())[:MAX_OPSETS]}
-        operators = {shorten(k, MAX_SHORT_TEXT_BYTES): v for k, v in list(self.operators.items())[:MAX_OPERATORS]}
+        detail = _Room(MAX_DETAIL_BYTES)
+        notes = [n for n in (shorten(n, MAX_TEXT_BYTES) for n in self.notes[:MAX_NOTES]) if detail.takes(n)]
+        coverage = [_bounded_coverage(c, detail) for c in self.coverage]
+        named = ((shorten(k, MAX_SHORT_TEXT_BYTES), v) for k, v in list(self.operators.items())[:MAX_OPERATORS])
+        operators = {k: v for k, v in named if detail.takes({k: v})}
         bare = self.model_copy(
             update={
                 "inputs": [],
@@ -123,8 +129,8 @@ class ModelReport(ApiModel):
                 "metadata": {},
                 "opsets": opsets,
                 "operators": operators,
-                "coverage": [_bounded_coverage(c) for c in self.coverage],
-                "notes": [shorten(n, MAX_TEXT_BYTES) for n in self.notes[:MAX_NOTES]],
+                "coverage": coverage,
+                "notes": notes,
                 "signer": shorten(self.signer, MAX_TEXT_BYTES),
                 "producer": shorten(self.producer, MAX_TEXT_BYTES),
             }
@@ -150,9 +156,23 @@ class ModelReport(ApiModel):
         return result.model_copy(update={"truncated": self.truncated or result != self})
 
 
-def _bounded_coverage(coverage: ProviderCoverage) -> ProviderCoverage:
-    named = [shorten(name, MAX_SHORT_TEXT_BYTES) for name in coverage.fallback_operators[:MAX_FALLBACKS]]
-    return coverage.model_copy(update={"fallback_operators": named})
+class _Room:
+    """Bytes of JSON that are left; what does not fit any more is left out."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def takes(self, value: object) -> bool:
+        size = _json_bytes(value) + 2
+        fits = size <= self._left
+        if fits:
+            self._left -= size
+        return fits
+
+
+def _bounded_coverage(coverage: ProviderCoverage, room: _Room) -> ProviderCoverage:
+    named = (shorten(name, MAX_SHORT_TEXT_BYTES) for name in coverage.fallback_operators[:MAX_FALLBACKS])
+    return coverage.model_copy(update={"fallback_operators": [name for name in named if room.takes(name)]})
 
 
 def _bounded_tensor(tensor: TensorSpec) -> TensorSpec:

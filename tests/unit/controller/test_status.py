@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import OnnxModelStatus, Started
-from onnx_operator.api.report import InspectionResult, Refusal, TensorSpec
+from onnx_operator.api.report import InspectionResult, ProviderCoverage, Refusal, TensorSpec
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller.observe import PRIORITY, Cause, Observation, observe
 from onnx_operator.controller.revisions import Revision, RevisionData
@@ -495,7 +495,21 @@ def test_the_largest_status_that_there_can_be_fits_16_kib(letter):
         metadata={f"{i}{text}": text for i in range(200)},
         opsets={f"{i}{text}": 2**62 for i in range(200)},
         producer=text,
+        signer=text,
+        operators={f"{i}{text}": 2**40 for i in range(200)},
+        notes=[text] * 20,
+        coverage=[
+            ProviderCoverage(
+                provider=provider,
+                covered_nodes=2**40,
+                total_nodes=2**40,
+                fallback_operators=[f"{i}{text}" for i in range(200)],
+                fallback_flops_share=1 / 3,
+            )
+            for provider in ("CPU", "CUDA", "TensorRT", "OpenVINO", "MIGraphX", "ROCm")
+        ],
     ).bounded()
+    assert full.inputs
     label = letter * 64 if letter != "\x01" else "v" * 64
     name = "m" * 52
     current = replace(
