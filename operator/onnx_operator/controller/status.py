@@ -22,7 +22,7 @@ from onnx_operator.controller.observe import MODEL_FAULTS, Cause, Observation, r
 from onnx_operator.controller.render import service_selector, uses_gpu, version_label
 from onnx_operator.controller.revisions import Revision
 
-MAX_MESSAGE = 768
+MAX_MESSAGE = 704
 """Bytes in JSON; Ready and its kstatus repeat another condition's message, and all of the status fits 16 KiB."""
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
