@@ -13,12 +13,20 @@ from typing import Any, NoReturn
 import pytest
 
 from tests.cluster import apiserver as api_server_only
-from tests.cluster import lifecycle, tools
+from tests.cluster import lifecycle, npm_tools, tools
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError, ClusterUnavailableError
 from tests.cluster.layout import FAILURES
 
-__all__ = ["api_namespace", "apiserver", "built_program", "cluster", "namespace", "pytest_runtest_makereport"]
+__all__ = [
+    "api_namespace",
+    "apiserver",
+    "built_program",
+    "cluster",
+    "installed_command",
+    "namespace",
+    "pytest_runtest_makereport",
+]
 
 
 def _give_up(error: ClusterError) -> NoReturn:
@@ -32,6 +40,14 @@ def built_program(name: str) -> Path:
     """The path of one of the cluster's tools, built if need be; for fixtures of tests that need no more of it."""
     try:
         return tools.program(name)
+    except ClusterError as error:
+        _give_up(error)
+
+
+def installed_command(name: str) -> list[str]:
+    """The beginning of the command line of a program that comes as an npm package, installed if need be."""
+    try:
+        return npm_tools.command(name)
     except ClusterError as error:
         _give_up(error)
 

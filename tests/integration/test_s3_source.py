@@ -1,124 +1,46 @@
 """The ``s3`` source against a real store: versitygw over a temporary folder."""
 
-import datetime
 import hashlib
-import hmac
 import os
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import obstore
 import pytest
-from obstore.store import S3Store
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
 from onnx_operator.model.sources import SourceChangedError, SourceError, transfer
 from onnx_operator.model.sources.s3 import S3Source
 from tests.cluster.fixtures import built_program
+from tests.cluster.stores import KEY_ID, SECRET, S3Gateway
 
-KEY_ID, SECRET = "root-key", "root-secret"
 KEYS = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
 BODY, OTHER = os.urandom(5_000_000), os.urandom(5_000_000)
 
 
-@dataclass
-class Gateway:
-    endpoint: str
-    folder: Path
-
-    def make_bucket(self, name: str) -> S3Store:
-        self.request("PUT", f"/{name}")
-        return S3Store(
-            name,
-            config={"endpoint": self.endpoint, "access_key_id": KEY_ID, "secret_access_key": SECRET},
-            client_options={"allow_http": True},
-        )
-
-    def request(self, method: str, path: str, query: str = "", body: bytes = b"") -> None:
-        """Send what obstore has no call for, signed with AWS Signature Version 4."""
-        now = datetime.datetime.now(datetime.UTC)
-        stamp, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
-        digest = hashlib.sha256(body).hexdigest()
-        host = self.endpoint.removeprefix("http://")
-        signed = {"host": host, "x-amz-content-sha256": digest, "x-amz-date": stamp}
-        lines = "".join(f"{name}:{value}\n" for name, value in signed.items())
-        names = ";".join(signed)
-        canonical_query = f"{query}=" if query else ""
-        canonical = "\n".join([method, path, canonical_query, lines, names, digest])
-        scope = f"{day}/us-east-1/s3/aws4_request"
-        text = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()])
-        key = f"AWS4{SECRET}".encode()
-        for part in (day, "us-east-1", "s3", "aws4_request"):
-            key = hmac.digest(key, part.encode(), "sha256")
-        signature = hmac.digest(key, text.encode(), "sha256").hex()
-        authorization = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/{scope}, SignedHeaders={names}, Signature={signature}"
-        url = self.endpoint + path + (f"?{query}" if query else "")
-        headers = signed | {"Authorization": authorization}
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method)) as response:
-            assert response.status < 300
-
-    @property
-    def settings(self) -> SourceSettings:
-        return SourceSettings.model_validate({"s3": {"endpoint": self.endpoint}})
-
-    def open(self, uri: str, credentials: dict[str, str] = KEYS, **more) -> S3Source:
-        return S3Source(uri, credentials=credentials, settings=self.settings, **more)
-
-
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    binary = built_program("versitygw")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Gateway]:
     folder, versions = (tmp_path_factory.mktemp(name) for name in ("store", "versions"))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [
-        str(binary),
-        "--access",
-        KEY_ID,
-        "--secret",
-        SECRET,
-        "--region",
-        "us-east-1",
-        "--port",
-        f"127.0.0.1:{port}",
-    ]
-    command += ["posix", "--versioning-dir", str(versions), str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        found = Gateway(f"http://127.0.0.1:{port}", folder)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                urllib.request.urlopen(found.endpoint, timeout=5).close()
-            except urllib.error.HTTPError as error:
-                error.close()
-                break
-            except OSError:
-                assert process.poll() is None, "versitygw ended"
-                assert time.monotonic() < deadline, "versitygw does not start"
-                time.sleep(0.1)
-            else:
-                break
+    with S3Gateway.serve(built_program("versitygw"), folder, versions) as found:
         yield found
-        process.terminate()
 
 
-async def refused(gateway: Gateway, uri: str, credentials: dict[str, str]) -> SourceError:
-    async with gateway.open(uri, credentials) as source:
+def source_of(gateway: S3Gateway, uri: str, credentials: dict[str, str] = KEYS, **more) -> S3Source:
+    settings = SourceSettings.model_validate({"s3": {"endpoint": gateway.endpoint}})
+    return S3Source(uri, credentials=credentials, settings=settings, **more)
+
+
+async def refused(gateway: S3Gateway, uri: str, credentials: dict[str, str]) -> SourceError:
+    async with source_of(gateway, uri, credentials) as source:
         with pytest.raises(SourceError) as caught:
             await source.stat("m.onnx")
     return caught.value
 
 
-async def test_read_with_the_right_keys(gateway: Gateway, tmp_path: Path) -> None:
+async def test_read_with_the_right_keys(gateway: S3Gateway, tmp_path: Path) -> None:
     obstore.put(gateway.make_bucket("models"), "team/m.onnx", BODY)
-    async with gateway.open("s3://models/team/m.onnx") as source:
+    async with source_of(gateway, "s3://models/team/m.onnx") as source:
         assert await source.locate() == ["m.onnx"]
         stat = await source.stat("m.onnx")
         got = await transfer.download(source, "m.onnx", tmp_path / "m")
@@ -132,12 +54,12 @@ async def test_read_with_the_right_keys(gateway: Gateway, tmp_path: Path) -> Non
 
 
 async def test_parts_are_fetched_in_parallel_and_put_together(
-    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gateway: S3Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer.parts, "PART_BYTES", 300_000)
     obstore.put(gateway.make_bucket("parts"), "m.onnx", BODY)
     seen: list[tuple[int, int | None]] = []
-    async with gateway.open("s3://parts/m.onnx") as source:
+    async with source_of(gateway, "s3://parts/m.onnx") as source:
         got = await transfer.download(
             source, "m.onnx", tmp_path / "m", progress=lambda done, total: seen.append((done, total))
         )
@@ -147,16 +69,16 @@ async def test_parts_are_fetched_in_parallel_and_put_together(
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
-async def test_a_prefix_with_one_model(gateway: Gateway, tmp_path: Path) -> None:
+async def test_a_prefix_with_one_model(gateway: S3Gateway, tmp_path: Path) -> None:
     bucket = gateway.make_bucket("folders")
     for name in ("one/a model.onnx", "one/weights/ä.bin", "deep/onnx/m.onnx", "two/a.onnx", "two/b.onnx", "none/x"):
         obstore.put(bucket, name, name.encode())
     for uri in ("s3://folders/one/", "s3://folders/one"):
-        async with gateway.open(uri) as source:
+        async with source_of(gateway, uri) as source:
             assert await source.locate() == ["a model.onnx"]
             assert (await source.stat("a model.onnx")).size == 16
             assert await transfer.read(source, "weights/ä.bin", 0, 3, pin=None) == b"one"
-    async with gateway.open("s3://folders/deep") as source:
+    async with source_of(gateway, "s3://folders/deep") as source:
         assert await source.locate() == ["onnx/m.onnx"]
     for uri, reason in (
         ("s3://folders/two", Reason.SOURCE_REFUSED),
@@ -165,39 +87,39 @@ async def test_a_prefix_with_one_model(gateway: Gateway, tmp_path: Path) -> None
         ("s3://folders/missing/", Reason.SOURCE_NOT_FOUND),
         ("s3://nowhere/folder/", Reason.SOURCE_NOT_FOUND),
     ):
-        async with gateway.open(uri) as source:
+        async with source_of(gateway, uri) as source:
             with pytest.raises(SourceError) as caught:
                 await source.locate()
         assert caught.value.reason is reason, uri
 
 
-async def test_an_object_whose_name_says_nothing(gateway: Gateway) -> None:
+async def test_an_object_whose_name_says_nothing(gateway: S3Gateway) -> None:
     obstore.put(gateway.make_bucket("plain"), "models/resnet", BODY)
-    async with gateway.open("s3://plain/models/resnet") as source:
+    async with source_of(gateway, "s3://plain/models/resnet") as source:
         assert await source.locate() == ["resnet"]
         assert (await source.stat("resnet")).size == len(BODY)
 
 
-async def test_external_data_beside_the_model(gateway: Gateway) -> None:
+async def test_external_data_beside_the_model(gateway: S3Gateway) -> None:
     bucket = gateway.make_bucket("beside")
     obstore.put(bucket, "m/model.onnx", b"model")
     obstore.put(bucket, "m/data/weights.bin", b"weights")
-    async with gateway.open("s3://beside/m/model.onnx") as source:
+    async with source_of(gateway, "s3://beside/m/model.onnx") as source:
         assert await transfer.read(source, "data/weights.bin", 1, 4, pin=None) == b"eig"
         with pytest.raises(SourceError) as caught:
             await source.stat("../secret")
     assert caught.value.reason is Reason.SOURCE_REFUSED
 
 
-async def test_an_empty_object(gateway: Gateway, tmp_path: Path) -> None:
+async def test_an_empty_object(gateway: S3Gateway, tmp_path: Path) -> None:
     obstore.put(gateway.make_bucket("void"), "m.onnx", b"")
-    async with gateway.open("s3://void/m.onnx") as source:
+    async with source_of(gateway, "s3://void/m.onnx") as source:
         pin = (await source.stat("m.onnx")).pin
         for given in (None, pin):
             assert (await transfer.download(source, "m.onnx", tmp_path / "m", pin=given)).size == 0
 
 
-async def test_wrong_keys(gateway: Gateway) -> None:
+async def test_wrong_keys(gateway: S3Gateway) -> None:
     obstore.put(gateway.make_bucket("locked"), "m.onnx", BODY)
     for credentials in (
         KEYS | {"AWS_SECRET_ACCESS_KEY": "wrong"},
@@ -210,17 +132,17 @@ async def test_wrong_keys(gateway: Gateway) -> None:
 
 
 async def test_the_keys_of_the_environment_count_only_where_they_may(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    gateway: S3Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     obstore.put(gateway.make_bucket("ambient"), "m.onnx", BODY)
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     assert (await refused(gateway, "s3://ambient/m.onnx", {})).reason is Reason.SOURCE_UNAUTHORIZED
-    async with gateway.open("s3://ambient/m.onnx", {}, workload_identity=True) as source:
+    async with source_of(gateway, "s3://ambient/m.onnx", {}, workload_identity=True) as source:
         assert (await source.stat("m.onnx")).size == len(BODY)
 
 
-async def test_a_missing_bucket_and_a_missing_key(gateway: Gateway) -> None:
+async def test_a_missing_bucket_and_a_missing_key(gateway: S3Gateway) -> None:
     gateway.make_bucket("empty")
     error = await refused(gateway, "s3://nowhere/m.onnx", KEYS)
     assert error.reason is Reason.SOURCE_NOT_FOUND
@@ -230,10 +152,10 @@ async def test_a_missing_bucket_and_a_missing_key(gateway: Gateway) -> None:
     assert "no such key in the bucket empty" in error.message
 
 
-async def test_an_overwritten_object_is_noticed(gateway: Gateway, tmp_path: Path) -> None:
+async def test_an_overwritten_object_is_noticed(gateway: S3Gateway, tmp_path: Path) -> None:
     bucket = gateway.make_bucket("changing")
     obstore.put(bucket, "m.onnx", BODY)
-    async with gateway.open("s3://changing/m.onnx") as source:
+    async with source_of(gateway, "s3://changing/m.onnx") as source:
         before = (await source.stat("m.onnx")).pin
         assert before is not None
         assert before.kind == "Conditional"
@@ -247,12 +169,12 @@ async def test_an_overwritten_object_is_noticed(gateway: Gateway, tmp_path: Path
     assert got.sha256 == hashlib.sha256(OTHER).hexdigest()
 
 
-async def test_a_version_is_read_after_it_was_overwritten(gateway: Gateway, tmp_path: Path) -> None:
+async def test_a_version_is_read_after_it_was_overwritten(gateway: S3Gateway, tmp_path: Path) -> None:
     bucket = gateway.make_bucket("versioned")
     status = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
     gateway.request("PUT", "/versioned", "versioning", status)
     obstore.put(bucket, "m.onnx", BODY)
-    async with gateway.open("s3://versioned/m.onnx") as source:
+    async with source_of(gateway, "s3://versioned/m.onnx") as source:
         before = (await source.stat("m.onnx")).pin
         assert before is not None
         assert before.kind == "Immutable"
@@ -269,19 +191,19 @@ async def test_a_version_is_read_after_it_was_overwritten(gateway: Gateway, tmp_
         assert caught.value.observed == got.pin
 
 
-async def test_a_public_bucket_needs_no_keys(gateway: Gateway, tmp_path: Path) -> None:
+async def test_a_public_bucket_needs_no_keys(gateway: S3Gateway, tmp_path: Path) -> None:
     obstore.put(gateway.make_bucket("public"), "m.onnx", BODY)
     policy = b"""{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*",
         "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::public/*"]}]}"""
     gateway.request("PUT", "/public", "policy", policy)
-    async with gateway.open("s3://public/m.onnx", {}) as source:
+    async with source_of(gateway, "s3://public/m.onnx", {}) as source:
         assert (await transfer.download(source, "m.onnx", tmp_path / "m")).size == len(BODY)
 
 
-async def test_a_file_that_was_copied_into_the_folder_has_no_pin(gateway: Gateway, tmp_path: Path) -> None:
+async def test_a_file_that_was_copied_into_the_folder_has_no_pin(gateway: S3Gateway, tmp_path: Path) -> None:
     gateway.make_bucket("copied")
     (gateway.folder / "copied" / "m.onnx").write_bytes(BODY)
-    async with gateway.open("s3://copied/m.onnx") as source:
+    async with source_of(gateway, "s3://copied/m.onnx") as source:
         assert (await source.stat("m.onnx")).pin is None
         got = await transfer.download(source, "m.onnx", tmp_path / "m")
     assert got.pin is None

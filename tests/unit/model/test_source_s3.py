@@ -1,47 +1,42 @@
 """Against a store made up here, which fails on command; a real one is in the integration tests."""
 
 import asyncio
-import hashlib
 import os
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
-from webkit import FileServer, Request, Server, settings
+from storekit import ObjectServer, answering, failing, path_of, trap
+from webkit import Request, Server, settings
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.model.sources import SourceChangedError, SourceError, open_source
-from onnx_operator.model.sources import s3 as s3_module
+from onnx_operator.model.sources import SourceChangedError, SourceError, objects, transfer
+from onnx_operator.model.sources.s3 import S3Source
 
 BODY = os.urandom(300_000)
-SHA = hashlib.sha256(BODY).hexdigest()
 V1 = SourcePin(kind="Conditional", value='"v1"')
 KEYS = {"AWS_ACCESS_KEY_ID": "theirkey", "AWS_SECRET_ACCESS_KEY": "theirsecret"}
-LAST_MODIFIED = {"Last-Modified": "Wed, 01 Jan 2025 00:00:00 GMT"}
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "model.onnx"
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch) -> None:
+    monkeypatch.setattr(objects, "FIRST_DELAY_SECONDS", 0.001)
 
 
-def store(body: bytes = BODY, **options) -> FileServer:
-    options["extra"] = LAST_MODIFIED | options.get("extra", {})
-    return FileServer(body, **options)
+def make(server: Server, uri="s3://bucket/a/m.onnx", credentials=KEYS, **changes) -> S3Source:
+    return S3Source(uri, credentials=credentials, settings=settings(s3={"endpoint": server.url, **changes}))
 
 
 @asynccontextmanager
-async def source_of(server: Server, uri="s3://bucket/a/m.onnx", credentials=KEYS, **changes):
-    given = settings(s3={"endpoint": server.url, **changes})
-    async with open_source(uri, credentials=credentials, settings=given) as source:
-        yield source
+async def source_of(handler, **options):
+    async with Server(handler, None) as server, make(server, **options) as source:
+        yield source, server
 
 
 async def error_of(handler, credentials=KEYS) -> SourceError:
-    async with Server(handler, None) as server, source_of(server, credentials=credentials) as source:
+    async with source_of(handler, credentials=credentials) as (source, _):
         with pytest.raises(SourceError) as caught:
-            await source.stat()
+            await source.stat("m.onnx")
     assert "theirsecret" not in caught.value.message
     assert caught.value.retriable == (caught.value.reason is Reason.SOURCE_UNREACHABLE)
     return caught.value
@@ -57,29 +52,14 @@ async def error_of(handler, credentials=KEYS) -> SourceError:
         (None, {}, None),
     ],
 )
-async def test_stat_and_download(out, etag, extra, pin) -> None:
-    async def handler(request: Request) -> None:
-        # The body of a HEAD stays away; its length does not.
-        if request.method == "HEAD":
-            headers = LAST_MODIFIED | extra | ({"ETag": etag} if etag else {})
-            return await request.answer(200, headers | {"Content-Length": str(len(BODY))})
-        return await store(etag=etag, extra=extra)(request)
-
-    async with Server(handler, None) as server, source_of(server) as source:
-        stat = await source.stat()
-        got = await source.download(out)
+async def test_a_file_is_pinned_as_strongly_as_the_store_allows(tmp_path, etag, extra, pin) -> None:
+    async with source_of(ObjectServer(BODY, etag=etag, extra=extra)) as (source, server):
+        stat = await source.stat("m.onnx")
+        got = await transfer.download(source, "m.onnx", tmp_path / "m")
     assert (stat.size, stat.pin) == (len(BODY), pin)
-    assert (got.sha256, got.pin) == (SHA, pin)
-    assert out.read_bytes() == BODY
-    assert server.requests[-1].target.startswith("/bucket/a/m.onnx")
-
-
-def answering(status: int, code: str):
-    async def handler(request: Request) -> None:
-        text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>theirkey</Message></Error>"
-        await request.answer(status, {}, b"" if request.method == "HEAD" else text.encode())
-
-    return handler
+    assert (got.size, got.pin) == (len(BODY), pin)
+    assert (tmp_path / "m").read_bytes() == BODY
+    assert {path_of(request) for request in server.requests} == {"/bucket/a/m.onnx"}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +69,7 @@ def answering(status: int, code: str):
         (403, "InvalidAccessKeyId", Reason.SOURCE_UNAUTHORIZED, "InvalidAccessKeyId"),
         (403, "SignatureDoesNotMatch", Reason.SOURCE_UNAUTHORIZED, "SignatureDoesNotMatch"),
         (400, "ExpiredToken", Reason.SOURCE_UNAUTHORIZED, "ExpiredToken"),
-        (404, "NoSuchKey", Reason.SOURCE_NOT_FOUND, "The key a/m.onnx"),
+        (404, "NoSuchKey", Reason.SOURCE_NOT_FOUND, "no such key in the bucket bucket"),
         (404, "NoSuchBucket", Reason.SOURCE_NOT_FOUND, "The bucket bucket"),
         (400, "InvalidRequest", Reason.SOURCE_REFUSED, "InvalidRequest"),
         (301, "PermanentRedirect", Reason.SOURCE_REFUSED, "sources.s3.region"),
@@ -98,7 +78,7 @@ def answering(status: int, code: str):
         (503, "SlowDown", Reason.SOURCE_UNREACHABLE, "503"),
     ],
 )
-async def test_errors(status, code, reason, words) -> None:
+async def test_what_the_store_answers_is_told_with_what_to_do(status, code, reason, words) -> None:
     error = await error_of(answering(status, code))
     assert error.reason is reason
     assert words in error.message
@@ -108,96 +88,143 @@ async def test_without_keys_the_message_says_so() -> None:
     assert "without keys" in (await error_of(answering(403, "AccessDenied"), credentials={})).message
 
 
-async def test_the_environment_does_not_count(out, monkeypatch) -> None:
-    hostile = {
-        "AWS_ACCESS_KEY_ID": "ourkey",
-        "AWS_SECRET_ACCESS_KEY": "oursecret",
-        "AWS_SESSION_TOKEN": "ourtoken",
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
-        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
-        "AWS_ENDPOINT": "http://127.0.0.1:1",
-        "AWS_REGION": "mars-1",
-        "AWS_WEB_IDENTITY_TOKEN_FILE": "/nonexistent",
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/x",
-        "AWS_METADATA_ENDPOINT": "http://127.0.0.1:1",
-        "AWS_SKIP_SIGNATURE": "true",
-        "AWS_S3_EXPRESS": "true",
-        "AWS_REQUEST_PAYER": "true",
-        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true",
-    }
-    for name, value in hostile.items():
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_what_passes_is_tried_again(status) -> None:
+    async with source_of(failing(3, status, ObjectServer(BODY))) as (source, server):
+        assert await transfer.read(source, "m.onnx", 5, 9, pin=V1) == BODY[5:9]
+    assert len(server.requests) == 4
+
+
+async def test_what_does_not_pass_is_asked_once_more_for_its_cause_only() -> None:
+    async with source_of(answering(403, "AccessDenied")) as (source, server):
+        with pytest.raises(SourceError):
+            await source.stat("m.onnx")
+        with pytest.raises(SourceError):
+            await transfer.read(source, "m.onnx", 0, 1, pin=None)
+    assert [request.method for request in server.requests] == ["HEAD", "GET", "GET"]
+
+
+async def test_small_reads_are_one_request_each_on_a_kept_connection() -> None:
+    async with source_of(ObjectServer(BODY)) as (source, server):
+        for offset in range(0, 200_000, 10_000):
+            assert await transfer.read(source, "m.onnx", offset, offset + 7, pin=V1) == BODY[offset : offset + 7]
+    assert len(server.requests) == 20
+    assert server.connections == 1
+    assert all(request.headers["if-match"] == '"v1"' for request in server.requests)
+
+
+async def test_files_beside_the_model_are_named_from_its_folder() -> None:
+    async with source_of(ObjectServer(BODY), uri="s3://bucket/a/b/") as (source, server):
+        await source.stat("weights/part 1.bin")
+        for name in ("../secret", "/secret", "a//b", ""):
+            with pytest.raises(SourceError) as caught:
+                await source.stat(name)
+            assert caught.value.reason is Reason.SOURCE_REFUSED
+    assert [path_of(request) for request in server.requests] == ["/bucket/a/b/weights/part 1.bin"]
+
+
+async def test_a_store_without_ranges_sends_all(tmp_path) -> None:
+    async with source_of(ObjectServer(BODY, ranges=False)) as (source, _):
+        assert await transfer.read(source, "m.onnx", 1000, 2000, pin=V1) == BODY[1000:2000]
+        async with source.open("m.onnx", 1000, 2000, pin=V1) as stream:
+            assert stream.begin == 0
+        got = await transfer.download(source, "m.onnx", tmp_path / "m", pin=V1)
+    assert got.size == len(BODY)
+    assert (tmp_path / "m").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("credentials", [KEYS, {}])
+async def test_the_environment_does_not_count(tmp_path, monkeypatch, credentials) -> None:
+    async with (
+        trap(monkeypatch, tmp_path),
+        source_of(ObjectServer(BODY), credentials=credentials) as (source, server),
+    ):
+        await source.stat("m.onnx")
+        await transfer.download(source, "m.onnx", tmp_path / "m")
+    for request in server.requests:
+        assert request.headers["host"] == server.url.removeprefix("http://")
+        assert not any(name.startswith(("x-amz-server-side", "x-amz-security-token")) for name in request.headers)
+        if credentials:
+            assert "Credential=theirkey/" in request.headers["authorization"]
+            assert "/us-east-1/s3/" in request.headers["authorization"]
+        else:
+            assert "authorization" not in request.headers
+    assert os.environ["AWS_ACCESS_KEY_ID"] == "ourkey", "the environment itself is left as it was"
+
+
+async def test_workload_identity_is_the_environment(monkeypatch) -> None:
+    for name, value in {"AWS_ACCESS_KEY_ID": "podkey", "AWS_SECRET_ACCESS_KEY": "podsecret"}.items():
         monkeypatch.setenv(name, value)
-    async with Server(store(), None) as server, source_of(server) as source:
-        await source.download(out)
-        async with source_of(server, credentials={}) as source:
-            await source.download(out)
-    signed, unsigned = server.requests[:2], server.requests[2:]
-    assert all("Credential=theirkey/" in request.headers["authorization"] for request in signed)
-    assert all("/us-east-1/s3/" in request.headers["authorization"] for request in signed)
-    assert not any("x-amz-security-token" in request.headers for request in server.requests)
-    assert not any("authorization" in request.headers for request in unsigned)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    async with Server(ObjectServer(BODY), None) as server:
+        given = settings(s3={"endpoint": server.url})
+        for credentials in ({}, KEYS):
+            source = S3Source("s3://b-1/m.onnx", credentials=credentials, settings=given, workload_identity=True)
+            await source.stat("m.onnx")
+    used = [
+        request.headers["authorization"].partition("Credential=")[2].partition("/")[0] for request in server.requests
+    ]
+    assert used == ["podkey", "theirkey"]
 
 
 async def test_a_session_token_is_sent() -> None:
-    async with (
-        Server(store(), None) as server,
-        source_of(server, credentials=KEYS | {"AWS_SESSION_TOKEN": "theirtoken"}) as source,
+    async with source_of(ObjectServer(BODY), credentials=KEYS | {"AWS_SESSION_TOKEN": "theirtoken"}) as (
+        source,
+        server,
     ):
-        await source.stat()
+        await source.stat("m.onnx")
     assert server.requests[0].headers["x-amz-security-token"] == "theirtoken"
 
 
 @pytest.mark.parametrize("conditions", [True, False])
-async def test_a_pin_finds_something_else(out, conditions) -> None:
-    async with Server(store(etag='"v2"', conditions=conditions), None) as server, source_of(server) as source:
+async def test_a_pin_finds_something_else(tmp_path, conditions) -> None:
+    async with source_of(ObjectServer(BODY, etag='"v2"', conditions=conditions)) as (source, _):
         with pytest.raises(SourceChangedError) as caught:
-            await source.download(out, pin=V1)
+            await transfer.download(source, "m.onnx", tmp_path / "m", pin=V1)
     assert caught.value.observed == SourcePin(kind="Conditional", value='"v2"')
 
 
-@pytest.mark.parametrize("there", [0, 1000, len(BODY), len(BODY) + 1])
-async def test_resume(out, there) -> None:
-    out.write_bytes((BODY + b"x")[:there])
-    async with Server(store(), None) as server, source_of(server) as source:
-        got = await source.download(out, pin=V1, resume=True)
-    assert (got.sha256, got.size) == (SHA, len(BODY))
-    assert out.read_bytes() == BODY
+async def test_a_version_that_is_gone_tells_what_is_there_now() -> None:
+    async def handler(request: Request) -> None:
+        if "versionId=old" in request.target:
+            return await answering(404, "NoSuchVersion")(request)
+        return await ObjectServer(BODY, extra={"x-amz-version-id": "new"})(request)
 
-
-async def test_too_large(out) -> None:
-    async with Server(store(), None) as server, source_of(server) as source:
-        with pytest.raises(SourceError) as caught:
-            await source.download(out, max_bytes=1000)
-    assert caught.value.reason is Reason.TOO_LARGE
+    async with source_of(handler) as (source, _):
+        with pytest.raises(SourceChangedError) as caught:
+            await transfer.read(source, "m.onnx", 0, 5, pin=SourcePin(kind="Immutable", value="old"))
+    assert caught.value.observed == SourcePin(kind="Immutable", value="new")
 
 
 @pytest.mark.parametrize("second_etag", ['"v1"', '"v2"'])
-async def test_a_stream_that_breaks(out, second_etag) -> None:
-    """It goes on with the same object, and never with another one."""
+async def test_a_stream_that_breaks_goes_on_with_the_same_object_or_not_at_all(tmp_path, second_etag) -> None:
     gets = []
 
     async def handler(request: Request) -> None:
         if request.method == "GET":
             gets.append(request)
         if len(gets) == 1 and request.method == "GET":
-            headers = LAST_MODIFIED | {"ETag": '"v1"', "Content-Length": str(len(BODY))}
-            return await request.answer(200, headers, BODY[:200_000])
-        if len(gets) > 0 and second_etag == '"v2"':
-            return await store(os.urandom(len(BODY)), etag=second_etag)(request)
-        return await store()(request)
+            headers = {"Content-Range": f"bytes 0-{len(BODY) - 1}/{len(BODY)}", "Content-Length": str(len(BODY))}
+            headers |= {"ETag": '"v1"', "Last-Modified": "Wed, 01 Jan 2025 00:00:00 GMT"}
+            return await request.answer(206, headers, BODY[:200_000])
+        if gets and second_etag == '"v2"':
+            return await ObjectServer(os.urandom(len(BODY)), etag=second_etag)(request)
+        return await ObjectServer(BODY)(request)
 
-    async with Server(handler, None) as server, source_of(server) as source:
+    async with source_of(handler) as (source, _):
         if second_etag == '"v2"':
-            with pytest.raises(SourceError):
-                await source.download(out)
+            with pytest.raises(SourceChangedError):
+                await transfer.download(source, "m.onnx", tmp_path / "m")
         else:
-            assert (await source.download(out)).sha256 == SHA
+            await transfer.download(source, "m.onnx", tmp_path / "m")
+            assert (tmp_path / "m").read_bytes() == BODY
+            assert gets[1].start() > 0
 
 
-async def test_silence(out, monkeypatch) -> None:
-    monkeypatch.setattr(s3_module, "_OPEN_SECONDS", 1.5)
+async def test_a_store_that_says_nothing_is_unreachable(monkeypatch) -> None:
+    monkeypatch.setattr(objects, "OPEN_SECONDS", 1.0)
 
-    async def handler(request: Request) -> None:
+    async def handler(_: Request) -> None:
         await asyncio.sleep(60)
 
     assert (await error_of(handler)).reason is Reason.SOURCE_UNREACHABLE
@@ -205,31 +232,38 @@ async def test_silence(out, monkeypatch) -> None:
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "http://nowhere.invalid"])
 async def test_no_store(endpoint) -> None:
-    given = settings(s3={"endpoint": endpoint})
-    async with open_source("s3://bucket/m", credentials=KEYS, settings=given) as source:
-        with pytest.raises(SourceError) as caught:
-            await source.stat()
+    source = S3Source("s3://bucket/m.onnx", credentials=KEYS, settings=settings(s3={"endpoint": endpoint}))
+    with pytest.raises(SourceError) as caught:
+        await source.stat("m.onnx")
     assert caught.value.reason is Reason.SOURCE_UNREACHABLE
     assert endpoint in caught.value.message
 
 
+async def test_a_certificate_that_nobody_vouches_for_names_the_setting(authority) -> None:
+    async with Server(ObjectServer(BODY), authority.server) as server:
+        with pytest.raises(SourceError) as caught:
+            await make(server).stat("m.onnx")
+        assert (await make(server, ca_bundle=authority.pem).stat("m.onnx")).size == len(BODY)
+    assert "sources.s3.caBundle" in caught.value.message
+
+
 @pytest.mark.parametrize(
-    "uri", ["s3://", "s3://bucket", "s3://bucket/", "s3:///key", "s3://buc ket/key", "s3://b/folder/"]
+    "uri", ["s3://", "s3://bucket", "s3://bucket/", "s3:///key", "s3://buc ket/key", "s3://b/../x"]
 )
 def test_addresses_that_name_no_object(uri) -> None:
     with pytest.raises(SourceError) as caught:
-        open_source(uri, credentials={}, settings=settings())
+        S3Source(uri, credentials={}, settings=settings())
     assert caught.value.reason is Reason.SOURCE_REFUSED
 
 
 @pytest.mark.parametrize("name", list(KEYS))
 def test_half_a_pair_of_keys(name) -> None:
     with pytest.raises(SourceError) as caught:
-        open_source("s3://bucket/m", credentials={name: "x"}, settings=settings())
+        S3Source("s3://bucket/m.onnx", credentials={name: "x"}, settings=settings())
     assert caught.value.reason is Reason.SOURCE_UNAUTHORIZED
 
 
-def test_virtual_hosted_style() -> None:
+def test_virtual_hosted_style_puts_the_bucket_into_the_host_name() -> None:
     given = settings(s3={"endpoint": "https://store.example", "virtual_hosted_style": True})
-    source = open_source("s3://bucket/a/m.onnx", credentials=KEYS, settings=given)
+    source = S3Source("s3://bucket/a/m.onnx", credentials=KEYS, settings=given)
     assert source._store.config["endpoint"] == "https://bucket.store.example"

@@ -37,7 +37,7 @@ _TRIES = 5
 _STALL_SECONDS = 20.0
 _LEAST_PIECE_BYTES = 20 * 1024
 """The stream is read in pieces of at least this size, so that waiting for one too long is the limit of slowness."""
-_MOST_PIECE_BYTES = 1 << 20
+_MOST_PIECE_BYTES = 2 << 20
 _FAST_SECONDS, _SLOW_SECONDS = 0.05, 1.0
 _MOST_LISTED = 10_000
 _PASSING = ("408", "425", "429")
@@ -285,7 +285,9 @@ class ObjectSource:
         code = _first(r"<Code>\s*([A-Za-z0-9.]+)\s*</Code>", text)
         if special := self._special(text, status, code):
             return special
-        denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+        # An identity that is not accepted where its token comes from.
+        no_token = "token request" in text and status.startswith("4") and status not in _PASSING
+        denied = no_token or isinstance(error, PermissionDeniedError | UnauthenticatedError)
         if code in self.unauthorized_codes or denied or status in ("401", "403"):
             have = (
                 "The keys were not accepted"

@@ -16,7 +16,7 @@ from onnx_operator.model.sources import parts
 from onnx_operator.model.sources.base import BrokenStreamError, FileStat, Source, SourceError, Stream
 from onnx_operator.model.sources.parts import PartsFile
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 2 << 20
 """What is gathered before it is written."""
 PARALLEL = 4
 SLOW_WINDOW_SECONDS = 20.0
