@@ -28,6 +28,15 @@ _NOT_FOLDED = frozenset(
         "RandomUniformLike",
     }
 )
+_IN_PLACE = frozenset(
+    {
+        *("Abs", "Add", "BatchNormalization", "Cast", "Ceil", "Clip", "Div", "Dropout", "Elu", "Erf", "Exp", "Flatten"),
+        *("Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "LogSoftmax", "Mul", "Neg"),
+        *("Not", "PRelu", "Pow", "Reciprocal", "Relu", "Reshape", "Round", "Sigmoid", "Softmax", "Softplus"),
+        *("Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Unsqueeze"),
+    }
+)
+"""Operators that write over the first value they read where nothing reads it later and the sizes are equal."""
 _PACKED = {
     "Attention": (1,),
     "Conv": (1,),
@@ -54,7 +63,7 @@ _FLOATING = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 
 @dataclass
 class Footprint:
-    """Bytes, if nothing else is said. Constants of FP16 count as the FP32 that the CPU makes of them."""
+    """Bytes, if nothing else is said. Matrices and filters of FP16 count as the FP32 that the CPU makes of them."""
 
     kept: int = 0
     """Constants that the loaded model holds: initializers in use, and what is computed from them while loading."""
@@ -71,7 +80,7 @@ class Footprint:
     packed: int = 0
     """Matrices below :data:`MAPPED_BYTES` that kernels pack."""
     converted: int = 0
-    """Constants of FP16 as they are in the file."""
+    """Matrices and filters of FP16 as they are in the file."""
     packing: int = 0
     """What packing matrices from :data:`MAPPED_BYTES` on takes at most beyond what the loaded model holds."""
     small: int = 0
@@ -154,7 +163,7 @@ class _Plan:
                 readers.setdefault(name, []).append(node)
         copied = self._copy_constants(running, readers)
         for name in kept:
-            size = self._constant_bytes(name)
+            size = self._copied_bytes(name) if name in copied else self._bytes(name)
             if name in self._beside and name not in copied:
                 self._found.mapped += size
                 continue
@@ -163,7 +172,7 @@ class _Plan:
             if name not in self._beside:
                 self._found.largest = max(self._found.largest, size)
         for name in made - used:
-            self._found.computed_only = max(self._found.computed_only, self._constant_bytes(name))
+            self._found.computed_only = max(self._found.computed_only, self._bytes(name))
         return self._peak(running, readers)
 
     def read_interface(self) -> None:
@@ -224,7 +233,7 @@ class _Plan:
         return copied
 
     def _copy(self, name: str, node: NodeProto, readers: Mapping[str, Sequence[NodeProto]]) -> None:
-        found, tensor, size = self._found, self._tensors[name], self._constant_bytes(name)
+        found, tensor, size = self._found, self._tensors[name], self._copied_bytes(name)
         follow = [each for output in node.output if output for each in readers.get(output, ())]
         floating_filter = node.op_type == "Conv" and tensor.data_type in _FLOATING
         if name in self._seen:
@@ -256,15 +265,18 @@ class _Plan:
         else:
             self._found.coefficients += sum(sizes.values())
 
-    def _constant_bytes(self, name: str) -> int:
-        tensor = self._tensors.get(name)
-        if tensor is None:
-            return 0
-        return 2 * tensor.bytes if tensor.data_type == TensorProto.FLOAT16 else tensor.bytes
+    def _bytes(self, name: str) -> int:
+        return self._tensors[name].bytes if name in self._tensors else 0
+
+    def _copied_bytes(self, name: str) -> int:
+        """Size of a constant that kernels copy: those of FP16 are computed with in FP32."""
+        half = name in self._tensors and self._tensors[name].data_type == TensorProto.FLOAT16
+        return 2 * self._bytes(name) if half else self._bytes(name)
 
     def _peak(self, nodes: Sequence[NodeProto], readers: Mapping[str, Sequence[NodeProto]]) -> int:
         last = {name: index for index, node in enumerate(nodes) for name in _reads(node)}
         outputs = {value.name for value in self._graph.output}
+        last |= dict.fromkeys(outputs, len(nodes))
         # Kernels for integers take the place of a float kernel with conversions around it.
         unseen = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
         unseen |= {name for name, by in readers.items() if all(each.op_type == "QuantizeLinear" for each in by)}
@@ -273,16 +285,27 @@ class _Plan:
         current = peak = 0
         for index, node in enumerate(nodes):
             for name in filter(None, node.output):
-                if name not in live:
-                    size = self._tensors[name].bytes if name in self._tensors and name not in unseen else 0
-                    live[name] = max(size, _ARENA_BYTES)
+                over = self._overwritten(node, name, live, last, index)
+                if over:
+                    live[name] = live.pop(over)
+                elif name not in live:
+                    live[name] = max(0 if name in unseen else self._bytes(name), _ARENA_BYTES)
                     current += live[name]
             inner = sum(_Plan(body, {}, self, self._found).run() for body in subgraphs(node))
             peak = max(peak, current + inner)
             for name in {*_reads(node), *node.output}:
-                if name in live and name not in outputs and last.get(name, -1) <= index:
+                if name in live and last.get(name, -1) <= index:
                     current -= live.pop(name)
         return peak
+
+    def _overwritten(
+        self, node: NodeProto, name: str, live: Mapping[str, int], last: Mapping[str, int], index: int
+    ) -> str:
+        """The value in whose place the first output comes; none where it needs a place of its own."""
+        if node.op_type not in _IN_PLACE or name != node.output[0] or name not in self._tensors:
+            return ""
+        size = max(self._tensors[name].bytes, _ARENA_BYTES)
+        return next((each for each in node.input if live.get(each) == size and last.get(each) == index), "")
 
 
 def _tensor_key(tensor: TensorProto) -> object:
