@@ -37,7 +37,7 @@ class Operator:
         self._common = ["--settings", str(settings), "--inspector-socket", str(folder / "inspector.sock")]
         self._log = (folder / "log").open("ab")
         self.log = folder / "log"
-        self.inspector = self._start("inspector", "--workdir", str(folder / "models"))
+        self.inspector = self._start("inspector")
         self._controller = ["controller", "--namespace", namespace, "--kubeconfig", str(cluster.kubeconfig)]
         self.controller = self.start_controller()
 

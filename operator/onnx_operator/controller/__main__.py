@@ -1,13 +1,15 @@
-"""Command line of the operator: ``onnx-operator controller`` and, in a container of its own, ``inspector``."""
+"""Command line of the operator: ``controller``; in a container of its own ``inspector``, in a pod ``inspect-once``."""
 
 import asyncio
+import os
+import sys
 from pathlib import Path
 
 import click
 
 from onnx_operator import __version__
+from onnx_operator.api.names import SOURCE_DIRECTORY
 from onnx_operator.controller.logs import configure_logging
-from onnx_operator.controller.quantities import parse_quantity
 from onnx_operator.controller.settings import SettingsError, load_settings
 
 SOCKET = Path("/run/onnx-operator/inspector.sock")
@@ -82,31 +84,39 @@ def controller(
 @main.command()
 @_settings_option
 @_socket_option
-@click.option(
-    "--workdir",
-    type=click.Path(path_type=Path),
-    default=Path("/var/lib/onnx-operator"),
-    show_default=True,
-    help="Where models are kept while they are read.",
-)
-@click.option(
-    "--workdir-size", default="0", show_default=True, help="Its size, as a quantity such as 24Gi; 0: not known."
-)
-def inspector(settings_path: Path, inspector_socket: Path, workdir: Path, workdir_size: str) -> None:
+def inspector(settings_path: Path, inspector_socket: Path) -> None:
     """Read models for the controller. Runs without any cluster credential."""
-    from onnx_operator.controller.inspector.service import run
+    from onnx_operator.controller.inspector import service
     from onnx_operator.model.limits import InspectionLimits
 
     try:
         settings = load_settings(settings_path)
     except SettingsError as error:
         raise click.ClickException(str(error)) from error
-    try:
-        workdir_bytes = int(parse_quantity(workdir_size))
-    except ValueError:
-        raise click.BadParameter(f"{workdir_size!r} is no quantity such as 24Gi", param_hint="--workdir-size") from None
-    limits = InspectionLimits(max_model_bytes=settings.inspection.max_model_bytes, workdir_bytes=workdir_bytes)
-    run(inspector_socket, workdir, limits)
+    limits = InspectionLimits(max_model_bytes=settings.inspection.max_model_bytes)
+    policy = service.Policy(
+        operator_identity=settings.sources.use_operator_identity, signatures=settings.signatures.required
+    )
+    service.run(inspector_socket, limits, policy)
+
+
+@main.command(name="inspect-once")
+@click.option("--max-model-bytes", type=click.IntRange(min=1), required=True, help="Larger models are refused.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    default=Path(SOURCE_DIRECTORY),
+    show_default=True,
+    help="Where the claim of a pvc source is mounted.",
+)
+def inspect_once(max_model_bytes: int, root: Path) -> None:
+    """Read one model, in a pod that the operator makes beside it, and report in one line of the log."""
+    from onnx_operator.controller.inspector import once
+    from onnx_operator.model.limits import InspectionLimits
+
+    # One model is all that this process will ever read.
+    limits = InspectionLimits(max_model_bytes=max_model_bytes, parsers=1)
+    sys.exit(once.run(os.environ, limits, root, sys.stdout))
 
 
 if __name__ == "__main__":

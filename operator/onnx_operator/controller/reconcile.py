@@ -32,6 +32,8 @@ from onnx_operator.controller.fetching import (
     uses_operator_identity,
     uses_service_account,
 )
+from onnx_operator.controller.inspection_pod import needs_pod, pod_request
+from onnx_operator.controller.inspection_pods import InspectionPods
 from onnx_operator.controller.inspections import Inspections, ModelKey
 from onnx_operator.controller.inspector import InspectorClient, InspectorUnavailableError
 from onnx_operator.controller.kube import CONTROLLER_REVISION, DEPLOYMENT, ONNX_MODEL, ApiError, Kube, Object
@@ -166,6 +168,7 @@ class Reconciler:
         self._queue = queue
         self._identity = identity
         self._inspections = Inspections(queue)
+        self._pods = InspectionPods(kube, settings)
         self._facts = FactReader(kube, queue)
         self._tally = metrics.ModelTally()
         self._uids: dict[ModelKey, str] = {}
@@ -212,7 +215,7 @@ class Reconciler:
             uid,
             key,
             inspection,
-            run=lambda: self._inspect(spec, key[0]),
+            run=lambda: self._inspect(model, spec, inspection),
             persisted=persisted_result(inspection, status, revisions),
             changed=changed_source(observation, current) if current and current.data.uri == spec.model.uri else None,
         )
@@ -247,7 +250,8 @@ class Reconciler:
         )
         await self._tell(model, situation, status)
 
-    async def _inspect(self, spec: OnnxModelSpec, namespace: str) -> InspectionResult:
+    async def _inspect(self, model: Object, spec: OnnxModelSpec, key: str) -> InspectionResult:
+        namespace = model["metadata"]["namespace"]
         try:
             credentials = await read_credentials(self._kube, namespace, spec.model)
         except CredentialsNotFoundError as error:
@@ -266,6 +270,8 @@ class Reconciler:
             signatures=self._settings.signatures,
             capabilities=self._capabilities,
         )
+        if needs_pod(spec, self._settings):
+            return await self._pods.inspect(model, spec, key, pod_request(spec, request))
         try:
             return await self._inspector.inspect(request)
         except InspectorUnavailableError as error:

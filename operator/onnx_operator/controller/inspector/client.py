@@ -17,7 +17,7 @@ class InspectorUnavailableError(Exception):
 class InspectorClient:
     """Asks the inspector behind a Unix socket; may be used by many tasks at once.
 
-    ``timeout_seconds`` bounds one inspection, download included.
+    ``timeout_seconds`` bounds one inspection.
     """
 
     def __init__(self, socket: Path, *, timeout_seconds: float = 3600.0) -> None:

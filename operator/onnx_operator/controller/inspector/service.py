@@ -6,14 +6,14 @@ import os
 import signal
 from collections import defaultdict
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
 from pydantic import ValidationError
 
 from onnx_operator.api.report import InspectionRequest
-from onnx_operator.model.budget import ByteBudget
-from onnx_operator.model.inspection import FILE_PREFIX, inspect
+from onnx_operator.model.inspection import inspect
 from onnx_operator.model.isolation import Parser
 from onnx_operator.model.limits import InspectionLimits
 
@@ -23,25 +23,35 @@ _CREDENTIAL_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "GCLOUD_", "CLOUDSDK_", "HF
 _CREDENTIAL_NAMES = ("HTTPS_USERNAME", "HTTPS_PASSWORD", "NETRC")
 
 
-def run(socket: Path, workdir: Path, limits: InspectionLimits) -> None:
-    """Serve until SIGTERM or SIGINT. Raises OSError when the socket or ``workdir`` cannot be used."""
-    scrub_environment(os.environ)
+@dataclass(frozen=True)
+class Policy:
+    """What the platform team decided about this inspector."""
+
+    operator_identity: bool = False
+    """Whether models may be read with the operator's own cloud identity, which is then left in the environment."""
+    signatures: bool = False
+    """Whether models must be signed."""
+
+
+def run(socket: Path, limits: InspectionLimits, policy: Policy) -> None:
+    """Serve until SIGTERM or SIGINT. Raises OSError when the socket cannot be used."""
+    if not policy.operator_identity:
+        scrub_environment(os.environ)
 
     async def until_signalled() -> None:
         stop = asyncio.Event()
         for each in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(each, stop.set)
-        await serve(socket, workdir, limits, stop)
+        await serve(socket, limits, policy, stop)
 
     asyncio.run(until_signalled())
 
 
-async def serve(socket: Path, workdir: Path, limits: InspectionLimits, stop: asyncio.Event) -> None:
+async def serve(socket: Path, limits: InspectionLimits, policy: Policy, stop: asyncio.Event) -> None:
     """Serve until ``stop`` is set; inspections that are under way then are cancelled."""
-    remove_leftovers(workdir)
-    async with Parser(limits) as parser:
+    async with Parser(limits, signatures=policy.signatures) as parser:
         runner = web.AppRunner(
-            application(workdir, limits, parser),
+            application(limits, policy, parser),
             access_log=None,
             handler_cancellation=True,
             shutdown_timeout=1.0,
@@ -60,12 +70,11 @@ async def serve(socket: Path, workdir: Path, limits: InspectionLimits, stop: asy
             await runner.cleanup()
 
 
-def application(workdir: Path, limits: InspectionLimits, parser: Parser) -> web.Application:
+def application(limits: InspectionLimits, policy: Policy, parser: Parser) -> web.Application:
     """Build the service; ``parser`` belongs to the caller."""
     slots = asyncio.Semaphore(limits.inspections)
     # One tenant's slow sources never take all places.
     shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(limits.inspections_per_tenant))
-    budget = ByteBudget(limits.workdir_bytes)
 
     async def inspect_model(request: web.Request) -> web.Response:
         try:
@@ -74,9 +83,11 @@ def application(workdir: Path, limits: InspectionLimits, parser: Parser) -> web.
             # The input may hold credentials: it is neither sent back nor logged.
             details = error.errors(include_input=False, include_url=False, include_context=False)
             return web.json_response({"errors": details}, status=400)
+        if asked.workload_identity and not policy.operator_identity:
+            asked = asked.model_copy(update={"workload_identity": False})
         try:
             async with shares[asked.tenant], slots:
-                result = await inspect(asked, workdir=workdir, limits=limits, parser=parser, budget=budget)
+                result = await inspect(asked, limits=limits, parser=parser)
         except Exception:
             _LOG.exception("the inspection failed by a fault of the inspector")
             return web.json_response({"error": "the inspection failed, see the inspector's log"}, status=500)
@@ -95,10 +106,3 @@ def scrub_environment(environment: MutableMapping[str, str]) -> None:
     for name in list(environment):
         if name.startswith(_CREDENTIAL_PREFIXES) or name in _CREDENTIAL_NAMES:
             del environment[name]
-
-
-def remove_leftovers(workdir: Path) -> None:
-    """Make the folder, and remove the temporary files of an inspector that was killed."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    for path in workdir.glob(f"{FILE_PREFIX}*"):
-        path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from onnx_operator.api.report import Capabilities, InspectionRequest, InspectionResult
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.controller.inspector import InspectorClient, InspectorUnavailableError, service
+from onnx_operator.controller.inspector.service import Policy
 from onnx_operator.model.limits import InspectionLimits
 
 CAPABILITIES = Capabilities(onnx_runtime_version="1.32.0", ir_version=14, opsets={"ai.onnx": 28}, operators={})
@@ -58,10 +59,10 @@ async def give_model(_: aiohttp.web.Request) -> aiohttp.web.Response:
 
 
 @asynccontextmanager
-async def inspector(folder: Path, **limits: int) -> AsyncIterator[Path]:
+async def inspector(folder: Path, policy: Policy = Policy(), **limits: int) -> AsyncIterator[Path]:  # noqa: B008
     stop = asyncio.Event()
     socket = folder / "inspector.sock"
-    task = asyncio.create_task(service.serve(socket, folder / "work", InspectionLimits(**limits), stop))
+    task = asyncio.create_task(service.serve(socket, InspectionLimits(**limits), policy, stop))
     while not socket.exists():
         await asyncio.sleep(0.01)
         assert not task.done()
@@ -81,7 +82,7 @@ async def test_inspect_over_the_socket(tmp_path: Path) -> None:
     assert result.outcome == "Accepted"
     assert result.source is not None
     assert result.source.value == '"v1"'
-    assert list((tmp_path / "work").iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["inspector.sock"]
 
 
 async def test_a_refusal_is_an_answer(tmp_path: Path) -> None:
@@ -177,11 +178,22 @@ async def test_no_more_inspections_than_allowed(tmp_path: Path, monkeypatch: pyt
     assert most == 3
 
 
-async def test_what_a_killed_inspector_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "inspect-abc.onnx").write_bytes(b"x")
-    async with inspector(tmp_path):
-        assert list((tmp_path / "work").iterdir()) == []
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_the_operators_identity_is_used_only_where_the_inspectors_own_settings_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: bool
+) -> None:
+    asked: list[bool] = []
+
+    async def look(request: InspectionRequest, **_: object) -> InspectionResult:
+        asked.append(request.workload_identity)
+        return InspectionResult(outcome="Refused")
+
+    monkeypatch.setattr(service, "inspect", look)
+    policy = Policy(operator_identity=allowed)
+    async with inspector(tmp_path, policy) as socket, InspectorClient(socket) as client:
+        await client.inspect(request("").model_copy(update={"workload_identity": True, "credentials": {}}))
+        await client.inspect(request(""))
+    assert asked == [allowed, False]
 
 
 async def test_it_starts_over_an_old_socket(tmp_path: Path) -> None:
