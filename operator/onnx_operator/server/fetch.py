@@ -104,6 +104,10 @@ class _Work:
         uri = self._plan.uri.split("?", 1)[0]
         return f"{uri} (file {file.name})" if len(self._plan.model.files) > 1 else uri
 
+    def _of(self, file: SourceFile, message: str) -> str:
+        """A message of the source, with the file that it is about."""
+        return message if len(self._plan.model.files) == 1 or file.name in message else f"file {file.name}: {message}"
+
     async def _bring_files(self) -> None:
         missing = []
         for number, file in enumerate(self._plan.model.files):
@@ -197,13 +201,14 @@ class _Work:
                 _discard(partial.parent)
                 # A pin without a value would tell the controller nothing.
                 observed = error.observed if error.observed.value else None
-                raise FetchError(Reason.SOURCE_CHANGED, error.message, observed) from None
+                raise FetchError(Reason.SOURCE_CHANGED, self._of(file, error.message), observed) from None
             except SourceError as error:
                 if error.reason is Reason.TOO_LARGE:
                     _discard(partial.parent)
                     raise await self._grown(source, file) from None
                 if not error.retriable or attempt == self._retries.attempts:
-                    raise FetchError(Reason.DOWNLOAD_FAILED, f"{error.reason}: {error.message}") from None
+                    message = f"{error.reason}: {self._of(file, error.message)}"
+                    raise FetchError(Reason.DOWNLOAD_FAILED, message) from None
                 delay = self._retries.first_delay * 2 ** (attempt - 1)
                 fields = {"attempt": attempt, "delaySeconds": delay}
                 logger.warning("%s; trying again", error.message, extra={"fields": fields})
