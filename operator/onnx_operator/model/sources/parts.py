@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PART_BYTES = 8 << 20
 """What one request of a parallel download asks for, and what is lost at most of a part when a process dies."""
-READ_BACK_BYTES = 1 << 20
+HELD_BYTES = 32 << 20
+"""What is kept of written parts until it is hashed; the rest is read back, which costs a copy."""
+_READ_BACK_BYTES = 256 << 10
 _MOST_BUFFERS = 512
 
 
@@ -47,6 +50,9 @@ class PartsFile:
             {**version, "size": size, "partBytes": part_bytes, "boot": _boot_id()}, sort_keys=True
         ).encode()
         self._complete: set[int] = set()
+        self._held: dict[int, list[bytes | memoryview]] = {}
+        self._held_bytes = 0
+        self._holding = threading.Lock()
         self._hash = hashlib.sha256()
         self._hashed_parts = 0
         self._file = -1
@@ -85,9 +91,16 @@ class PartsFile:
         """Parts that are still to be fetched, in order."""
         return [part for part in range(self.count) if part not in self._complete]
 
-    def write(self, buffers: Sequence[bytes | memoryview], offset: int) -> None:
-        """Write bytes of a part. Raises OSError."""
+    def write(self, part: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
+        """Write bytes of a part, from its beginning on. Raises OSError."""
         write_at(self._file, buffers, offset)
+        with self._holding:
+            if offset == self.span(part)[0] and self._held_bytes + self.part_bytes <= HELD_BYTES:
+                self._held[part] = []
+                self._held_bytes += self.part_bytes
+            held = self._held.get(part)
+        if held is not None:
+            held.extend(buffers)
 
     def complete(self, part: int) -> None:
         """Note that all of a part was written. Raises OSError."""
@@ -96,21 +109,27 @@ class PartsFile:
 
     def advance(self) -> None:
         """Hash the complete parts that follow what was hashed before. Raises OSError."""
-        buffer = bytearray(READ_BACK_BYTES)
-        view = memoryview(buffer)
         while self._hashed_parts in self._complete:
-            offset, end = self.span(self._hashed_parts)
-            while offset < end:
-                got = os.preadv(self._file, [view[: min(len(view), end - offset)]], offset)
-                if not got:
-                    raise OSError(f"{self._path} became shorter while it was being filled")
-                self._hash.update(view[:got])
-                offset += got
+            with self._holding:
+                held = self._held.pop(self._hashed_parts, None)
+                self._held_bytes -= self.part_bytes if held is not None else 0
+            for buffer in self._read_back(self._hashed_parts) if held is None else held:
+                self._hash.update(buffer)
             self._hashed_parts += 1
 
     def digest(self) -> str:
         """SHA-256 of the file as hex, once all parts are complete and hashed."""
         return self._hash.hexdigest()
+
+    def _read_back(self, part: int) -> Iterator[memoryview]:
+        offset, end = self.span(part)
+        view = memoryview(bytearray(_READ_BACK_BYTES))
+        while offset < end:
+            got = os.preadv(self._file, [view[: min(len(view), end - offset)]], offset)
+            if not got:
+                raise OSError(f"{self._path} became shorter while it was being filled")
+            yield view[:got]
+            offset += got
 
     def _known(self, state: Path) -> set[int]:
         try:

@@ -157,6 +157,14 @@ class _Trial:
         )
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A stream, and what closes it."""
+
+    stack: AsyncExitStack
+    stream: Stream
+
+
 class _Run:
     """One download."""
 
@@ -183,8 +191,8 @@ class _Run:
             # The first part tells the size of the version, which a look at the file would not.
             continued = resume and parts.sidecar(self._destination).exists()
             first = await self._first(stack, 1 if continued else parts.PART_BYTES, pin)
-            size = first.stat.size
-            if size is None or first.begin != 0:
+            size = first.stream.stat.size
+            if size is None or first.stream.begin != 0:
                 raise _NoRangesError
             self.expect(size)
             file = PartsFile(
@@ -202,21 +210,24 @@ class _Run:
             await _in_thread(file.open, resume)
             missing = file.missing()
             self._done = size - sum(end - begin for begin, end in map(file.span, missing))
+            if continued:
+                await first.stack.aclose()
             await self._fill(file, pin, missing, None if continued else first, parallel)
             digest = file.digest()
         file.forget()
         return Downloaded(sha256=digest, size=size, pin=pin)
 
-    async def _first(self, stack: AsyncExitStack, end: int, pin: SourcePin) -> Stream:
+    async def _first(self, stack: AsyncExitStack, end: int, pin: SourcePin) -> "_Opened":
         trial = self._trial()
+        own = await stack.enter_async_context(AsyncExitStack())
         while True:
             try:
-                return await stack.enter_async_context(self._source.open(self._name, 0, end, pin=pin))
+                return _Opened(own, await own.enter_async_context(self._source.open(self._name, 0, end, pin=pin)))
             except BrokenStreamError as broken:
                 await trial.again(broken, progressed=False)
 
     async def _fill(
-        self, file: PartsFile, pin: SourcePin, missing: list[int], first: Stream | None, parallel: int
+        self, file: PartsFile, pin: SourcePin, missing: list[int], first: "_Opened | None", parallel: int
     ) -> None:
         ready = asyncio.Event()
         filled = False
@@ -232,9 +243,9 @@ class _Run:
                 if last:
                     return
 
-        async def fetch(opened: Stream | None) -> None:
+        async def fetch(opened: _Opened | None) -> None:
             for part in queue:
-                await self._part(file, part, pin, opened if part == 0 else None)
+                await self._part(file, part, pin, opened)
                 opened = None
                 ready.set()
 
@@ -247,22 +258,22 @@ class _Run:
 
         await _together([hash_in_order(), fetch_all()])
 
-    async def _part(self, file: PartsFile, part: int, pin: SourcePin, opened: Stream | None) -> None:
+    async def _part(self, file: PartsFile, part: int, pin: SourcePin, opened: "_Opened | None") -> None:
         offset, end = file.span(part)
         trial = self._trial()
         while offset < end:
             before = offset
             try:
-                async with AsyncExitStack() as stack:
-                    if opened is not None:
-                        stream, opened = opened, None
+                async with opened.stack if opened else AsyncExitStack() as stack:
+                    if opened:
+                        stream, opened = opened.stream, None
                     else:
                         stream = await stack.enter_async_context(self._source.open(self._name, offset, end, pin=pin))
                     if stream.begin != offset:
                         raise _NoRangesError
                     self._compare(file.size, stream.stat)
                     async for buffers, size in _gathered(_clipped(stream, offset, end), trial):
-                        await _in_thread(file.write, buffers, offset)
+                        await _in_thread(file.write, part, buffers, offset)
                         offset += size
                         self._add(size)
                 if offset < end:
