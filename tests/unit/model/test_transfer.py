@@ -27,6 +27,7 @@ from onnx_operator.model.sources import (
     SourceError,
     Stream,
     parts,
+    streams,
     transfer,
 )
 
@@ -89,8 +90,8 @@ class MemorySource:
 @pytest.fixture(autouse=True)
 def _small_and_quick(monkeypatch) -> None:
     monkeypatch.setattr(parts, "PART_BYTES", PART)
-    monkeypatch.setattr(transfer, "CHUNK_BYTES", 4000)
-    monkeypatch.setattr(transfer, "_FIRST_DELAY_SECONDS", 0.001)
+    monkeypatch.setattr(streams, "CHUNK_BYTES", 4000)
+    monkeypatch.setattr(streams, "_FIRST_DELAY_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -147,13 +148,6 @@ async def test_parts_are_fetched_side_by_side_each_once(out) -> None:
     await fetch(source, out, pin=V1, parallel=3)
     assert source.most_streams == 3
     assert sorted(source.opened) == [(begin, begin + PART) for begin in range(0, len(BODY), PART)]
-
-
-@pytest.mark.parametrize("held", [0, PART, 3 * PART])
-async def test_what_is_hashed_is_the_same_whether_kept_or_read_back(out, monkeypatch, held) -> None:
-    monkeypatch.setattr(parts, "HELD_BYTES", held)
-    source = MemorySource(fault=breaking_at(3000, 56_000, 123_000))
-    assert (await fetch(source, out, pin=V1)).sha256 == SHA
 
 
 async def test_a_slow_part_holds_up_no_other(out) -> None:
@@ -268,8 +262,8 @@ async def test_more_than_allowed_is_too_large(out, source) -> None:
 
 
 async def test_a_stream_that_trickles_is_given_up(out, monkeypatch) -> None:
-    monkeypatch.setattr(transfer, "SLOW_WINDOW_SECONDS", 0.2)
-    monkeypatch.setattr(transfer, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(streams, "SLOW_WINDOW_SECONDS", 0.2)
+    monkeypatch.setattr(streams, "CHUNK_BYTES", 1)
     source = MemorySource(piece=1, fault=lambda _: asyncio.sleep(0.02))
     with pytest.raises(SourceError) as caught:
         await fetch(source, out, pin=V1)
@@ -382,7 +376,7 @@ def test_a_process_that_is_killed_is_continued_by_another(tmp_path: Path) -> Non
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
         import test_transfer as t
-        t.parts.PART_BYTES, t.transfer.CHUNK_BYTES = t.PART, 4000
+        t.parts.PART_BYTES, t.streams.CHUNK_BYTES = t.PART, 4000
         slow = (lambda _: asyncio.sleep(0.005)) if sys.argv[1] == "slow" else None
         source = t.MemorySource(fault=slow)
         print(asyncio.run(t.fetch(source, Path("m.onnx"), pin=t.V1, resume=True)).sha256, len(source.opened))

@@ -3,14 +3,11 @@
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-PART_BYTES = 8 << 20
+PART_BYTES = 16 << 20
 """What one request of a parallel download asks for, and what is lost at most of a part when a process dies."""
-HELD_BYTES = 32 << 20
-"""What is kept of written parts until it is hashed; the rest is read back, which costs a copy."""
 _READ_BACK_BYTES = 256 << 10
 _MOST_BUFFERS = 512
 
@@ -50,9 +47,6 @@ class PartsFile:
             {**version, "size": size, "partBytes": part_bytes, "boot": _boot_id()}, sort_keys=True
         ).encode()
         self._complete: set[int] = set()
-        self._held: dict[int, list[bytes | memoryview]] = {}
-        self._held_bytes = 0
-        self._holding = threading.Lock()
         self._hash = hashlib.sha256()
         self._hashed_parts = 0
         self._file = -1
@@ -91,16 +85,9 @@ class PartsFile:
         """Parts that are still to be fetched, in order."""
         return [part for part in range(self.count) if part not in self._complete]
 
-    def write(self, part: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
-        """Write bytes of a part, from its beginning on. Raises OSError."""
+    def write(self, buffers: Sequence[bytes | memoryview], offset: int) -> None:
+        """Write bytes of a part. Raises OSError."""
         write_at(self._file, buffers, offset)
-        with self._holding:
-            if offset == self.span(part)[0] and self._held_bytes + self.part_bytes <= HELD_BYTES:
-                self._held[part] = []
-                self._held_bytes += self.part_bytes
-            held = self._held.get(part)
-        if held is not None:
-            held.extend(buffers)
 
     def complete(self, part: int) -> None:
         """Note that all of a part was written. Raises OSError."""
@@ -109,12 +96,10 @@ class PartsFile:
 
     def advance(self) -> None:
         """Hash the complete parts that follow what was hashed before. Raises OSError."""
+        # Read back rather than kept in memory until its turn: fresh memory costs as much as this copy.
         while self._hashed_parts in self._complete:
-            with self._holding:
-                held = self._held.pop(self._hashed_parts, None)
-                self._held_bytes -= self.part_bytes if held is not None else 0
-            for buffer in self._read_back(self._hashed_parts) if held is None else held:
-                self._hash.update(buffer)
+            for piece in self._read_back(self._hashed_parts):
+                self._hash.update(piece)
             self._hashed_parts += 1
 
     def digest(self) -> str:

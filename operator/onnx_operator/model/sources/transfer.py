@@ -3,28 +3,22 @@
 import asyncio
 import hashlib
 import os
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.model.sources import parts
 from onnx_operator.model.sources.base import BrokenStreamError, FileStat, Source, SourceError, Stream
 from onnx_operator.model.sources.parts import PartsFile
+from onnx_operator.model.sources.streams import Pace, Trial, clipped, gathered, read, strong
 
-CHUNK_BYTES = 2 << 20
-"""What is gathered before it is written."""
+__all__ = ["Downloaded", "Progress", "download", "read"]
+
 PARALLEL = 4
-SLOW_WINDOW_SECONDS = 20.0
-SLOW_BYTES_PER_SECOND = 1024
-_ATTEMPTS = 3
-"""Streams in a row that may break before the first byte of progress."""
-_FIRST_DELAY_SECONDS = 0.2
-
 Progress = Callable[[int, int | None], None]
 """Called on the event loop with the bytes that are there and the size of the whole, where it is known."""
 
@@ -37,58 +31,6 @@ class Downloaded:
     size: int
     pin: SourcePin | None
     """Of what was read; None when the store tells neither version nor strong ETag."""
-
-
-class Pace:
-    """Notices a download that trickles, over all its streams: under 1 KiB/s over 20 s."""
-
-    def __init__(self) -> None:
-        self._window = self._last = time.monotonic()
-        self._received = 0
-
-    @property
-    def silence(self) -> float:
-        """Seconds since the last byte."""
-        return time.monotonic() - self._last
-
-    def add(self, size: int) -> None:
-        """Count bytes. Raises TimeoutError when the last 20 s brought too few."""
-        now = time.monotonic()
-        if size:
-            self._last = now
-        self._received += size
-        elapsed = now - self._window
-        if elapsed >= SLOW_WINDOW_SECONDS:
-            if self._received < SLOW_BYTES_PER_SECOND * elapsed:
-                raise TimeoutError(f"only {self._received} bytes came in {elapsed:.0f} s")
-            self._window, self._received = now, 0
-
-
-async def read(source: Source, name: str, begin: int, end: int, *, pin: SourcePin | None) -> bytes:
-    """Read exactly the bytes from ``begin`` up to ``end``.
-
-    A stream that breaks is continued under a strong pin and begun again without one. Raises :class:`SourceError`:
-    ``SourceUnreachable`` also where the file ends before ``end``.
-    """
-    pieces: list[bytes | memoryview] = []
-    got = 0
-    trial = _Trial(source, name)
-    while got < end - begin:
-        before = got
-        try:
-            async with source.open(name, begin + got, end, pin=pin) as stream:
-                async for piece in _clipped(stream, begin + got, end):
-                    trial.pace_add(len(piece))
-                    pieces.append(piece)
-                    got += len(piece)
-            if got < end - begin:
-                raise BrokenStreamError(f"{got} of {end - begin} bytes came")
-        except BrokenStreamError as broken:
-            if _strong(pin) is None:
-                pieces.clear()
-                got = 0
-            await trial.again(broken, progressed=got > before)
-    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
 
 async def download(
@@ -111,7 +53,7 @@ async def download(
     Raises :class:`SourceChangedError`, :class:`SourceError` (``TooLarge`` beyond ``max_bytes``) and OSError.
     """
     run = _Run(source, name, destination, max_bytes, progress)
-    wanted, known_size = _strong(pin), None
+    wanted, known_size = strong(pin), None
     if pin is None:
         stat = await source.stat(name)
         wanted, known_size = stat.pin, stat.size
@@ -127,34 +69,6 @@ async def download(
 
 class _NoRangesError(Exception):
     """The store sends the whole file whatever is asked for, or does not tell its size."""
-
-
-class _Trial:
-    """Counts failures in a row of one stream, and waits between them."""
-
-    def __init__(self, source: Source, name: str, pace: Pace | None = None) -> None:
-        self._shown = source.shown if source.shown.endswith(name) else f"{name} of {source.shown}"
-        self._pace = pace or Pace()
-        self._failures = 0
-
-    def pace_add(self, size: int) -> None:
-        """Count bytes. Raises SourceError where too few come."""
-        try:
-            self._pace.add(size)
-        except TimeoutError as slow:
-            raise self._unreachable(f"the stream is too slow: {slow}") from None
-
-    async def again(self, broken: BrokenStreamError, *, progressed: bool) -> None:
-        """Wait before the next try. Raises SourceError when there were enough."""
-        self._failures = 1 if progressed else self._failures + 1
-        if self._failures >= _ATTEMPTS or self._pace.silence >= SLOW_WINDOW_SECONDS:
-            raise self._unreachable(str(broken)) from None
-        await asyncio.sleep(_FIRST_DELAY_SECONDS * self._failures)
-
-    def _unreachable(self, why: str) -> SourceError:
-        return SourceError(
-            Reason.SOURCE_UNREACHABLE, f"{self._shown} could not be read: {why}. It is tried again.", retriable=True
-        )
 
 
 @dataclass(frozen=True)
@@ -272,8 +186,8 @@ class _Run:
                     if stream.begin != offset:
                         raise _NoRangesError
                     self._compare(file.size, stream.stat)
-                    async for buffers, size in _gathered(_clipped(stream, offset, end), trial):
-                        await _in_thread(file.write, part, buffers, offset)
+                    async for buffers, size in gathered(clipped(stream, offset, end), trial):
+                        await _in_thread(file.write, buffers, offset)
                         offset += size
                         self._add(size)
                 if offset < end:
@@ -302,7 +216,7 @@ class _Run:
                         self.expect(stream.stat.size)
                         # From here on it is this version, as far as the store can tell it from another.
                         wanted = found = stream.stat.pin or wanted
-                        async for buffers, size in _gathered(_clipped(stream, offset, None), trial):
+                        async for buffers, size in gathered(clipped(stream, offset, None), trial):
                             self._check(offset + size)
                             await _in_thread(_append, file.fileno(), digest, buffers, offset)
                             offset += size
@@ -316,8 +230,8 @@ class _Run:
                         offset = 0
                     await trial.again(broken, progressed=progressed)
 
-    def _trial(self) -> _Trial:
-        return _Trial(self._source, self._name, self._pace)
+    def _trial(self) -> Trial:
+        return Trial(self._source, self._name, self._pace)
 
     def _compare(self, size: int, stat: FileStat) -> None:
         if stat.size is not None and stat.size != size:
@@ -341,51 +255,10 @@ class _Run:
             self._progress(self._done, self._total)
 
 
-def _strong(pin: SourcePin | None) -> SourcePin | None:
-    return None if pin is None or pin.kind == "None" else pin
-
-
 def _append(descriptor: int, digest: Any, buffers: list[bytes | memoryview], offset: int) -> None:
     parts.write_at(descriptor, buffers, offset)
     for buffer in buffers:
         digest.update(buffer)
-
-
-async def _clipped(stream: Stream, begin: int, end: int | None) -> AsyncIterator[memoryview]:
-    """Yield the bytes of a stream from ``begin`` up to ``end``, wherever the store chose to begin."""
-    offset = stream.begin
-    async with aclosing(cast("Any", stream.pieces)) as pieces:
-        async for piece in pieces:
-            view = memoryview(piece)
-            lower = max(begin - offset, 0)
-            upper = len(view) if end is None else end - offset
-            offset += len(view)
-            if lower < upper and lower < len(view):
-                yield view[lower:upper]
-            if end is not None and offset >= end:
-                return
-
-
-async def _gathered(pieces: AsyncIterator[memoryview], trial: _Trial) -> AsyncIterator[tuple[list[Any], int]]:
-    """Yield pieces together, ``CHUNK_BYTES`` at least; also what came before the stream broke."""
-    buffers: list[memoryview] = []
-    size = 0
-    broken: BrokenStreamError | None = None
-    async with aclosing(cast("Any", pieces)) as opened:
-        try:
-            async for piece in opened:
-                trial.pace_add(len(piece))
-                buffers.append(piece)
-                size += len(piece)
-                if size >= CHUNK_BYTES:
-                    yield buffers, size
-                    buffers, size = [], 0
-        except BrokenStreamError as error:
-            broken = error
-    if buffers:
-        yield buffers, size
-    if broken is not None:
-        raise broken
 
 
 async def _in_thread(call: Callable[..., Any], *arguments: Any) -> None:
