@@ -235,6 +235,12 @@ def test_addresses_that_name_no_blob(uri) -> None:
     assert refusal(uri, {}, account="ours").reason is Reason.SOURCE_REFUSED
 
 
+def test_a_link_with_a_token_is_not_read_with_keys_and_never_repeated() -> None:
+    error = refusal(URIS[2] + "?sv=1&sig=s3cret", KEY)
+    assert error.reason is Reason.SOURCE_REFUSED
+    assert "has a query" in error.message
+
+
 def test_an_address_without_an_account_needs_one_in_the_settings() -> None:
     error = refusal("az://models/m.onnx", {})
     assert error.reason is Reason.SOURCE_REFUSED

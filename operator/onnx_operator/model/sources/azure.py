@@ -12,9 +12,9 @@ from obstore.store import AzureStore
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources.base import SourceError
-from onnx_operator.model.sources.objects import (
+from onnx_operator.model.sources.objects import ObjectSource
+from onnx_operator.model.sources.objectstore import (
     NO_RETRIES,
-    ObjectSource,
     client_options,
     make_store,
     refused_settings,
@@ -65,8 +65,14 @@ def parse(uri: str) -> BlobAddress:
     """Take a URI apart. Raises :class:`SourceError` for one that names no blob."""
     scheme, _, rest = uri.partition("://")
     authority, _, path = rest.partition("/")
-    account, cloud = "", "core.windows.net"
     if scheme.lower() == "https":
+        if "?" in uri:
+            # The query may be a signature: it is not repeated.
+            raise SourceError(
+                Reason.SOURCE_REFUSED,
+                f"{uri.partition('?')[0]} has a query: a link with a SAS token is read without Azure credentials; to"
+                " read it with them, remove the query from the URI.",
+            )
         container, _, key = unquote(path).partition("/")
         host = _HOST.fullmatch(authority.lower()) if is_blob_url(uri) else None
     else:

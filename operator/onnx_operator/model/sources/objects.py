@@ -1,22 +1,19 @@
 """What the sources on object stores share: looking, reading, finding the model, and telling what went wrong."""
 
 import asyncio
-import os
 import random
 import re
-import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.sources import SourcePin, SourceSettings
+from onnx_operator.api.sources import SourcePin
 from onnx_operator.model.sources.base import (
     ARCHIVE_ENDINGS,
     BrokenStreamError,
@@ -41,52 +38,6 @@ _MOST_PIECE_BYTES = 2 << 20
 _FAST_SECONDS, _SLOW_SECONDS = 0.05, 1.0
 _MOST_LISTED = 10_000
 _PASSING = ("408", "425", "429")
-
-_Store = TypeVar("_Store")
-_environment = threading.Lock()
-
-
-def make_store(make: Callable[..., _Store], *arguments: Any, hidden: tuple[str, ...], **options: Any) -> _Store:
-    """Make a store while no environment variable exists whose name begins with one of ``hidden``.
-
-    Stores take many an option from there, some of which no argument can overrule: keys, headers, other endpoints.
-    Raises ValueError and obstore's errors.
-    """
-    with _environment:
-        away = {name: value for name, value in os.environ.items() if hidden and name.startswith(hidden)}
-        for name in away:
-            del os.environ[name]
-        try:
-            return make(*arguments, **options)
-        finally:
-            os.environ.update(away)
-
-
-def client_options(settings: SourceSettings, endpoint: str, ca_bundle: str) -> dict[str, Any]:
-    """The options of a store's HTTP client."""
-    options: dict[str, Any] = {
-        "allow_http": endpoint.startswith("http://"),
-        "allow_invalid_certificates": False,
-        "connect_timeout": timedelta(seconds=settings.connect_timeout_seconds),
-        "read_timeout": timedelta(seconds=settings.read_timeout_seconds),
-        # Bounds a whole download, which may be large; silence and slowness have limits of their own.
-        "timeout": timedelta(days=1),
-        "user_agent": "onnx-operator",
-    }
-    if ca_bundle:
-        options["root_certificate"] = ca_bundle
-    return options
-
-
-# Tries are counted here, outside: obstore's own would not repeat 429, and tell nothing.
-NO_RETRIES = {"max_retries": 0, "retry_timeout": timedelta(seconds=OPEN_SECONDS)}
-
-
-def split_key(key: str, shown_uri: str, form: str) -> str:
-    """Return the key of a URI. Raises :class:`SourceError` for one that names nothing or leads elsewhere."""
-    if not key.strip("/") or not is_confined(key.removesuffix("/")):
-        raise SourceError(Reason.SOURCE_REFUSED, f"{shown_uri} does not name an object; write {form}.")
-    return key
 
 
 class ObjectSource:
@@ -337,12 +288,6 @@ class ObjectSource:
         if "connect" in low:
             return "no connection"
         return "the request failed"
-
-
-def refused_settings(uri: str, setting: str, error: Exception) -> SourceError:
-    """Say that a store could not even be made."""
-    cause = str(error).partition("Debug source")[0].strip()
-    return SourceError(Reason.SOURCE_REFUSED, f"The settings {setting} cannot be used for {uri}: {cause}")
 
 
 def _stat(result: Any) -> FileStat:

@@ -10,9 +10,9 @@ from obstore.store import S3Store
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources.base import SourceError
-from onnx_operator.model.sources.objects import (
+from onnx_operator.model.sources.objects import ObjectSource
+from onnx_operator.model.sources.objectstore import (
     NO_RETRIES,
-    ObjectSource,
     client_options,
     make_store,
     refused_settings,
