@@ -1,0 +1,267 @@
+"""Models that an MLflow tracking server knows."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from yarl import URL
+
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.sources import SourcePin, SourceSettings
+from onnx_operator.model.sources.addresses import check_url
+from onnx_operator.model.sources.base import FileStat, Source, SourceError, Stream, check_name, the_one_model
+from onnx_operator.model.sources.mlflowapi import (
+    ArtifactFolder,
+    ModelUri,
+    artifact_folder,
+    onnx_file,
+    parse_model_uri,
+    said,
+)
+from onnx_operator.model.sources.web import WebClient, basic, check_header, parse_json
+from onnx_operator.model.sources.webrange import look, open_pinned
+
+_ADVICE = (
+    "check the Secret named in spec.model.credentials.secretName (MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME"
+    " and MLFLOW_TRACKING_PASSWORD)."
+)
+_DEEPEST = 3
+_LARGEST_DESCRIPTION_BYTES = 1 << 20
+
+
+class MlflowSource:
+    """A model of the tracking server that the settings name.
+
+    ``models:/NAME/VERSION``, ``models:/NAME/STAGE`` (``latest`` too), ``models:/NAME@ALIAS``, ``models:/MODEL_ID``, all
+    of them with two slashes as well, and ``mlflow://RUN_ID/PATH`` of a file or a folder among a run's artifacts.
+
+    Artifacts come through the tracking server, or from the store where they lie with the same credentials and settings;
+    they are pinned by what that gives, and not by the version, which is immutable in name only. The tracking server is
+    the platform team's choice and may have any network address; ``MLFLOW_TRACKING_*`` go to it alone.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        credentials: Mapping[str, str],
+        settings: SourceSettings,
+        workload_identity: bool = False,
+    ) -> None:
+        self._uri = parse_model_uri(uri)
+        self.shown = uri
+        self._credentials = credentials
+        self._settings = settings
+        self._workload_identity = workload_identity
+        self._tracking = _tracking(settings.mlflow.tracking_uri, uri)
+        authorization, origin = _authorization(credentials, uri), self._tracking.origin()
+        self._client = WebClient(
+            settings=settings,
+            ca_bundle=settings.mlflow.ca_bundle,
+            ca_setting="sources.mlflow.caBundle",
+            credentials=lambda url: authorization if url.origin() == origin else "",
+            advice=_ADVICE,
+            plain_http={origin} if origin.scheme == "http" else (),
+            platform=origin,
+        )
+        self._folder: ArtifactFolder | None = None
+        self._store: Source | None = None
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+        if self._store is not None:
+            await self._store.aclose()
+
+    async def locate(self) -> list[str]:
+        """Give the file of the model's ``onnx`` flavor; without an MLmodel file, the one model of the folder."""
+        if self._uri.file:
+            return [self._uri.file]
+        folder = await self._resolved()
+        names = None if folder.proxied is None else await self._list(folder.proxied)
+        if names is None or "MLmodel" in names:
+            try:
+                return [onnx_file(await self._description(), self.shown)]
+            except SourceError as error:
+                if error.reason is not Reason.SOURCE_NOT_FOUND:
+                    raise
+        if self._store is not None:
+            return await self._store.locate()
+        return [the_one_model(names or [], self.shown)]
+
+    async def stat(self, name: str) -> FileStat:
+        """Ask the tracking server, or the store where the artifacts lie."""
+        check_name(name, self.shown)
+        folder = await self._resolved()
+        if self._store is not None:
+            return await self._store.stat(name)
+        return await look(self._client, self._address(folder, name), self._what(name))
+
+    @asynccontextmanager
+    async def open(
+        self, name: str, begin: int = 0, end: int | None = None, *, pin: SourcePin | None = None
+    ) -> AsyncIterator[Stream]:
+        """Read a range from wherever the artifacts come."""
+        check_name(name, self.shown)
+        folder = await self._resolved()
+        if self._store is not None:
+            async with self._store.open(name, begin, end, pin=pin) as stream:
+                yield stream
+            return
+        url = self._address(folder, name)
+        async with open_pinned(self._client, url, self._what(name), begin, end, pin) as stream:
+            yield stream
+
+    async def _description(self) -> str:
+        text = bytearray()
+        async with self.open("MLmodel") as stream:
+            async for piece in stream.pieces:
+                text += piece
+                if len(text) > _LARGEST_DESCRIPTION_BYTES:
+                    raise SourceError(
+                        Reason.SOURCE_REFUSED,
+                        f"The MLmodel file of {self.shown} is larger than {_LARGEST_DESCRIPTION_BYTES} bytes.",
+                    )
+        return text.decode(errors="replace")
+
+    async def _resolved(self) -> ArtifactFolder:
+        async with self._lock:
+            if self._folder is None:
+                folder = artifact_folder(await self._artifact_uri(), self._tracking, self.shown)
+                if folder.uri:
+                    # The table of all sources, which names this one too.
+                    from onnx_operator.model.sources.opening import open_source
+
+                    self._store = open_source(
+                        folder.uri,
+                        credentials=self._credentials,
+                        settings=self._settings,
+                        workload_identity=self._workload_identity,
+                    )
+                self._folder = folder
+            return self._folder
+
+    async def _artifact_uri(self) -> str:
+        wanted = self._uri
+        for _ in range(_DEEPEST):
+            uri = await self._ask_for(wanted)
+            if not uri.startswith("models:"):
+                return uri
+            # A version of a registered model may stand for a logged one.
+            wanted = parse_model_uri(uri)
+        raise SourceError(Reason.SOURCE_REFUSED, f"{self.shown} leads from model to model and to no artifacts.")
+
+    async def _ask_for(self, wanted: ModelUri) -> str:
+        if wanted.run:
+            uri = _text(await self._ask("runs/get", run_id=wanted.run), "run", "info", "artifact_uri")
+            folder = wanted.path.rpartition("/")[0] if wanted.file else wanted.path
+            return f"{uri.rstrip('/')}/{folder}"
+        if wanted.logged:
+            return _text(await self._ask(f"logged-models/{wanted.logged}"), "model", "info", "artifact_uri")
+        version = wanted.version or await self._version(wanted)
+        answer = await self._ask("model-versions/get-download-uri", name=wanted.registered, version=version)
+        return _text(answer, "artifact_uri")
+
+    async def _version(self, wanted: ModelUri) -> str:
+        if wanted.alias:
+            answer = await self._ask("registered-models/alias", name=wanted.registered, alias=wanted.alias)
+            return _text(answer, "model_version", "version")
+        stages = {} if wanted.stage.lower() == "latest" else {"stages": wanted.stage}
+        answer = await self._ask("registered-models/get-latest-versions", name=wanted.registered, **stages)
+        listed = answer.get("model_versions") if isinstance(answer, dict) else None
+        versions = [_text(each, "version") for each in listed or [] if isinstance(each, dict)]
+        if not versions:
+            raise SourceError(
+                Reason.SOURCE_NOT_FOUND, f"{self.shown} does not exist: no version of the model is in that stage."
+            )
+        return max(versions, key=lambda each: int(each) if each.isdecimal() else 0)
+
+    async def _ask(self, call: str, **query: str) -> Any:
+        url = self._tracking / "api/2.0/mlflow" / call
+        status, answer = await self._call(url, query)
+        if status != 200:
+            why = said(answer) or f"HTTP {status}"
+            raise SourceError(
+                Reason.SOURCE_NOT_FOUND,
+                f"{self.shown} does not exist on the MLflow server ({why}); check spec.model.uri, and the setting"
+                " sources.mlflow.trackingUri.",
+            )
+        return answer
+
+    async def _list(self, path: str) -> list[str]:
+        _, answer = await self._call(self._tracking / "api/2.0/mlflow-artifacts/artifacts", {"path": path})
+        listed = answer.get("files") if isinstance(answer, dict) else None
+        files = [each for each in listed or [] if isinstance(each, dict) and not each.get("is_dir")]
+        return [str(each.get("path", "")).rpartition("/")[2] for each in files]
+
+    async def _call(self, url: URL, query: Mapping[str, str]) -> tuple[int, Any]:
+        answer, body = await self._client.metadata(
+            url.with_query(query), self.shown, headers={"Accept": "application/json"}, expected=(200, 400, 404)
+        )
+        # A failure's words are worth having, and no more.
+        return answer.status, parse_json(body, self.shown) if answer.status == 200 else _json_or_none(body)
+
+    def _address(self, folder: ArtifactFolder, name: str) -> URL:
+        path = quote(f"{folder.proxied}/{name}")
+        return URL(f"{str(self._tracking).rstrip('/')}/api/2.0/mlflow-artifacts/artifacts/{path}", encoded=True)
+
+    def _what(self, name: str) -> str:
+        return self.shown if name == self._uri.file else f"{name} of {self.shown}"
+
+
+def _text(answer: Any, *keys: str) -> str:
+    """Follow keys into an answer. Raises :class:`SourceError` where there is no text."""
+    for key in keys:
+        answer = answer.get(key) if isinstance(answer, dict) else None
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        return str(answer)
+    if not isinstance(answer, str) or not answer:
+        raise SourceError(
+            Reason.SOURCE_REFUSED,
+            f"The server at the setting sources.mlflow.trackingUri does not answer as MLflow does: {'.'.join(keys)} is"
+            " missing.",
+        )
+    return answer
+
+
+def _json_or_none(body: bytes) -> Any:
+    try:
+        return parse_json(body, "")
+    except SourceError:
+        return None
+
+
+def _tracking(text: str, shown: str) -> URL:
+    if not text:
+        raise SourceError(
+            Reason.SOURCE_REFUSED,
+            f"{shown} needs an MLflow tracking server; the platform team names it in the setting"
+            " sources.mlflow.trackingUri.",
+        )
+    try:
+        url = URL(text.rstrip("/"))
+        return check_url(url, plain_http={url.origin()})
+    except (ValueError, SourceError):
+        raise SourceError(
+            Reason.SOURCE_REFUSED, f"The setting sources.mlflow.trackingUri is no https or http address: {text!r}."
+        ) from None
+
+
+def _authorization(credentials: Mapping[str, str], where: str) -> str:
+    token = credentials.get("MLFLOW_TRACKING_TOKEN", "").strip()
+    user, password = (credentials.get(f"MLFLOW_TRACKING_{each}", "") for each in ("USERNAME", "PASSWORD"))
+    if token:
+        return check_header(f"Bearer {token}", where)
+    return check_header(basic(user, password), where) if user or password else ""
