@@ -1,10 +1,16 @@
 """The plugin's commands. Each imports only what it needs."""
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnx_operator import __version__
+from onnx_operator.cli.options import source_options
+
+if TYPE_CHECKING:
+    from onnx_operator.api.report import InspectionResult
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,42 +19,86 @@ def main() -> None:
     """ONNX models on Kubernetes, and on this machine."""
 
 
-@main.command()
+_OUTPUT = click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True)
+
+
+@main.command(name="inspect")
 @click.argument("uri")
 @click.option("--sha256", default="", help="Refuse a file with another digest (64 hex digits).")
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--s3-endpoint", envvar="AWS_ENDPOINT_URL", default="", help="An S3-compatible store; default: Amazon.")
-@click.option("--s3-region", envvar="AWS_REGION", default="us-east-1", show_default=True)
-@click.option("--allow-network", multiple=True, metavar="CIDR", help="A private network that https may reach.")
+@_OUTPUT
+@source_options
 @click.pass_context
-def inspect(
-    context: click.Context,
-    uri: str,
-    sha256: str,
-    output: str,
-    s3_endpoint: str,
-    s3_region: str,
-    allow_network: tuple[str, ...],
-) -> None:
-    """Say whether a model can run, and what it is: a file, https://… or s3://….
+def inspect_command(context: click.Context, /, uri: str, sha256: str, output: str, **sources: Any) -> None:
+    """Say whether a model can run, and what it is.
 
-    Credentials are read from the store's standard variables (AWS_ACCESS_KEY_ID, HTTPS_BEARER_TOKEN …).
+    URI is a file or folder of this machine, or https://…, s3://…, gs://…, az://…, abfss://…, oci://…, hf://…,
+    mlflow://… or models:/…; a file may be an archive (.zip, .tar, .tar.gz). Only what the verdict needs is read.
+
+    Credentials are the store's standard variables (AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY,
+    GOOGLE_SERVICE_ACCOUNT_KEY, HF_TOKEN, HTTPS_BEARER_TOKEN, DOCKERCONFIGJSON, MLFLOW_TRACKING_TOKEN …).
 
     Exit codes: 0 valid, 1 refused, 2 could not be read.
     """
-    from onnx_operator.api.sources import S3Settings, SourceSettings
-    from onnx_operator.cli.inspect import describe, exit_code, inspect_model
+    from onnx_operator.cli import tables
+    from onnx_operator.cli.inspect import exit_code
 
-    settings = SourceSettings(
-        allowed_networks=list(allow_network), s3=S3Settings(endpoint=s3_endpoint, region=s3_region)
-    )
-    result = inspect_model(uri, sha256, settings)
+    result = _inspect(uri, sha256, sources)
+    code = exit_code(result)
     if output == "json":
         shown = result.refusal or result.report
         click.echo(shown.model_dump_json(by_alias=True, indent=2, exclude_none=True) if shown else "{}")
     else:
-        click.echo(describe(uri, result))
-    context.exit(exit_code(result))
+        tables.show(tables.refusal(uri, result, code == 2) if result.refusal else tables.report(uri, result))
+    context.exit(code)
+
+
+@main.command()
+@click.argument("old")
+@click.argument("new")
+@_OUTPUT
+@source_options
+@click.pass_context
+def diff(context: click.Context, /, old: str, new: str, output: str, **sources: Any) -> None:
+    """Say whether those who call the model OLD could call NEW as well.
+
+    Exit codes: 0 they could, 1 they would break, 2 one of the models is refused or could not be read.
+    """
+    from onnx_operator.cli import tables
+    from onnx_operator.cli.inspect import exit_code
+    from onnx_operator.model.comparison import compare
+
+    results = []
+    for uri in (old, new):
+        result = _inspect(uri, "", sources)
+        if result.refusal or result.report is None:
+            tables.show(tables.refusal(uri, result, exit_code(result) == 2), to_stderr=True)
+            context.exit(2)
+        results.append(result.report)
+    changes = compare(*results)
+    breaks = any(change.breaking for change in changes)
+    if output == "json":
+        listed = [{"text": change.text, "breaking": change.breaking} for change in changes]
+        click.echo(json.dumps({"compatible": not breaks, "changes": listed}, indent=2, ensure_ascii=False))
+    else:
+        before, after = (tables.facts(report) for report in results)
+        rows = [(name, before[name], after[name]) for name in before if before[name] != after[name]]
+        tables.show(tables.changes(changes, rows))
+    context.exit(1 if breaks else 0)
+
+
+def _inspect(uri: str, sha256: str, sources: dict[str, Any]) -> "InspectionResult":
+    from onnx_operator.cli.inspect import inspect_model
+    from onnx_operator.cli.progress import reading
+
+    with reading(uri) as progress:
+        return inspect_model(
+            uri,
+            sha256,
+            sources["sources"],
+            sources["signatures"],
+            workload_identity=sources["workload_identity"],
+            progress=progress,
+        )
 
 
 @main.command()

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -21,6 +21,8 @@ _UNPACKED_PER_CPU_SECOND = 50 << 20
 """Archives are unpacked at least this fast."""
 _READ_FREELY_BYTES = 16 << 20
 """What a child may have read before it needs one of the few places for children that use much memory."""
+_START_SECONDS = 60
+"""For the process to start on a busy machine, until its child says its first word."""
 _LONGEST_READ_BYTES = 256 << 20
 
 
@@ -140,19 +142,15 @@ class Parser:
             "memoryBytes": limits.memory_bytes,
             "parsers": limits.parsers,
         }
-        reader, writer = await asyncio.open_unix_connection(sock=self._submit(), limit=_LINE_LIMIT)
-        try:
-            async with AsyncExitStack() as place:
-                writer.write(json.dumps(job).encode() + b"\n" + content)
-                first, status = await self._converse(reader, writer, feed, place, extra_seconds)
-        finally:
-            writer.close()
+        async with AsyncExitStack() as place:
+            with _Connection(self._submit()) as child:
+                await child.send(json.dumps(job).encode() + b"\n" + content)
+                first, status = await self._converse(child, feed, place, extra_seconds)
         return self._interpret(first, status)
 
     async def _converse(
         self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        child: "_Connection",
         feed: Feed | None,
         place: AsyncExitStack,
         extra_seconds: int,
@@ -160,18 +158,18 @@ class Parser:
         """Answer the child's questions; returns its word and its wait status, each where there is one."""
         first: dict[str, Any] = {}
         given = 0
+        patience = _START_SECONDS
         holds_place = False
         while True:
             try:
-                async with asyncio.timeout(self._limits.answer_seconds + extra_seconds):
-                    line = await reader.readline()
+                async with asyncio.timeout(patience + self._limits.answer_seconds + extra_seconds):
+                    line = await child.receive_line()
             except TimeoutError:
                 return first, int(signal.SIGALRM)
-            except (ConnectionError, ValueError):
-                return first, None
-            if not line.endswith(b"\n"):
+            if not line:
                 return first, None
             message = _decode(line)
+            patience = 0
             if "status" in message:
                 return first, int(message["status"])
             if feed is not None and "size" in message:
@@ -194,12 +192,7 @@ class Parser:
             else:
                 first = first or message
                 continue
-            try:
-                writer.write(answer)
-                await writer.drain()
-            except ConnectionError:
-                # The child is gone; the process that reaps it says why.
-                continue
+            await child.send(answer)
 
     def _submit(self) -> socket.socket:
         ours, theirs = socket.socketpair()
@@ -248,6 +241,43 @@ class Parser:
         if self._control is not None:
             self._control.close()
             self._control = None
+
+
+class _Connection:
+    """The socket to a child. A stream of asyncio's would drop what the child's end left to be read."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._received = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    async def send(self, data: bytes) -> None:
+        """Send all; to a child that is gone nothing, since the process that reaps it says why."""
+        with suppress(ConnectionError):
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+
+    async def receive_line(self) -> bytes:
+        """One line; empty at the end. Raises :class:`ParserError` for one without end."""
+        while (end := self._received.find(b"\n")) < 0:
+            if len(self._received) > _LINE_LIMIT:
+                raise ParserError("the parsing child does not stop talking")
+            try:
+                data = await asyncio.get_running_loop().sock_recv(self._socket, 1 << 16)
+            except ConnectionError:
+                data = b""
+            if not data:
+                return b""
+            self._received += data
+        line = bytes(self._received[: end + 1])
+        del self._received[: end + 1]
+        return line
 
 
 def _decode(line: bytes) -> dict[str, Any]:

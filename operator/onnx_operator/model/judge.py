@@ -24,7 +24,7 @@ from onnx_operator.model.limits import LARGEST_FILE_BYTES
 from onnx_operator.model.memory import estimate_memory
 from onnx_operator.model.nodes import domain_of, domain_text
 from onnx_operator.model.sized import size_model
-from onnx_operator.model.skeleton import HEAD_BYTES, RefusedError, Skeleton, find_malformed_text, read_skeleton
+from onnx_operator.model.skeleton import RefusedError, Skeleton, find_malformed_text, read_skeleton
 from onnx_operator.model.structure import check_formally, check_structure
 from onnx_operator.model.tensors import describe, protocol_notes
 from onnx_operator.model.training import training_only
@@ -32,6 +32,8 @@ from onnx_operator.model.versions import check_versions
 from onnx_operator.model.weights import complete_model
 from onnx_operator.model.window import Window
 
+_KIND_BYTES = 512
+"""From which a tar archive shows."""
 UNKNOWN_PIN = SourcePin(kind="None", value="")
 """Of files in a verdict: whoever read them knows what pins them."""
 
@@ -54,9 +56,10 @@ def judge(
         size = folder.size(name)
         if size is None:
             raise RefusedError(Reason.SOURCE_NOT_FOUND, f"There is no file {name}.")
-        if kind_of(folder.read_at(name, 0, min(size, HEAD_BYTES))):
+        window = Window(FileOf(folder, name), size)
+        if kind_of(window.slice(0, min(size, _KIND_BYTES))):
             return _judge_archive(folder, name, size, task, archives or ArchiveLimits())
-        return _judge_file(folder, name, size, task)
+        return _judge_file(folder, name, window, task)
     except RefusedError as refused:
         return InspectionResult(outcome="Refused", refusal=refused.refusal)
 
@@ -72,7 +75,8 @@ def _judge_archive(folder: Folder, name: str, size: int, task: _Task, limits: Ar
         archive = Archive(FileOf(folder, name), size, limits)
         member = archive.model_member()
         unpacked = _Unpacked(archive)
-        result = _judge_file(unpacked, member, unpacked.size(member) or 0, task)
+        window = Window(FileOf(unpacked, member), unpacked.size(member) or 0)
+        result = _judge_file(unpacked, member, window, task)
     except ArchiveError as error:
         raise RefusedError(error.reason, error.message) from None
     if result.files is None or result.report is None:
@@ -103,11 +107,11 @@ class _Unpacked:
         return self._open[name].read_at(begin, end)
 
 
-def _judge_file(folder: Folder, name: str, size: int, task: _Task) -> InspectionResult:
-    skeleton = read_skeleton(Window(FileOf(folder, name), size))
+def _judge_file(folder: Folder, name: str, window: Window, task: _Task) -> InspectionResult:
+    skeleton = read_skeleton(window)
     task.before_checks()
     try:
-        return _report(skeleton, folder, name, size, task.capabilities)
+        return _report(skeleton, folder, name, window.size, task.capabilities)
     except (RefusedError, ArchiveError, MemoryError, OSError):
         raise
     except Exception:

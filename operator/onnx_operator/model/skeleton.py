@@ -80,19 +80,18 @@ def read_skeleton(window: Window) -> Skeleton:
     MemoryError.
     """
     skeleton = Skeleton(onnx.ModelProto())
-    beginning = window.slice(0, min(HEAD_BYTES, window.size))
     out = bytearray()
     try:
         _strip(window, Field(0, BYTES, 0, 0, window.size, 0), "Model", out, skeleton, 0)
     except WireError as error:
-        raise _not_a_model(window, beginning, str(error), error.offset) from None
+        raise _not_a_model(window, str(error), error.offset) from None
     try:
         skeleton.model.ParseFromString(bytes(out))
     except DecodeError as error:
         # The message tells nothing about the place, but whether memory was all that lacked.
         if "alloc" in str(error):
             raise MemoryError from None
-        raise _not_a_model(window, beginning, "a message inside is malformed", None) from None
+        raise _not_a_model(window, "a message inside is malformed", None) from None
     return skeleton
 
 
@@ -166,7 +165,8 @@ def _check_whole(seen: dict[int, int], end: int) -> None:
         raise WireError("it does not tell its operator sets", end)
 
 
-def _not_a_model(window: Window, beginning: bytes, why: str, offset: int | None) -> RefusedError:
+def _not_a_model(window: Window, why: str, offset: int | None) -> RefusedError:
+    beginning = window.slice(0, min(HEAD_BYTES, window.size))
     known = formats.name_format(beginning, window.size)
     if not known and not _plausible(beginning, window.size):
         known = _other_protobuf(beginning)

@@ -12,6 +12,8 @@ from onnx_operator.model.sources.base import BrokenStreamError, Source, SourceEr
 _PASSES = 4
 """How often the beginning may be gone back to: an archive lists its contents at its end, and streams break."""
 _PAUSE_SECONDS = 0.3
+_HEAD_BYTES = 64 << 10
+"""The beginning is kept: what a file is shows there, and it is looked at more than once."""
 
 
 class SequentialFile:
@@ -29,6 +31,7 @@ class SequentialFile:
         self._stack = AsyncExitStack()
         self._pieces: AsyncIterator[bytes | memoryview] | None = None
         self._buffer = bytearray()
+        self._head = bytearray()
         self._hash = hashlib.sha256()
         self.position = 0
         """Bytes of this pass that came."""
@@ -40,6 +43,8 @@ class SequentialFile:
 
     async def read(self, begin: int, end: int) -> bytes:
         """The bytes between two offsets, fewer where the file ends. Raises :class:`SourceError`."""
+        if end <= len(self._head):
+            return bytes(self._head[begin:end])
         while True:
             if self._pieces is None or begin < self.position - len(self._buffer):
                 await self._start()
@@ -58,19 +63,22 @@ class SequentialFile:
     async def finish(self, size: int | None, *, limit: int | None = None) -> str:
         """Read what is left, and return the SHA-256 of the whole file as hex.
 
-        Raises :class:`SourceError`: ``SourceUnreachable`` where less than ``size`` comes, ``TooLarge`` above
-        ``limit`` or ``size``.
+        Raises :class:`SourceError`: ``SourceUnreachable`` where not exactly ``size`` bytes come, ``TooLarge`` above
+        ``limit``.
         """
-        most = limit if limit is not None else size
         while True:
             if self._pieces is None:
                 await self._start()
             try:
                 while await self._next(self.position):
-                    if most is not None and self.position > most:
+                    if limit is not None and self.position > limit:
                         raise SourceError(
-                            Reason.TOO_LARGE, f"{self._source.shown} sends more than {most} bytes for {self._name}."
+                            Reason.TOO_LARGE,
+                            f"{self._source.shown} is larger than the {limit} bytes that the setting"
+                            " inspection.maxModelBytes allows.",
                         )
+                    if size is not None and self.position > size:
+                        raise BrokenStreamError(f"it sent more than the {size} bytes that it has")
                 if size is not None and self.position < size:
                     raise BrokenStreamError(f"it sent {self.position} of {size} bytes")
             except BrokenStreamError as broken:
@@ -89,6 +97,8 @@ class SequentialFile:
         else:
             self._hash.update(piece)
         self._count(len(piece))
+        if self.position < _HEAD_BYTES:
+            self._head += piece[: _HEAD_BYTES - self.position]
         self.position += len(piece)
         if self.position <= needed_from:
             self._buffer.clear()
@@ -105,6 +115,7 @@ class SequentialFile:
         if self._passes > _PASSES:
             raise self._unreachable("its stream broke again and again")
         self._buffer.clear()
+        self._head.clear()
         self._hash = hashlib.sha256()
         self.position = 0
         stream = await self._stack.enter_async_context(self._source.open(self._name, pin=self._pin))

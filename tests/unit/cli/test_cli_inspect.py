@@ -32,8 +32,9 @@ def test_a_valid_model_is_described_to_people(model: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"{model}: valid"
-    assert "x: FP32[batch, 4]" in done.stdout
-    assert "y: FP32[batch, 3]" in done.stdout
+    rows = [line.split(maxsplit=3) for line in done.stdout.splitlines()]
+    assert ["input", "x", "FP32", "[batch, 4]"] in [[part.strip() for part in row] for row in rows]
+    assert ["output", "y", "FP32", "[batch, 3]"] in [[part.strip() for part in row] for row in rows]
 
 
 def test_a_valid_model_is_described_to_scripts_and_its_digest_may_be_given_in_capitals(model: Path) -> None:

@@ -1,0 +1,109 @@
+"""Options that say how sources are reached, shared by all commands that read one."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from pydantic import ValidationError
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OPTIONS = (
+    click.option(
+        "--settings",
+        type=_FILE,
+        help="The operator's settings file (or Helm values): its sources and signatures count, options go before.",
+    ),
+    click.option("--s3-endpoint", envvar="AWS_ENDPOINT_URL", help="An S3-compatible store.  [default: Amazon S3]"),
+    click.option("--s3-region", envvar="AWS_REGION", help="Region of the bucket.  [default: us-east-1]"),
+    click.option("--gs-endpoint", envvar="STORAGE_EMULATOR_HOST", help="A store compatible with Google's."),
+    click.option("--az-account", envvar="AZURE_STORAGE_ACCOUNT_NAME", help="Storage account of az:// addresses."),
+    click.option("--az-endpoint", help="A store compatible with Azure's, such as http://127.0.0.1:10000 (Azurite)."),
+    click.option("--hf-endpoint", envvar="HF_ENDPOINT", help="A mirror of the Hugging Face hub."),
+    click.option("--mlflow-tracking-uri", envvar="MLFLOW_TRACKING_URI", help="The MLflow server of models: addresses."),
+    click.option("--plain-http", multiple=True, metavar="HOST:PORT", help="A registry that is asked without TLS."),
+    click.option("--ca-bundle", type=_FILE, help="PEM certificates that are trusted besides the system's."),
+    click.option("--allow-network", multiple=True, metavar="CIDR", help="A private network that addresses may reach."),
+    click.option("--public-key", type=_FILE, help="Refuse models that are not signed with this key (PEM)."),
+    click.option(
+        "--certificate-authority", type=_FILE, help="Refuse models that are not signed by a certificate of this CA."
+    ),
+    click.option(
+        "--use-environment-identity",
+        is_flag=True,
+        help="Without keys, use the cloud identity of this machine (profiles, metadata services).",
+    ),
+)
+
+
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command, which gets ``sources``, ``signatures`` and ``workload_identity`` for them."""
+
+    @functools.wraps(command)
+    def wrapper(**given: Any) -> Any:
+        from onnx_operator.api.signatures import SignatureSettings
+        from onnx_operator.api.sources import SourceSettings
+
+        options = {name: given.pop(name) for name in _NAMES}
+        sources, signatures = _documents(options["settings"])
+        _merge(sources, options)
+        for name, key in (("publicKeys", "public_key"), ("certificateAuthorities", "certificate_authority")):
+            if options[key]:
+                signatures |= {name: options[key].read_text(), "required": True}
+        try:
+            return command(
+                sources=SourceSettings.model_validate(sources),
+                signatures=SignatureSettings.model_validate(signatures),
+                workload_identity=options["use_environment_identity"],
+                **given,
+            )
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise click.UsageError(f"the settings are wrong: {problems}") from None
+
+    for option in reversed(_OPTIONS):
+        wrapper = option(wrapper)
+    return wrapper
+
+
+_NAMES = (
+    *("settings", "s3_endpoint", "s3_region", "gs_endpoint", "az_account", "az_endpoint", "hf_endpoint"),
+    *("mlflow_tracking_uri", "plain_http", "ca_bundle", "allow_network", "public_key", "certificate_authority"),
+    "use_environment_identity",
+)
+
+
+def _documents(path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    if path is None:
+        return {}, {}
+    try:
+        document = yaml.safe_load(path.read_text()) or {}
+        document = document.get("settings", document)
+        return dict(document.get("sources") or {}), dict(document.get("signatures") or {})
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise click.UsageError(f"--settings {path} is no settings file: {error}") from None
+
+
+def _merge(sources: dict[str, Any], options: dict[str, Any]) -> None:
+    fields = {
+        "s3_endpoint": ("s3", "endpoint"),
+        "s3_region": ("s3", "region"),
+        "gs_endpoint": ("gs", "endpoint"),
+        "az_account": ("az", "account"),
+        "az_endpoint": ("az", "endpoint"),
+        "hf_endpoint": ("hf", "endpoint"),
+        "mlflow_tracking_uri": ("mlflow", "trackingUri"),
+    }
+    for option, (store, field) in fields.items():
+        if options[option]:
+            sources.setdefault(store, {})[field] = options[option]
+    if options["plain_http"]:
+        sources.setdefault("oci", {})["plainHttpRegistries"] = list(options["plain_http"])
+    if options["allow_network"]:
+        sources["allowedNetworks"] = list(options["allow_network"])
+    if options["ca_bundle"]:
+        pem = options["ca_bundle"].read_text()
+        for store in ("https", "s3", "gs", "az", "oci", "hf", "mlflow"):
+            sources.setdefault(store, {})["caBundle"] = pem

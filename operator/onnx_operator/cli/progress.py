@@ -1,0 +1,28 @@
+"""A sign of life while a slow link brings a model's structure."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+
+@contextmanager
+def reading(uri: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show on a terminal how much was read; the bar is gone when it is done. Elsewhere nothing is shown.
+
+    Yields what is to be called with the bytes read so far and the size of the file (None: not known). Of large
+    models only a small part is read, so the bar rarely comes far.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda read, total: None
+        return
+    columns = (TextColumn("reading {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        task = progress.add_task(uri.partition("?")[0], total=None)
+
+        def update(read: int, total: int | None) -> None:
+            progress.update(task, completed=read, total=total)
+
+        yield update

@@ -1,0 +1,152 @@
+"""Reports for people: tables that fit a terminal."""
+
+from collections.abc import Iterable
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from onnx_operator.api.report import InspectionResult, ModelReport, ProviderCoverage, TensorSpec
+from onnx_operator.model.comparison import Change
+
+
+_WIDE = 4096
+
+
+def show(renderable: RenderableType, *, to_stderr: bool = False) -> None:
+    """Print for a terminal; into a file or pipe lines are as long as they are."""
+    console = Console(highlight=False, stderr=to_stderr)
+    if not console.is_terminal:
+        console = Console(highlight=False, stderr=to_stderr, width=_WIDE)
+    console.print(renderable)
+
+
+def refusal(uri: str, result: InspectionResult, unread: bool) -> RenderableType:
+    """Why a model is not accepted."""
+    assert result.refusal is not None
+    verdict = "could not be read" if unread else "refused"
+    head = Text.assemble((uri, "bold"), ": ", (verdict, "bold red"))
+    return Group(head, Text.assemble((str(result.refusal.reason), "red"), f": {result.refusal.message}"))
+
+
+def report(uri: str, result: InspectionResult) -> RenderableType:
+    """What an accepted model is."""
+    found = result.report
+    assert found is not None
+    parts: list[RenderableType] = [
+        Text.assemble((uri, "bold"), ": ", ("valid", "bold green")),
+        _facts(found, result.interface),
+        _tensors(found),
+        _coverage(found.coverage),
+        _operators(found.operators),
+    ]
+    if found.metadata:
+        parts.append(_pairs("metadata", found.metadata.items()))
+    parts += [Text.assemble(("note: ", "yellow"), note) for note in found.notes]
+    if found.truncated:
+        parts.append(Text("Not all tensors, texts or metadata are shown: a status holds only so much.", "yellow"))
+    return Group(*(part for part in parts if part is not None))
+
+
+def changes(found: list[Change], rows: Iterable[tuple[str, str, str]]) -> RenderableType:
+    """The differences between two models."""
+    breaking = [change for change in found if change.breaking]
+    head = (
+        Text("Callers would break.", "bold red")
+        if breaking
+        else Text("Callers go on as before." if not found else "Callers go on as before, with changes.", "bold green")
+    )
+    lines = [
+        Text.assemble(("breaks  ", "red") if change.breaking else ("changes ", "yellow"), change.text)
+        for change in found
+    ]
+    table = Table("", "old", "new", box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return Group(head, *lines, *([table] if table.row_count else []))
+
+
+def facts(found: ModelReport) -> dict[str, str]:
+    """Plain figures of a model, by name."""
+    opsets = ", ".join(f"{domain} {version}" for domain, version in sorted(found.opsets.items()))
+    size = size_text(found.size_bytes) + (f" in {found.files} files" if found.files > 1 else "")
+    return {
+        "digest": found.digest or "not known: nobody vouches for one, and the file was not read whole",
+        "pinned by": f"{found.source.kind} {found.source.value}",
+        "signed by": found.signer,
+        "size": size,
+        "producer": found.producer or "not said",
+        "IR version": str(found.ir_version),
+        "opsets": opsets,
+        "parameters": count_text(found.parameters),
+        "weights": size_text(found.memory.weights_bytes),
+        "activations": f"{size_text(found.memory.activations_bytes)} at the peak, for one row",
+        "memory": f"about {size_text(found.memory.resident_bytes)} to serve",
+        "operations": f"{count_text(found.flops, 'FLOP')} for one row",
+    }
+
+
+def _facts(found: ModelReport, interface: str) -> RenderableType:
+    return _pairs("", [*((name, text) for name, text in facts(found).items() if text), ("interface", interface)])
+
+
+def _pairs(title: str, pairs: Iterable[tuple[str, str]]) -> RenderableType:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in pairs:
+        table.add_row(escape(name), escape(text))
+    return Panel(table, title=title, title_align="left", expand=False) if title else table
+
+
+def _tensors(found: ModelReport) -> RenderableType:
+    table = Table("", "name", "type", "shape", box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table.columns[1].overflow = "fold"
+    for kind, specs in (("input", found.inputs), ("output", found.outputs)):
+        for spec in specs:
+            table.add_row(kind, escape(spec.name), escape(spec.datatype), escape(_shape(spec)))
+    return table
+
+
+def _shape(spec: TensorSpec) -> str:
+    return f"[{', '.join(map(str, spec.shape))}]"
+
+
+def _coverage(found: list[ProviderCoverage]) -> RenderableType:
+    table = Table("runs on", "nodes", "falls back to the CPU", box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table.columns[2].overflow = "fold"
+    for each in found:
+        share = f"{each.fallback_flops_share:.0%} of FLOPs: " if each.fallback_operators else ""
+        table.add_row(
+            each.provider,
+            f"{each.covered_nodes} of {each.total_nodes}",
+            escape(share + ", ".join(each.fallback_operators)) or "nothing",
+        )
+    return table
+
+
+def _operators(found: dict[str, int]) -> RenderableType:
+    listed = ", ".join(f"{name} ×{count}" for name, count in found.items())
+    return Text.assemble(("operators  ", "dim"), listed)
+
+
+def size_text(count: int) -> str:
+    """Bytes in the largest unit that leaves a digit before the point."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def count_text(count: int, what: str = "") -> str:
+    """A number in thousands, millions, …"""
+    value, unit = float(count), ""
+    for unit in ("", "k", "M", "G", "T", "P"):
+        if value < 1000 or unit == "P":
+            break
+        value /= 1000
+    return f"{value:.{1 if unit else 0}f} {unit}{what}".rstrip()
