@@ -53,6 +53,7 @@ ROWS = {
     "helm": Row(("helm",), link_flags="-X helm.sh/helm/v4/internal/version.version=v4.3.1"),
     "versitygw": Row(("versitygw",)),
     "fake-gcs-server": Row(("fake-gcs-server",), minutes=1),
+    "oras": Row(("oras",), minutes=1),
 }
 # What `up` builds; the other rows are for tests that ask for them.
 CLUSTER_ROWS = ("kubernetes", "containerd", "coredns", "metrics-server", "kwok", "helm")

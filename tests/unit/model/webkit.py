@@ -23,6 +23,8 @@ from onnx_operator.model.sources.base import Source, Stream
 class Authority:
     pem: str
     server: ssl.SSLContext
+    chain: Path
+    """File with the server's key and certificate."""
 
 
 def make_authority(folder: Path) -> Authority:
@@ -59,7 +61,7 @@ def make_authority(folder: Path) -> Authority:
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain)
-    return Authority(root.public_bytes(serialization.Encoding.PEM).decode(), context)
+    return Authority(root.public_bytes(serialization.Encoding.PEM).decode(), context, chain)
 
 
 @dataclass
