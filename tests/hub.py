@@ -15,8 +15,10 @@ class Hub:
     repository: str = "org/model"
     refs: dict[str, str] = field(default_factory=dict)
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    url: str = ""
+    """Where it answers."""
     storage: str = ""
-    """URL before ``/SHA256`` of large files; empty: the hub's own."""
+    """URL before ``/SHA256`` of large files, on another host: clients take one to the same for the hub."""
     large_bytes: int = 1000
     token: str = ""
     """Where set, only its holder sees the repository."""
@@ -74,7 +76,7 @@ class Hub:
             return _sent(method, body, {**told, "ETag": f'"{blob}"'}, headers)
         sha256 = hashlib.sha256(body).hexdigest()
         told |= {"X-Linked-Size": str(len(body)), "X-Linked-Etag": f'"{sha256}"'}
-        return 302, {**told, "Location": f"{self.storage or '/storage'}/{sha256}"}, b""
+        return 302, {**told, "Location": f"{self.storage}/{sha256}"}, b""
 
     def _stored(self, method: str, sha256: str, headers: dict[str, str]) -> Answer:
         bodies = (body for files in self.commits.values() for body in files.values())

@@ -24,6 +24,7 @@ async def serving(authority: Authority, hub: Hub, uri="hf://org/model/onnx/model
         await request.answer(*hub.answer(request.method, request.target, request.headers))
 
     async with Server(handler, authority.server) as server:
+        hub.storage = hub.storage or f"{server.url}/storage"
         changed = settings(authority, hf={"ca_bundle": authority.pem, "endpoint": server.url}, **changes)
         async with HuggingFaceSource(uri, credentials=credentials or {}, settings=changed) as source:
             yield server, source
