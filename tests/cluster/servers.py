@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -103,9 +104,13 @@ def nginx(folder: Path, certificate: Path, locations: str) -> Iterator[str]:
 
 
 @contextmanager
-def registry(folder: Path, certificate: Path) -> Iterator[str]:
-    """Run a registry over TLS that one account may read and write; gives HOST:PORT."""
+def registry(folder: Path, certificate: Path, tokens: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run a registry over TLS that one account may read and write; gives HOST:PORT.
+
+    With ``tokens``, its settings of that name, it takes those of a token service instead of the account's password.
+    """
     port = free_port()
+    auth = {"token": tokens} if tokens else {"htpasswd": {"realm": "models", "path": f"{folder}/accounts"}}
     (folder / "accounts").write_text(_REGISTRY_ACCOUNTS)
     (folder / "config.yml").write_text(
         f"""
@@ -115,7 +120,7 @@ def registry(folder: Path, certificate: Path) -> Iterator[str]:
         http:
           addr: 127.0.0.1:{port}
           tls: {{certificate: {certificate}, key: {certificate}}}
-        auth: {{htpasswd: {{realm: models, path: {folder}/accounts}}}}
+        auth: {json.dumps(auth)}
         """
     )
     program = debian_program("docker-registry", "docker-registry")

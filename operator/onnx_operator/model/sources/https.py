@@ -49,6 +49,7 @@ class HttpsSource:
             ca_bundle=settings.https.ca_bundle,
             ca_setting="sources.https.caBundle",
             credentials=lambda url: authorization if url.origin() == origin else "",
+            have_credentials=bool(authorization),
             advice=_ADVICE,
         )
 

@@ -94,6 +94,7 @@ class HuggingFaceSource:
             ca_bundle=settings.hf.ca_bundle,
             ca_setting="sources.hf.caBundle",
             credentials=lambda url: authorization if url.origin() == self._origin else "",
+            have_credentials=bool(token),
             advice=_ADVICE,
             plain_http={self._origin} if self._origin.scheme == "http" else (),
             platform=self._origin,

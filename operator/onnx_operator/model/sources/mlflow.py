@@ -63,6 +63,7 @@ class MlflowSource:
             ca_bundle=settings.mlflow.ca_bundle,
             ca_setting="sources.mlflow.caBundle",
             credentials=lambda url: authorization if url.origin() == origin else "",
+            have_credentials=bool(authorization),
             advice=_ADVICE,
             plain_http={origin} if origin.scheme == "http" else (),
             platform=origin,

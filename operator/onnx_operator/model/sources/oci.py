@@ -71,6 +71,7 @@ class OciSource:
             ca_bundle=settings.oci.ca_bundle,
             ca_setting="sources.oci.caBundle",
             credentials=self._login.header,
+            have_credentials=account is not None,
             advice=self._login.advice,
             plain_http=plain_http,
             challenged=self._challenged,

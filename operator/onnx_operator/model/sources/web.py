@@ -4,12 +4,9 @@ import asyncio
 import base64
 import json
 import random
-import socket
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +15,10 @@ from yarl import URL
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.model.sources.addresses import AddressGuard, check_url
+from onnx_operator.model.sources.addresses import check_url
 from onnx_operator.model.sources.base import BrokenStreamError, SourceError
 from onnx_operator.model.sources.webbody import body_pieces, let_go
+from onnx_operator.model.sources.webconnections import Connections, watch_refusals
 from onnx_operator.model.sources.weberrors import cause, retry_after, status_error, unreachable
 
 LARGEST_METADATA_BYTES = 4 << 20
@@ -32,10 +30,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GOOD = frozenset({200, 206, 412, 416})
 _PLACE_SECONDS = 30.0
 """How long it is remembered where an address redirects to; shorter than any signature that it may carry is valid."""
-_READ_BUFFER_BYTES = 256 << 10
-
-_refused: ContextVar[list[str]] = ContextVar("_refused")
-"""Addresses that the guard kept the current request from."""
 
 Challenged = Callable[[URL, Mapping[str, str], str], Awaitable[bool]]
 """Takes the URL that answered 401, the answer's headers, and the Authorization header that it had got."""
@@ -59,10 +53,10 @@ class WebClient:
     """Sends GET requests, and connects to no address that the settings do not allow, be it after a redirect.
 
     ``credentials`` gives the value of the Authorization header for a URL, "" for none: it is asked at every redirect.
-    ``advice`` is a sentence that says which credentials to check. ``plain_http`` are origins that may be asked without
-    TLS. ``platform`` is the origin that the platform team chose, which alone may have any network address.
-    ``challenged`` is asked when an answer was 401: whether the request is worth repeating with new credentials.
-    Connections are kept. No proxy and no other setting of the environment counts.
+    ``have_credentials`` tells whether the user gave any, ``advice`` is a sentence that says which to check.
+    ``plain_http`` are origins that may be asked without TLS. ``platform`` is the origin that the platform team chose,
+    which alone may have any network address. ``challenged`` is asked when an answer was 401: whether the request is
+    worth repeating with new credentials. Connections are kept. No proxy and no other setting of the environment counts.
     """
 
     def __init__(
@@ -72,6 +66,7 @@ class WebClient:
         ca_bundle: str,
         ca_setting: str,
         credentials: Callable[[URL], str],
+        have_credentials: bool,
         advice: str,
         plain_http: Collection[URL] = (),
         platform: URL | None = None,
@@ -79,21 +74,17 @@ class WebClient:
     ) -> None:
         self.ca_setting = ca_setting
         self._read_seconds = settings.read_timeout_seconds
-        self._connect_seconds = settings.connect_timeout_seconds
-        self._ca_bundle = ca_bundle
         self._credentials = credentials
+        self._have_credentials = have_credentials
         self._advice = advice
         self.plain_http = plain_http
-        self._platform = platform
         self._challenged = challenged
-        self._guard = _guard(settings)
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._connections = Connections(settings, ca_bundle, ca_setting, platform)
         self._places: dict[URL, tuple[URL, float]] = {}
 
     async def aclose(self) -> None:
         """Close the connections."""
-        while self._sessions:
-            await self._sessions.popitem()[1].close()
+        await self._connections.aclose()
 
     @asynccontextmanager
     async def get(
@@ -160,8 +151,7 @@ class WebClient:
         for attempt in range(1, _ATTEMPTS + 1):
             # Spread, because many readers of one store are told to go away at the same moment.
             pause = 0.2 * 2**attempt * random.uniform(0.5, 1)  # noqa: S311
-            refused: list[str] = []
-            _refused.set(refused)
+            refused = watch_refusals()
             try:
                 async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
                     response, redirects = await self._follow(url, what, headers, remember)
@@ -182,8 +172,9 @@ class WebClient:
                     if await _renewed(ask, response, what, deadline):
                         await let_go(response, self._read_seconds)
                         continue
-                have = any(self._credentials(each) for each in (url, response.url))
-                failure = status_error(what, response.status, have_credentials=have, advice=self._advice)
+                failure = status_error(
+                    what, response.status, have_credentials=self._have_credentials, advice=self._advice
+                )
                 pause = max(pause, retry_after(response.headers))
                 await let_go(response, self._read_seconds)
             if not failure.retriable or attempt == _ATTEMPTS or time.monotonic() + pause >= deadline:
@@ -220,7 +211,7 @@ class WebClient:
         sent = {"Accept": "*/*", "Accept-Encoding": "identity", **headers}
         if value := self._credentials(url):
             sent["Authorization"] = value
-        return await self._session(url).get(url, headers=sent, allow_redirects=False)
+        return await self._connections.session(url).get(url, headers=sent, allow_redirects=False)
 
     def _redirected(self, url: URL, what: str, location: str) -> URL:
         try:
@@ -230,40 +221,6 @@ class WebClient:
             raise SourceError(Reason.SOURCE_REFUSED, f"{what} redirects to an address that cannot be read.") from None
         except SourceError as error:
             raise SourceError(Reason.SOURCE_REFUSED, f"{what} redirects: {error.message}") from None
-
-    def _session(self, url: URL) -> aiohttp.ClientSession:
-        trusted = self._platform is not None and url.origin() == self._platform
-        if trusted not in self._sessions:
-            connector = aiohttp.TCPConnector(
-                ssl=_tls(self._ca_bundle, self.ca_setting),
-                socket_factory=None if trusted else self._socket,
-                limit=0,
-                keepalive_timeout=60,
-                use_dns_cache=False,
-            )
-            self._sessions[trusted] = aiohttp.ClientSession(
-                connector=connector,
-                trust_env=False,
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                read_bufsize=_READ_BUFFER_BYTES,
-                timeout=aiohttp.ClientTimeout(
-                    total=None,
-                    connect=self._connect_seconds,
-                    sock_connect=self._connect_seconds,
-                    sock_read=self._read_seconds,
-                ),
-                headers={"User-Agent": "onnx-operator"},
-            )
-        return self._sessions[trusted]
-
-    def _socket(self, info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
-        family, kind, protocol, _, where = info
-        address = str(where[0])
-        if not self._guard.allows(address):
-            _refused.get().append(address)
-            raise OSError(f"{address} is not allowed")
-        return socket.socket(family=family, type=kind, proto=protocol)
 
 
 def basic(user: str, password: str) -> str:
@@ -318,24 +275,3 @@ def _check_encoding(response: aiohttp.ClientResponse, what: str) -> None:
             f"{what} is sent with Content-Encoding: {encoding[:40]} although the plain file was asked for; store it"
             " without an encoding.",
         )
-
-
-def _guard(settings: SourceSettings) -> AddressGuard:
-    try:
-        return AddressGuard(settings.allowed_networks)
-    except ValueError as error:
-        raise SourceError(
-            Reason.SOURCE_REFUSED, f"The setting sources.allowedNetworks is malformed: {error}."
-        ) from None
-
-
-def _tls(ca_bundle: str, ca_setting: str) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_bundle:
-        try:
-            context.load_verify_locations(cadata=ca_bundle)
-        except (ssl.SSLError, ValueError) as error:
-            raise SourceError(
-                Reason.SOURCE_REFUSED, f"The setting {ca_setting} is no PEM bundle of certificates: {error}."
-            ) from None
-    return context
