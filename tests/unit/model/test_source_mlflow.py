@@ -1,3 +1,4 @@
+import asyncio
 import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from yarl import URL
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin
+from onnx_operator.model.sources import web
 from onnx_operator.model.sources.base import SourceChangedError, SourceError
 from onnx_operator.model.sources.mlflow import MlflowSource
 from onnx_operator.model.sources.mlflowapi import ModelUri, artifact_folder, onnx_file, parse_model_uri
@@ -222,6 +224,31 @@ async def test_a_server_that_is_no_mlflow_is_named(content) -> None:
     error = await error_of(handler)
     assert error.reason is Reason.SOURCE_REFUSED
     assert "sources.mlflow.trackingUri" in error.message
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [({"Content-Length": "9999"}, Reason.SOURCE_UNREACHABLE), ({}, Reason.SOURCE_REFUSED)],
+)
+async def test_a_description_that_is_cut_or_endless(headers, reason) -> None:
+    async def handler(request: Request) -> None:
+        if request.path.endswith("/MLmodel"):
+            return await request.answer(200, headers, b" " * (5000 if headers else 3 << 20))
+        return await Tracking()(request)
+
+    assert (await error_of(handler)).reason is reason
+
+
+async def test_a_server_of_which_every_answer_is_slow_is_given_up(monkeypatch) -> None:
+    monkeypatch.setattr(web, "_OPEN_SECONDS", 0.5)
+
+    async def handler(request: Request) -> None:
+        await asyncio.sleep(0.3)
+        await Tracking()(request)
+
+    error = await error_of(handler, uri="models:/My model@champion")
+    assert error.reason is Reason.SOURCE_UNREACHABLE
+    assert "in time" in error.message
 
 
 async def test_the_server_may_be_private_but_not_where_it_redirects_to() -> None:

@@ -165,13 +165,14 @@ class HuggingFaceSource:
 
     async def _resolved(self) -> str:
         async with self._lock:
-            if self._commit is None:
-                if self._uri.name:
-                    stat = await self._look(self._uri.name, self._uri.revision)
-                    self._stats[self._uri.name] = stat
-                    self._commit = stat.pin.value if stat.pin else ""
-                else:
-                    self._names, self._commit = await self._list()
+            if self._commit is not None:
+                return self._commit
+            if self._uri.name:
+                stat = await self._look(self._uri.name, self._uri.revision)
+                self._stats[self._uri.name] = stat
+                self._commit = stat.pin.value if stat.pin else ""
+            else:
+                self._names, self._commit = await self._list()
             return self._commit
 
     async def _list(self) -> tuple[list[str], str]:

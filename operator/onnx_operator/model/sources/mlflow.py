@@ -12,7 +12,15 @@ from yarl import URL
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
 from onnx_operator.model.sources.addresses import check_url
-from onnx_operator.model.sources.base import FileStat, Source, SourceError, Stream, check_name, the_one_model
+from onnx_operator.model.sources.base import (
+    BrokenStreamError,
+    FileStat,
+    Source,
+    SourceError,
+    Stream,
+    check_name,
+    the_one_model,
+)
 from onnx_operator.model.sources.mlflowapi import (
     ArtifactFolder,
     ModelUri,
@@ -21,7 +29,8 @@ from onnx_operator.model.sources.mlflowapi import (
     parse_model_uri,
     said,
 )
-from onnx_operator.model.sources.web import WebClient, basic, check_header, parse_json
+from onnx_operator.model.sources.web import WebClient, basic, check_header, in_time, parse_json
+from onnx_operator.model.sources.weberrors import unreachable
 from onnx_operator.model.sources.webrange import look, open_pinned
 
 _ADVICE = (
@@ -94,7 +103,8 @@ class MlflowSource:
         names = None if folder.proxied is None else await self._list(folder.proxied)
         if names is None or "MLmodel" in names:
             try:
-                return [onnx_file(await self._description(), self.shown)]
+                async with in_time(self.shown):
+                    return [onnx_file(await self._description(), self.shown)]
             except SourceError as error:
                 if error.reason is not Reason.SOURCE_NOT_FOUND:
                     raise
@@ -127,20 +137,24 @@ class MlflowSource:
 
     async def _description(self) -> str:
         text = bytearray()
-        async with self.open("MLmodel") as stream:
-            async for piece in stream.pieces:
-                text += piece
-                if len(text) > _LARGEST_DESCRIPTION_BYTES:
-                    raise SourceError(
-                        Reason.SOURCE_REFUSED,
-                        f"The MLmodel file of {self.shown} is larger than {_LARGEST_DESCRIPTION_BYTES} bytes.",
-                    )
+        try:
+            async with self.open("MLmodel") as stream:
+                async for piece in stream.pieces:
+                    text += piece
+                    if len(text) > _LARGEST_DESCRIPTION_BYTES:
+                        raise SourceError(
+                            Reason.SOURCE_REFUSED,
+                            f"The MLmodel file of {self.shown} is larger than {_LARGEST_DESCRIPTION_BYTES} bytes.",
+                        )
+        except BrokenStreamError as broken:
+            raise unreachable(f"The MLmodel file of {self.shown}", str(broken)) from None
         return text.decode(errors="replace")
 
     async def _resolved(self) -> ArtifactFolder:
         async with self._lock:
             if self._folder is None:
-                folder = artifact_folder(await self._artifact_uri(), self._tracking, self.shown)
+                async with in_time(self.shown):
+                    folder = artifact_folder(await self._artifact_uri(), self._tracking, self.shown)
                 if folder.uri:
                     # The table of all sources, which names this one too.
                     from onnx_operator.model.sources.opening import open_source

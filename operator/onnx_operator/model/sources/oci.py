@@ -29,7 +29,7 @@ from onnx_operator.model.sources.ocimanifest import (
     parse_reference,
     read_manifest,
 )
-from onnx_operator.model.sources.web import WebClient, parse_json
+from onnx_operator.model.sources.web import WebClient, in_time, parse_json
 from onnx_operator.model.sources.webrange import open_range
 
 _DEEPEST_INDEX = 3
@@ -146,7 +146,8 @@ class OciSource:
     async def _resolved(self) -> Manifest:
         async with self._lock:
             if self._manifest is None:
-                self._manifest = await self._read_manifest()
+                async with in_time(self.shown):
+                    self._manifest = await self._read_manifest()
             return self._manifest
 
     async def _read_manifest(self) -> Manifest:

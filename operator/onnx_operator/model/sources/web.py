@@ -223,6 +223,16 @@ class WebClient:
             raise SourceError(Reason.SOURCE_REFUSED, f"{what} redirects: {error.message}") from None
 
 
+@asynccontextmanager
+async def in_time(what: str) -> AsyncIterator[None]:
+    """Bound several requests that find out together where a file lies. Raises :class:`SourceError`."""
+    try:
+        async with asyncio.timeout(_OPEN_SECONDS):
+            yield
+    except TimeoutError:
+        raise unreachable(what, "not all answers came in time") from None
+
+
 def basic(user: str, password: str) -> str:
     """Value of the Authorization header for a user and a password."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -46,11 +46,13 @@ async def let_go(response: aiohttp.ClientResponse, silence: float) -> None:
     """Keep the connection for the next request where little is left of the body; close it otherwise."""
     body = response.content
     length = response.content_length
-    if not body.at_eof() and (length is None or length - body.total_bytes <= _DRAINED_BYTES):
-        with suppress(TimeoutError, aiohttp.ClientError, OSError):
-            async with asyncio.timeout(min(_DRAIN_SECONDS, silence)):
-                taken = 0
-                while taken <= _DRAINED_BYTES and (piece := await body.readany()):
-                    taken += len(piece)
-    # Closes the connection, unless the body was read to its end.
-    response.close()
+    try:
+        if not body.at_eof() and (length is None or length - body.total_bytes <= _DRAINED_BYTES):
+            with suppress(TimeoutError, aiohttp.ClientError, OSError):
+                async with asyncio.timeout(min(_DRAIN_SECONDS, silence)):
+                    taken = 0
+                    while taken <= _DRAINED_BYTES and (piece := await body.readany()):
+                        taken += len(piece)
+    finally:
+        # Closes the connection, unless the body was read to its end.
+        response.close()
