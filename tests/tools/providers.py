@@ -142,8 +142,8 @@ def migraphx(wheel: Path) -> ProviderTable:
         source=f"operators that the wheel onnxruntime-migraphx {wheels.version(wheel)} lists; types and modes:"
         " onnxruntime/core/providers/migraphx/migraphx_execution_provider.cc",
         date=_today(),
-        approximate="versions of operators, what MIGraphX itself refuses while it compiles, and changes of types and modes"
-        " between releases: their source may be of another one",
+        approximate="versions of operators, what MIGraphX itself refuses while it compiles, and changes of types and"
+        " modes between releases: their source may be of another one",
         domains=["", "com.microsoft"],
         operators=dict.fromkeys(operators, 0),
         types=[_MIGRAPHX_TYPES],
