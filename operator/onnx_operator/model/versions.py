@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 
 import onnx
-from onnx import ModelProto, NodeProto, OperatorSetIdProto
+from onnx import FunctionProto, ModelProto, NodeProto, OperatorSetIdProto
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Capabilities
+from onnx_operator.model.kerneltable import defined_by_runtime
 from onnx_operator.model.nodes import STANDARD_DOMAINS, all_nodes, domain_of, domain_text, node_text
+from onnx_operator.model.schemas import find_schema
 from onnx_operator.model.skeleton import RefusedError
 
 
@@ -30,14 +32,78 @@ def check_versions(model: ModelProto, capabilities: Capabilities) -> None:
             f" with ir_version={capabilities.ir_version} or lower, or use a newer server image.",
         )
     functions = {(domain_of(f.domain), f.name) for f in model.functions}
+    _check_repeated(model)
     imports = opsets_of(model.opset_import)
     _check_opsets(imports, capabilities, runtime)
+    _import_known_domains(model, imports, capabilities)
     _check_operators(model.graph.node, imports, functions, capabilities, runtime)
     for function in model.functions:
-        # A function that imports nothing itself uses the model's versions.
-        own = imports | opsets_of(function.opset_import)
+        own = opsets_of(function.opset_import)
         _check_opsets(own, capabilities, runtime)
-        _check_operators(function.node, own, functions, capabilities, runtime)
+    for function in called_functions(model):
+        own = opsets_of(function.opset_import)
+        _check_function(function, own)
+        # The runtime puts the body in the place of the call, where the model's own versions count.
+        _check_operators(function.node, own | imports, functions, capabilities, runtime)
+
+
+def called_functions(model: ModelProto) -> list[FunctionProto]:
+    """The local functions that nodes of the model call, directly or through others; the rest is never computed."""
+    known = {(domain_of(f.domain), f.name, f.overload): f for f in model.functions}
+    called: dict[tuple[str, str, str], FunctionProto] = {}
+    bodies = [model.graph.node]
+    while bodies and known:
+        for node in all_nodes(bodies.pop()):
+            key = (domain_of(node.domain), node.op_type, node.overload)
+            if key in known and key not in called:
+                called[key] = known[key]
+                bodies.append(known[key].node)
+    return list(called.values())
+
+
+def _check_repeated(model: ModelProto) -> None:
+    seen: set[tuple[str, str, str]] = set()
+    for function in model.functions:
+        key = (domain_of(function.domain), function.name, function.overload)
+        if key in seen:
+            raise RefusedError(
+                Reason.INVALID_GRAPH,
+                f"Two local functions of {domain_text(key[0])} have the name {function.name}. Remove one of them.",
+            )
+        seen.add(key)
+
+
+def _import_known_domains(model: ModelProto, imports: dict[str, int], capabilities: Capabilities) -> None:
+    """Complete the model by what the runtime takes for granted: the newest version of a domain that it knows."""
+    newest = {domain_of(domain): version for domain, version in capabilities.opsets.items()}
+    for domain in {domain_of(node.domain) for node in all_nodes(model.graph.node)} - imports.keys():
+        if domain in newest and imports:
+            imports[domain] = newest[domain]
+            model.opset_import.add(domain=domain, version=newest[domain])
+
+
+def _check_function(function: FunctionProto, imports: dict[str, int]) -> None:
+    """Hold a body against the operator sets that the function itself declares."""
+    for node in all_nodes(function.node):
+        domain = domain_of(node.domain)
+        if domain not in imports:
+            raise _no_import(node, f"its function {function.name}")
+        schema = find_schema(domain, node.op_type, imports[domain]) if domain in STANDARD_DOMAINS else None
+        if schema is not None and not schema.min_input <= len(node.input) <= schema.max_input:
+            raise RefusedError(
+                Reason.INVALID_GRAPH,
+                f"{node_text(node)[:1].upper()}{node_text(node)[1:]} in the function {function.name} has"
+                f" {len(node.input)} inputs; {node.op_type} of opset {imports[domain]}, which the function declares,"
+                f" takes {schema.min_input} to {schema.max_input}. Export the model again with a current exporter.",
+            )
+
+
+def _no_import(node: NodeProto, owner: str) -> RefusedError:
+    return RefusedError(
+        Reason.INVALID_GRAPH,
+        f"The operator of {node_text(node)} belongs to {domain_text(domain_of(node.domain))}, of which {owner} declares"
+        " no operator set (opset_import).",
+    )
 
 
 def _check_opsets(imports: dict[str, int], capabilities: Capabilities, runtime: str) -> None:
@@ -62,15 +128,11 @@ def _check_operators(
     for node in all_nodes(nodes):
         domain = domain_of(node.domain)
         operator = (domain, node.op_type)
-        if operator in functions or operator in known:
-            continue
         version = imports.get(domain)
         if version is None:
-            raise RefusedError(
-                Reason.INVALID_GRAPH,
-                f"The operator of {node_text(node)} belongs to {domain_text(domain)}, of which the model declares no"
-                " operator set (opset_import).",
-            )
+            raise _no_import(node, "the model")
+        if operator in functions or operator in known or defined_by_runtime(capabilities, *operator, version):
+            continue
         if domain not in STANDARD_DOMAINS:
             raise RefusedError(
                 Reason.UNKNOWN_OPERATOR,
