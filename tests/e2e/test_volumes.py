@@ -11,7 +11,16 @@ import pytest
 
 from tests import models as files
 from tests.cluster.cluster import OPERATOR_NAMESPACE, Cluster
-from tests.e2e.system import READY_SECONDS, Models, conditions, expected, operator_undisturbed, wait_for_operator
+from tests.e2e.system import (
+    READY_SECONDS,
+    Models,
+    conditions,
+    expected,
+    operator_to_be_killed,
+    operator_undisturbed,
+    wait_for_operator,
+)
+from tests.e2e.test_operator_killed import killed_at_random
 
 INPUTS = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}
 CLAIM = "weights"
@@ -42,8 +51,9 @@ class Volume:
         return f"pvc://{CLAIM}/{path}"
 
     def inspection_pods(self) -> list[str]:
-        """Names of the short pods that are there now."""
-        return [p["metadata"]["name"] for p in self.cluster.list("pods", self.models.namespace, INSPECTION)]
+        """Names of the short pods that are there now, and not on their way out."""
+        found = self.cluster.list("pods", self.models.namespace, INSPECTION)
+        return [p["metadata"]["name"] for p in found if "deletionTimestamp" not in p["metadata"]]
 
 
 def _image(cluster: Cluster) -> str:
@@ -152,6 +162,18 @@ def test_refresh_looks_again_and_rolls_out_what_changed(models: Models, volume: 
     models.cluster.kubectl("annotate", "onnx", "linear", "-n", models.namespace, f"{REFRESH}=1")
     models.wait_for("linear", ready="True", where=lambda m: m["status"]["serving"]["revision"] != before)
     assert np.allclose(models.predict("linear", INPUTS)["y"], expected(changed, INPUTS)["y"], atol=1e-5)
+
+
+def test_an_operator_that_is_killed_again_and_again_inspects_all_the_same_and_leaves_nothing(
+    models: Models, volume: Volume
+) -> None:
+    content = files.linear(88)
+    uri = volume.write("linear.onnx", content)
+    with operator_to_be_killed(), killed_at_random(models.cluster, 80, 3):
+        models.apply("linear", uri)
+        models.wait_for("linear", ready="True", timeout=240)
+    assert np.allclose(models.predict("linear", INPUTS)["y"], expected(content, INPUTS)["y"], atol=1e-5)
+    models.cluster.wait(lambda: not volume.inspection_pods(), 30, "the inspection's pods to go", models.namespace)
 
 
 def test_a_claim_that_does_not_exist_is_told_soon_and_served_once_it_does(models: Models, volume: Volume) -> None:
