@@ -46,8 +46,12 @@ IDENTITY_SCHEMES = frozenset({"s3", "gs", "az", "abfss"})
 
 
 def scheme_of(uri: str) -> str:
-    """The scheme of a model's URI, as the tables here name it; ``models:/NAME/VERSION`` has no ``//``."""
-    return uri.partition(":")[0].lower()
+    """The scheme of a model's URI, as the tables here name it; empty for what has none.
+
+    ``models:/NAME/VERSION`` has no ``//``.
+    """
+    scheme, colon, _ = uri.partition(":")
+    return scheme.lower() if colon else ""
 
 
 def claim_of(uri: str) -> str:

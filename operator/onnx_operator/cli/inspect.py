@@ -7,14 +7,14 @@ from pathlib import Path
 
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES
+from onnx_operator.api.contract import CREDENTIAL_VARIABLES, scheme_of
 from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.inspection import inspect, inspect_source, refused
 from onnx_operator.model.isolation import Parser
 from onnx_operator.model.limits import InspectionLimits
-from onnx_operator.model.sources import SourceError, scheme_of
+from onnx_operator.model.sources import SourceError
 from onnx_operator.model.sources.files import FileSource
 
 UNREADABLE = frozenset(

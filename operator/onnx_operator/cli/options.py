@@ -79,8 +79,8 @@ def _documents(path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     if path is None:
         return {}, {}
     try:
-        document = yaml.safe_load(path.read_text()) or {}
-        document = document.get("settings", document)
+        values = dict(yaml.safe_load(path.read_text()) or {})
+        document: dict[str, Any] = values.get("settings", values)
         return dict(document.get("sources") or {}), dict(document.get("signatures") or {})
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         raise click.UsageError(f"--settings {path} is no settings file: {error}") from None

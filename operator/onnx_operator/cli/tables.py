@@ -11,7 +11,6 @@ from rich.text import Text
 from onnx_operator.api.report import InspectionResult, ModelReport, ProviderCoverage, TensorSpec
 from onnx_operator.model.comparison import Change
 
-
 _WIDE = 4096
 
 

@@ -361,7 +361,9 @@ def test_without_a_claim_nothing_but_the_model_is_mounted_in_fetch():
 # --- whose identity ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("uri", ["s3://m/m.onnx", "gs://mod/m.onnx", "az://mod/m.onnx", "abfss://mod@acc.dfs.core.windows.net/m"])
+@pytest.mark.parametrize(
+    "uri", ["s3://m/m.onnx", "gs://mod/m.onnx", "az://mod/m.onnx", "abfss://mod@acc.dfs.core.windows.net/m"]
+)
 def test_a_service_account_without_credentials_reads_by_its_own_identity(uri):
     fields = {"model": {"uri": uri.replace("//m/", "//models/")}, "serviceAccountName": "reader"}
     assert plan(**fields).workload_identity is True

@@ -43,8 +43,15 @@ def test_the_same_interface_in_another_order_and_with_other_symbols_is_no_change
 
 @pytest.mark.parametrize(
     "new",
-    [{}, {"z": ("FP32", "N", 4)}, {"x": ("FP64", "N", 4)}, {"x": ("FP32", "N", 5)}, {"x": ("FP32", 1, 4)}]
-    + [{"x": ("FP32", "N", 4, 1)}, X | {"more": ("FP32", 1)}],
+    [
+        {},
+        {"z": ("FP32", "N", 4)},
+        {"x": ("FP64", "N", 4)},
+        {"x": ("FP32", "N", 5)},
+        {"x": ("FP32", 1, 4)},
+        {"x": ("FP32", "N", 4, 1)},
+        X | {"more": ("FP32", 1)},
+    ],
     ids=["gone", "renamed", "type", "size", "batch fixed", "rank", "one more"],
 )
 def test_inputs_that_old_calls_do_not_fit(new) -> None:

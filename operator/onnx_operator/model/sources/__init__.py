@@ -11,7 +11,7 @@ from onnx_operator.model.sources.base import (
     SourceError,
     Stream,
 )
-from onnx_operator.model.sources.opening import open_source, scheme_of
+from onnx_operator.model.sources.opening import open_source
 
 __all__ = [
     "BrokenStreamError",
@@ -21,5 +21,4 @@ __all__ = [
     "SourceError",
     "Stream",
     "open_source",
-    "scheme_of",
 ]

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from urllib.parse import urlsplit
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES
+from onnx_operator.api.contract import CREDENTIAL_VARIABLES, scheme_of
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources.base import Source, SourceError
 
@@ -23,15 +22,6 @@ _SOURCES: dict[str, tuple[str, str]] = {
     "models": ("mlflow", "MlflowSource"),
 }
 """Module and class by scheme: a pod imports the client of its own store alone."""
-_AZURE_BLOB_HOST = ".blob.core.windows.net"
-
-
-def scheme_of(uri: str) -> str:
-    """The scheme of a URI in lower case; empty for what is none."""
-    try:
-        return urlsplit(uri).scheme.lower()
-    except ValueError:
-        return ""
 
 
 def open_source(
@@ -58,5 +48,8 @@ def open_source(
 
 def _is_keyed_blob(uri: str, credentials: Mapping[str, str]) -> bool:
     """Tell whether an https address is an Azure blob that is to be read with keys; others are links like any."""
-    host = urlsplit(uri).hostname or ""
-    return host.endswith(_AZURE_BLOB_HOST) and any(name.startswith("AZURE_") for name in credentials)
+    if not any(name.startswith("AZURE_") for name in credentials):
+        return False
+    from onnx_operator.model.sources.azure import is_blob_url
+
+    return is_blob_url(uri)
