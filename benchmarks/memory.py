@@ -22,7 +22,7 @@ import onnx
 
 from benchmarks import machine
 from benchmarks.memory_cases import CASES, MemoryCase
-from onnx_operator.model.memory import estimate_memory
+from onnx_operator.model.figures.memory import estimate_memory
 
 REQUESTS = 3
 _MIB = 1 << 20

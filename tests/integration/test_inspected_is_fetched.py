@@ -20,8 +20,8 @@ from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.controller.render import RenderInput, render
 from onnx_operator.controller.settings import Settings, parse_settings
-from onnx_operator.model.inspection import inspect
-from onnx_operator.model.limits import InspectionLimits
+from onnx_operator.model.inspection.inspection import inspect
+from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.server.fetch import Retries, run
 from onnx_operator.server.session import SessionSettings, load
 from tests.cluster.fixtures import built_program

@@ -16,6 +16,7 @@ from onnx_operator.api import crd, names
 from onnx_operator.api.conditions import MEANINGS
 from onnx_operator.controller.settings import Settings
 from onnx_operator.server.capabilities import capabilities_text, probe
+from tests.tools import providers
 
 ROOT = Path(__file__).parents[2]
 CRD_FILE = f"{names.PLURAL}.{names.GROUP}.yaml"
@@ -139,6 +140,7 @@ def generated() -> dict[Path, str]:
         chart / "README.md": _chart_page(chart),
         ROOT / "docs/reference/onnxmodel.md": _api_page(),
         ROOT / "docs/reference/reasons.md": _reasons_page(),
+        ROOT / "docs/reference/providers.md": providers.page(),
     }
 
 

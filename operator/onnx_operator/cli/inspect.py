@@ -11,9 +11,9 @@ from onnx_operator.api.contract import CREDENTIAL_VARIABLES, scheme_of
 from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.model.inspection import inspect, inspect_source, refused
-from onnx_operator.model.isolation import Parser
-from onnx_operator.model.limits import InspectionLimits
+from onnx_operator.model.inspection.inspection import inspect, inspect_source, refused
+from onnx_operator.model.inspection.isolation import Parser
+from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.sources import SourceError
 from onnx_operator.model.sources.files import FileSource
 

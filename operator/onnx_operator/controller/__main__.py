@@ -87,7 +87,7 @@ def controller(
 def inspector(settings_path: Path, inspector_socket: Path) -> None:
     """Read models for the controller. Runs without any cluster credential."""
     from onnx_operator.controller.inspector import service
-    from onnx_operator.model.limits import InspectionLimits
+    from onnx_operator.model.inspection.limits import InspectionLimits
 
     try:
         settings = load_settings(settings_path)
@@ -112,7 +112,7 @@ def inspector(settings_path: Path, inspector_socket: Path) -> None:
 def inspect_once(max_model_bytes: int, root: Path) -> None:
     """Read one model, in a pod that the operator makes beside it, and report in one line of the log."""
     from onnx_operator.controller.inspector import once
-    from onnx_operator.model.limits import InspectionLimits
+    from onnx_operator.model.inspection.limits import InspectionLimits
 
     # One model is all that this process will ever read.
     limits = InspectionLimits(max_model_bytes=max_model_bytes, parsers=1)

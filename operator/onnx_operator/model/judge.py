@@ -16,21 +16,22 @@ from onnx_operator.api.report import (
 )
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.model.archive import Archive, ArchiveError, ArchiveLimits, MemberReader, kind_of
-from onnx_operator.model.cost import flops_by_node, operator_counts, parameter_count, total_flops
-from onnx_operator.model.coverage import coverage
-from onnx_operator.model.folder import FileOf, Folder, beside
-from onnx_operator.model.kernels import check_kernels
-from onnx_operator.model.limits import LARGEST_FILE_BYTES
-from onnx_operator.model.memory import estimate_memory
+from onnx_operator.model.checks.kernels import check_kernels
+from onnx_operator.model.checks.structure import check_formally, check_structure
+from onnx_operator.model.checks.training import training_only
+from onnx_operator.model.checks.versions import check_versions
+from onnx_operator.model.figures.cost import flops_by_node, operator_counts, parameter_count, total_flops
+from onnx_operator.model.figures.coverage import coverage
+from onnx_operator.model.figures.memory import estimate_memory
+from onnx_operator.model.figures.sized import size_model
+from onnx_operator.model.figures.tensors import describe, protocol_notes
+from onnx_operator.model.inspection.limits import LARGEST_FILE_BYTES
 from onnx_operator.model.nodes import domain_of, domain_text
-from onnx_operator.model.sized import size_model
-from onnx_operator.model.skeleton import RefusedError, Skeleton, find_malformed_text, read_skeleton
-from onnx_operator.model.structure import check_formally, check_structure
-from onnx_operator.model.tensors import describe, protocol_notes
-from onnx_operator.model.training import training_only
-from onnx_operator.model.versions import check_versions
-from onnx_operator.model.weights import complete_model
-from onnx_operator.model.window import Window
+from onnx_operator.model.reading.folder import FileOf, Folder, beside
+from onnx_operator.model.reading.skeleton import Skeleton, find_malformed_text, read_skeleton
+from onnx_operator.model.reading.weights import complete_model
+from onnx_operator.model.reading.window import Window
+from onnx_operator.model.refusal import RefusedError
 
 _KIND_BYTES = 512
 """From which a tar archive shows."""

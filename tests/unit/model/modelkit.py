@@ -5,8 +5,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_operator.api.report import Capabilities, InspectionResult
-from onnx_operator.model.folder import MemoryFolder
 from onnx_operator.model.judge import judge
+from onnx_operator.model.reading.folder import MemoryFolder
 
 CAPABILITIES = Capabilities(
     onnx_runtime_version="1.32.0",

@@ -11,8 +11,8 @@ from sklearn.ensemble import RandomForestRegressor
 from onnx_operator.api.capabilities import KernelTable
 from onnx_operator.api.providers import ProviderTable, Rule
 from onnx_operator.api.report import ProviderCoverage
-from onnx_operator.model.coverage import coverage
-from onnx_operator.model.provider_support import Support, Use
+from onnx_operator.model.figures.coverage import coverage
+from onnx_operator.model.figures.provider_support import Support, Use
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 NAMES = ["CPU", "CUDA", "TensorRT", "OpenVINO", "MIGraphX", "ROCm"]

@@ -10,10 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 from runtimekit import failure, loads
 
 from onnx_operator.api.capabilities import Capabilities, load_capabilities
-from onnx_operator.model.kernels import check_kernels, cpu_supported
-from onnx_operator.model.skeleton import RefusedError
-from onnx_operator.model.structure import check_formally, check_structure
-from onnx_operator.model.versions import check_versions
+from onnx_operator.model.checks.kernels import check_kernels, cpu_supported
+from onnx_operator.model.checks.structure import check_formally, check_structure
+from onnx_operator.model.checks.versions import check_versions
+from onnx_operator.model.refusal import RefusedError
 
 node = helper.make_node
 FLOAT, HALF, BFLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from modelkit import model, tensor, value
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_operator.model.cost import flops_by_node, operator_counts, parameter_count, total_flops
-from onnx_operator.model.sized import size_model
-from onnx_operator.model.skeleton import Weight
+from onnx_operator.model.figures.cost import flops_by_node, operator_counts, parameter_count, total_flops
+from onnx_operator.model.figures.sized import size_model
+from onnx_operator.model.reading.skeleton import Weight
 
 node = helper.make_node
 LIGHT = Path(onnx.backend.test.__file__).parent / "data" / "light"

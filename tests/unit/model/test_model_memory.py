@@ -15,8 +15,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from benchmarks import cases, memory_cases
 from onnx_operator.api.report import MemoryEstimate
-from onnx_operator.model.memory import estimate_memory
-from onnx_operator.model.skeleton import KEEP_BYTES, Weight
+from onnx_operator.model.figures.memory import estimate_memory
+from onnx_operator.model.reading.skeleton import KEEP_BYTES, Weight
 
 MIB = 1 << 20
 LIGHT_PEAK_MIB = {

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from onnx_operator.api.signatures import SignatureSettings, SignedManifest
-from onnx_operator.model.signing import (
+from onnx_operator.model.signatures.signing import (
     LARGEST_SIGNATURE_BYTES,
     SignatureError,
     check_settings,
@@ -598,7 +598,7 @@ CONFINED = """
 import resource, sys
 from pathlib import Path
 
-import onnx_operator.model.signing as signing
+import onnx_operator.model.signatures.signing as signing
 from onnx_operator.api.signatures import SignatureSettings
 
 brought = {"model_signing", "sigstore", "cryptography", "OpenSSL", "requests"} & sys.modules.keys()

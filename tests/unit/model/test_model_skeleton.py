@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from modelkit import linear, model, tensor, value
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_operator.model.skeleton import KEEP_BYTES, STRIPPED, RefusedError, Skeleton, read_skeleton
-from onnx_operator.model.window import MemoryBytes, Window
-from onnx_operator.model.wire import head
+from onnx_operator.model.reading.skeleton import KEEP_BYTES, STRIPPED, Skeleton, read_skeleton
+from onnx_operator.model.reading.window import MemoryBytes, Window
+from onnx_operator.model.reading.wire import head
+from onnx_operator.model.refusal import RefusedError
 
 node = helper.make_node
 

@@ -4,7 +4,7 @@ import pytest
 from modelkit import model, value
 from onnx import helper
 
-from onnx_operator.model.training import training_only
+from onnx_operator.model.checks.training import training_only
 
 
 def relu(**options):

@@ -8,8 +8,8 @@ from modelkit import CAPABILITIES, model, tensor, value
 from onnx import TensorProto, external_data_helper, helper
 
 from onnx_operator.api.report import InspectionResult
-from onnx_operator.model.folder import MemoryFolder
 from onnx_operator.model.judge import judge
+from onnx_operator.model.reading.folder import MemoryFolder
 
 node = helper.make_node
 BIG = (100, 100)

@@ -7,7 +7,7 @@ import pytest
 
 CHILD = """
 import os, socket, sys
-from onnx_operator.model import sandbox
+from onnx_operator.model.inspection import sandbox
 sandbox.enter(cpu_seconds=5, memory_bytes=64 << 20, parsers=1)
 try:
     {attempt}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_operator.model.sources.addresses import AddressGuard
+from onnx_operator.model.sources.web.addresses import AddressGuard
 
 REFUSED = [
     "127.0.0.1",

@@ -7,9 +7,9 @@ from webkit import Authority, FileServer, Request, Server, read, settings
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.model.sources import web, webbody
 from onnx_operator.model.sources.base import BrokenStreamError, FileStat, SourceChangedError, SourceError
 from onnx_operator.model.sources.https import HttpsSource
+from onnx_operator.model.sources.web import body, client
 
 BODY = os.urandom(3 * 1024 * 1024 + 17)
 V1 = SourcePin(kind="Conditional", value='"v1"')
@@ -275,7 +275,7 @@ async def test_silence_before_the_head(authority) -> None:
 
 
 async def test_a_head_that_never_ends(authority, monkeypatch) -> None:
-    monkeypatch.setattr(web, "_OPEN_SECONDS", 1.0)
+    monkeypatch.setattr(client, "_OPEN_SECONDS", 1.0)
 
     async def handler(request: Request) -> None:
         request.writer.write(b"HTTP/1.1 200 OK\r\n")
@@ -296,7 +296,7 @@ async def test_silence_in_the_body(authority) -> None:
 
 
 async def test_a_trickle(authority, monkeypatch) -> None:
-    monkeypatch.setattr(webbody, "SLOW_WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr(body, "SLOW_WINDOW_SECONDS", 0.5)
 
     async def handler(request: Request) -> None:
         await request.answer(200, {"Content-Length": str(len(BODY))})
@@ -309,7 +309,7 @@ async def test_a_trickle(authority, monkeypatch) -> None:
 
 
 async def test_a_slow_reader_is_not_the_servers_fault(authority, monkeypatch) -> None:
-    monkeypatch.setattr(webbody, "SLOW_WINDOW_SECONDS", 0.2)
+    monkeypatch.setattr(body, "SLOW_WINDOW_SECONDS", 0.2)
     got = b""
     async with (
         Server(FileServer(BODY[:3000]), authority.server) as server,

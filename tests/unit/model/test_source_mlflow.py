@@ -12,10 +12,10 @@ from yarl import URL
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.model.sources import web
 from onnx_operator.model.sources.base import SourceChangedError, SourceError
 from onnx_operator.model.sources.mlflow import MlflowSource
 from onnx_operator.model.sources.mlflowapi import ModelUri, artifact_folder, onnx_file, parse_model_uri
+from onnx_operator.model.sources.web import client
 
 MODEL, WEIGHTS = os.urandom(100_000), os.urandom(5000)
 RUN, LOGGED = "3131ed1eec7047b0b8b574cd7beda23b", "m-1ddd2aed560244d68e66c02efa9276dc"
@@ -240,7 +240,7 @@ async def test_a_description_that_is_cut_or_endless(headers, reason) -> None:
 
 
 async def test_a_server_of_which_every_answer_is_slow_is_given_up(monkeypatch) -> None:
-    monkeypatch.setattr(web, "_OPEN_SECONDS", 0.5)
+    monkeypatch.setattr(client, "_OPEN_SECONDS", 0.5)
 
     async def handler(request: Request) -> None:
         await asyncio.sleep(0.3)

@@ -14,11 +14,11 @@ from webkit import Authority, FileServer, Request, Server, read, settings
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.model.sources import web
 from onnx_operator.model.sources.base import SourceChangedError, SourceError, is_confined
 from onnx_operator.model.sources.oci import OciSource
 from onnx_operator.model.sources.ociauth import login
 from onnx_operator.model.sources.ocimanifest import chosen_manifest, parse_reference, read_manifest
+from onnx_operator.model.sources.web import client
 
 MODEL, WEIGHTS = os.urandom(100_000), os.urandom(50_000)
 SECRETS = ("hunter2", "T0KEN")
@@ -248,7 +248,7 @@ async def test_a_huge_manifest_is_refused_before_it_has_been_read(authority) -> 
 
 
 async def test_a_manifest_that_trickles_is_given_up(authority, monkeypatch) -> None:
-    monkeypatch.setattr(web, "_OPEN_SECONDS", 1.0)
+    monkeypatch.setattr(client, "_OPEN_SECONDS", 1.0)
 
     async def handler(request: Request) -> None:
         await request.answer(200, {"Content-Length": "1000"})

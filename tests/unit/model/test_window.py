@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_operator.model.window import MemoryBytes, Window
+from onnx_operator.model.reading.window import MemoryBytes, Window
 
 MEBIBYTE = 1 << 20
 

@@ -12,9 +12,9 @@ from typing import TextIO
 from onnx_operator.api.contract import claim_of
 from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.controller.inspector.service import scrub_environment
-from onnx_operator.model.inspection import inspect, inspect_source, refused
-from onnx_operator.model.isolation import Parser
-from onnx_operator.model.limits import InspectionLimits
+from onnx_operator.model.inspection.inspection import inspect, inspect_source, refused
+from onnx_operator.model.inspection.isolation import Parser
+from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.sources import SourceError
 
 _LOG = logging.getLogger(__name__)

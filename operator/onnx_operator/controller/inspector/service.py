@@ -13,9 +13,9 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from onnx_operator.api.report import InspectionRequest
-from onnx_operator.model.inspection import inspect
-from onnx_operator.model.isolation import Parser
-from onnx_operator.model.limits import InspectionLimits
+from onnx_operator.model.inspection.inspection import inspect
+from onnx_operator.model.inspection.isolation import Parser
+from onnx_operator.model.inspection.limits import InspectionLimits
 
 _LOG = logging.getLogger(__name__)
 _REQUEST_BYTES = 4 << 20

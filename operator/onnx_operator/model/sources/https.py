@@ -10,10 +10,10 @@ from yarl import URL
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
-from onnx_operator.model.sources.addresses import parse_url, shown_url
 from onnx_operator.model.sources.base import FileStat, SourceError, Stream, check_name, is_confined
-from onnx_operator.model.sources.web import WebClient, basic, check_header
-from onnx_operator.model.sources.webrange import look, open_pinned
+from onnx_operator.model.sources.web.addresses import parse_url, shown_url
+from onnx_operator.model.sources.web.client import WebClient, basic, check_header
+from onnx_operator.model.sources.web.ranges import look, open_pinned
 
 _ADVICE = (
     "check the Secret named in spec.model.credentials.secretName (HTTPS_BEARER_TOKEN, or HTTPS_USERNAME and"

@@ -13,7 +13,6 @@ from yarl import URL
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
-from onnx_operator.model.sources.addresses import check_url
 from onnx_operator.model.sources.base import (
     FileStat,
     SourceChangedError,
@@ -22,8 +21,9 @@ from onnx_operator.model.sources.base import (
     check_name,
     the_one_model,
 )
-from onnx_operator.model.sources.web import Answer, WebClient, check_header
-from onnx_operator.model.sources.webrange import open_range
+from onnx_operator.model.sources.web.addresses import check_url
+from onnx_operator.model.sources.web.client import Answer, WebClient, check_header
+from onnx_operator.model.sources.web.ranges import open_range
 
 _ADVICE = (
     "check HF_TOKEN in the Secret named in spec.model.credentials.secretName. The terms of a gated repository must be"

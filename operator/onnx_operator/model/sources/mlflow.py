@@ -11,7 +11,6 @@ from yarl import URL
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
-from onnx_operator.model.sources.addresses import check_url
 from onnx_operator.model.sources.base import (
     BrokenStreamError,
     FileStat,
@@ -29,9 +28,10 @@ from onnx_operator.model.sources.mlflowapi import (
     parse_model_uri,
     said,
 )
-from onnx_operator.model.sources.web import WebClient, basic, check_header, in_time, parse_json
-from onnx_operator.model.sources.weberrors import unreachable
-from onnx_operator.model.sources.webrange import look, open_pinned
+from onnx_operator.model.sources.web.addresses import check_url
+from onnx_operator.model.sources.web.client import WebClient, basic, check_header, in_time, parse_json
+from onnx_operator.model.sources.web.errors import unreachable
+from onnx_operator.model.sources.web.ranges import look, open_pinned
 
 _ADVICE = (
     "check the Secret named in spec.model.credentials.secretName (MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME"

@@ -29,8 +29,8 @@ from onnx_operator.model.sources.ocimanifest import (
     parse_reference,
     read_manifest,
 )
-from onnx_operator.model.sources.web import WebClient, in_time, parse_json
-from onnx_operator.model.sources.webrange import open_range
+from onnx_operator.model.sources.web.client import WebClient, in_time, parse_json
+from onnx_operator.model.sources.web.ranges import open_range
 
 _DEEPEST_INDEX = 3
 

@@ -11,10 +11,10 @@ from typing import Any
 from yarl import URL
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.model.sources.addresses import check_url
 from onnx_operator.model.sources.base import SourceError
 from onnx_operator.model.sources.ocimanifest import Reference
-from onnx_operator.model.sources.web import WebClient, basic, check_header
+from onnx_operator.model.sources.web.addresses import check_url
+from onnx_operator.model.sources.web.client import WebClient, basic, check_header
 
 _WHERE = "The Secret named in spec.model.credentials.secretName"
 _PARAMETER = re.compile(r'([A-Za-z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))')

@@ -13,7 +13,7 @@ from onnx_operator.api.report import Capabilities, InspectionRequest, Inspection
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.controller.inspector import InspectorClient, InspectorUnavailableError, service
 from onnx_operator.controller.inspector.service import Policy
-from onnx_operator.model.limits import InspectionLimits
+from onnx_operator.model.inspection.limits import InspectionLimits
 
 CAPABILITIES = Capabilities(onnx_runtime_version="1.32.0", ir_version=14, opsets={"ai.onnx": 28}, operators={})
 

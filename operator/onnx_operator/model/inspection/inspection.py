@@ -1,0 +1,217 @@
+"""An inspection from URI to verdict: locate, look, read what the verdict needs, prove what can be proven."""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.report import InspectionRequest, InspectionResult, Refusal
+from onnx_operator.api.signatures import SignedManifest
+from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
+from onnx_operator.model.inspection.feed import Progress, SourceFeed
+from onnx_operator.model.inspection.isolation import Parser, SignatureRefusedError
+from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.signatures.signing import LARGEST_SIGNATURE_BYTES, expected_digest, signature_names
+from onnx_operator.model.sources import Source, SourceChangedError, SourceError, open_source
+
+_ATTEMPTS = 3
+
+
+async def inspect(
+    request: InspectionRequest,
+    *,
+    limits: InspectionLimits,
+    parser: Parser | None = None,
+    progress: Progress | None = None,
+) -> InspectionResult:
+    """Inspect the model that ``request`` names.
+
+    Whatever is wrong with the source or the model is a refusal. Raises ParserError for a fault of ours. Without
+    ``parser``, one is started for this inspection alone.
+    """
+    look = _Look()
+    try:
+        async with (
+            open_source(
+                request.uri,
+                credentials=request.credentials,
+                settings=request.sources,
+                workload_identity=request.workload_identity,
+            ) as source,
+            _parser(parser, limits, request.signatures.required) as judge,
+        ):
+            return await inspect_source(source, request, limits=limits, parser=judge, progress=progress, look=look)
+    except SourceError as error:
+        return refused(error, look.pin)
+
+
+def refused(error: SourceError, pin: SourcePin | None = None) -> InspectionResult:
+    """The result that a source's error is."""
+    refusal = Refusal(reason=error.reason, message=error.message, retriable=error.retriable)
+    return InspectionResult(outcome="Refused", source=pin, refusal=refusal)
+
+
+@dataclass
+class _Look:
+    pin: SourcePin | None = None
+    """What was found, once known: a refusal tells it too."""
+
+
+async def inspect_source(
+    source: Source,
+    request: InspectionRequest,
+    *,
+    limits: InspectionLimits,
+    parser: Parser,
+    progress: Progress | None = None,
+    look: _Look | None = None,
+) -> InspectionResult:
+    """Inspect what lies at an open source. Raises :class:`SourceError` and ParserError."""
+    look = look or _Look()
+    for _ in range(_ATTEMPTS):
+        try:
+            return await _inspect(source, request, limits, parser, progress, look)
+        except SourceChangedError:
+            # Somebody wrote it between two requests; what they wrote counts.
+            continue
+    raise SourceError(
+        Reason.SOURCE_UNREACHABLE, f"{source.shown} changes while it is read. It is tried again.", retriable=True
+    )
+
+
+async def _inspect(
+    source: Source,
+    request: InspectionRequest,
+    limits: InspectionLimits,
+    parser: Parser,
+    progress: Progress | None,
+    look: _Look,
+) -> InspectionResult:
+    names = await source.locate()
+    for name in names:
+        last = name == names[-1]
+        async with SourceFeed(source, limits.max_model_bytes, progress) as feed:
+            stat = await feed.find(name)
+            look.pin = stat.pin
+            if stat.sha256 is not None:
+                _check_digest(request, source, stat.sha256)
+            verdict = await parser.judge(feed, name, size=stat.size, capabilities=request.capabilities)
+            if not last and verdict.refusal and verdict.refusal.reason is Reason.NOT_ONNX:
+                # Of several archives, this one holds no model.
+                continue
+            if verdict.files is None or verdict.report is None:
+                return await _refusal(feed, name, verdict, request, source)
+            files = [await feed.finish(file.name) for file in verdict.files.files]
+            if files[0].sha256:
+                _check_digest(request, source, files[0].sha256)
+            elif request.sha256:
+                files[0] = files[0].model_copy(update={"sha256": _wanted(request), "claimed": True})
+            signer = ""
+            if request.signatures.required:
+                signature, manifest = await _signed(feed, parser, request, files[0].name)
+                files = [_prove(file, manifest, signature, source) for file in files]
+                signer = manifest.signer
+            return _accepted(verdict, verdict.files.model_copy(update={"files": files}), signer)
+    raise SourceError(Reason.SOURCE_NOT_FOUND, f"{source.shown} holds nothing that may be a model.")
+
+
+async def _refusal(
+    feed: SourceFeed, name: str, verdict: InspectionResult, request: InspectionRequest, source: Source
+) -> InspectionResult:
+    """The verdict, with the pin of what was refused; a digest that does not fit explains more than the verdict."""
+    stat = await feed.find(name)
+    found = feed.hashed(name)
+    if found:
+        _check_digest(request, source, found)
+    pin = stat.pin or (SourcePin(kind="None", value=f"sha256:{found}") if found else None)
+    return verdict.model_copy(update={"source": pin})
+
+
+def _accepted(verdict: InspectionResult, files: ModelFiles, signer: str) -> InspectionResult:
+    assert verdict.report is not None
+    pin = pin_of(files.files)
+    digest = files.files[0].sha256
+    report = verdict.report.model_copy(
+        update={"source": pin, "digest": f"sha256:{digest}" if digest else "", "signer": signer}
+    )
+    return verdict.model_copy(update={"source": pin, "report": report.bounded(), "files": files})
+
+
+def pin_of(files: list[SourceFile]) -> SourcePin:
+    """The pin of a whole model: its file's; of several files the weakest kind, and a hash over what pins each."""
+    if len(files) == 1:
+        return files[0].pin
+    kinds = {file.pin.kind for file in files}
+    rows = sorted([file.name, file.pin.kind, file.pin.value, file.size_bytes] for file in files)
+    digest = hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+    value = f"sha256:{digest}"
+    if "None" in kinds:
+        return SourcePin(kind="None", value=value)
+    return SourcePin(kind="Conditional" if "Conditional" in kinds else "Immutable", value=value)
+
+
+def _wanted(request: InspectionRequest) -> str:
+    return request.sha256.lower().removeprefix("sha256:")
+
+
+def _check_digest(request: InspectionRequest, source: Source, found: str) -> None:
+    wanted = _wanted(request)
+    if wanted and wanted != found:
+        raise SourceError(
+            Reason.DIGEST_MISMATCH,
+            f"{source.shown} has the sha256 {found}, but spec.model.sha256 asks for {wanted}. Correct"
+            " spec.model.sha256, or restore the file.",
+        )
+
+
+async def _signed(
+    feed: SourceFeed, parser: Parser, request: InspectionRequest, name: str
+) -> tuple[str, SignedManifest]:
+    shown = feed.source.shown
+    tried = signature_names(name)
+    for candidate in tried:
+        size = await feed.size(candidate)
+        if size is None:
+            continue
+        if size > LARGEST_SIGNATURE_BYTES:
+            raise SourceError(
+                Reason.SIGNATURE_INVALID, f"{shown}: the signature {candidate} is larger than a signature can be."
+            )
+        content = await feed.read(candidate, 0, size)
+        try:
+            return candidate, await parser.verify_signature(content, request.signatures)
+        except SignatureRefusedError as error:
+            raise SourceError(Reason.SIGNATURE_INVALID, f"{shown}: the signature {candidate}: {error}") from None
+    raise SourceError(
+        Reason.SIGNATURE_INVALID,
+        f"{shown} is not signed: there is no {' or '.join(tried)}, and the setting signatures.required asks for a"
+        " signature. Sign the model with the model_signing tool, and upload the signature beside it.",
+    )
+
+
+def _prove(file: SourceFile, manifest: SignedManifest, signature: str, source: Source) -> SourceFile:
+    expected = expected_digest(manifest, file.name, signature_name=signature)
+    if expected is None:
+        raise SourceError(
+            Reason.SIGNATURE_INVALID,
+            f"{source.shown}: the signature does not cover {file.name}. Sign the model again, with all of its files.",
+        )
+    if file.sha256 and file.sha256 != expected:
+        raise SourceError(
+            Reason.SIGNATURE_INVALID,
+            f"{source.shown}: {file.name} has the sha256 {file.sha256}, but {expected} was signed. Restore the signed"
+            " file, or sign the new one.",
+        )
+    # Where nobody vouches for the bytes yet, the pod proves them before the server starts.
+    return file.model_copy(update={"sha256": expected, "claimed": not file.sha256 or file.claimed})
+
+
+@asynccontextmanager
+async def _parser(given: Parser | None, limits: InspectionLimits, signatures: bool) -> AsyncIterator[Parser]:
+    if given is not None:
+        yield given
+        return
+    async with Parser(limits, signatures=signatures) as own:
+        yield own

@@ -1,0 +1,295 @@
+"""Judging untrusted models in children that can crash, hang or swell without harm."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import AsyncExitStack, suppress
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.report import Capabilities, InspectionResult, Refusal
+from onnx_operator.api.signatures import SignatureSettings, SignedManifest
+from onnx_operator.model.inspection.limits import InspectionLimits
+
+_LINE_LIMIT = 16 << 20
+_UNPACKED_PER_CPU_SECOND = 50 << 20
+"""Archives are unpacked at least this fast."""
+_READ_FREELY_BYTES = 16 << 20
+"""What a child may have read before it needs one of the few places for children that use much memory."""
+_START_SECONDS = 60
+"""For the process to start on a busy machine, until its child says its first word."""
+_LONGEST_READ_BYTES = 256 << 20
+
+
+class ParserError(Exception):
+    """The parsing process has a fault of its own: nothing is known about the model."""
+
+
+class SignatureRefusedError(Exception):
+    """The signature does not hold; the text says why."""
+
+
+class Feed(Protocol):
+    """Gives a child what it asks for. Names come from the child: they are to be checked."""
+
+    async def size(self, name: str) -> int | None:
+        """Bytes of a file; None when it is not there."""
+
+    async def read(self, name: str, begin: int, end: int) -> bytes:
+        """Exactly these bytes."""
+
+
+class Parser:
+    """Judges models, each in a child of a process that was started for this. Use it as ``async with``.
+
+    ``signatures`` says that signatures will be verified: what this takes is then imported once, not by each child.
+    """
+
+    def __init__(self, limits: InspectionLimits, *, signatures: bool = False) -> None:
+        self._limits = limits
+        self._signatures = signatures
+        self._places = asyncio.Semaphore(limits.parsers)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def start(self) -> None:
+        """Start the process ahead of the first model; it imports what it needs for about a second."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        self._close_control()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - a fixed command of our own
+                [
+                    sys.executable,
+                    "-m",
+                    "onnx_operator.model.inspection.zygote",
+                    str(theirs.fileno()),
+                    *(["signatures"] if self._signatures else []),
+                ],
+                pass_fds=[theirs.fileno()],
+                env={
+                    "PATH": "/usr/bin:/bin",
+                    "LANG": "C.UTF-8",
+                    "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        self._control = ours
+
+    async def aclose(self) -> None:
+        """End the process and all its children."""
+        self._close_control()
+        process, self._process = self._process, None
+        if process is not None:
+            try:
+                await asyncio.to_thread(process.wait, 5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    async def judge(self, feed: Feed, name: str, *, size: int | None, capabilities: Capabilities) -> InspectionResult:
+        """Judge the model in the file ``name``; ``size`` is its bytes, where known. A cancelled call kills its child.
+
+        Raises :class:`ParserError` for a fault of ours, and whatever ``feed`` raises.
+        """
+        job = {
+            "judge": name,
+            "capabilities": capabilities.model_dump(mode="json", by_alias=True),
+            "archives": {"unpacked_bytes": self._limits.max_model_bytes},
+        }
+        extra_seconds = 4 * (size or 0) // _UNPACKED_PER_CPU_SECOND
+        answer = await self._run(job, b"", feed, extra_seconds)
+        if "outcome" in answer:
+            return InspectionResult.model_validate(answer)
+        if "refusal" in answer:
+            return InspectionResult(outcome="Refused", refusal=answer["refusal"])
+        raise ParserError(f"the parsing child answered {answer!r:.200}")
+
+    async def verify_signature(self, signature: bytes, settings: SignatureSettings) -> SignedManifest:
+        """Verify a signature file in a child of its own, which sees no byte of the model.
+
+        Raises :class:`SignatureRefusedError`, :class:`ParserError`.
+        """
+        job = {"signature": len(signature), "settings": settings.model_dump(mode="json", by_alias=True)}
+        answer = await self._run(job, signature, None, 0)
+        if "manifest" in answer:
+            return SignedManifest.model_validate(answer["manifest"])
+        if "refusal" in answer:
+            raise SignatureRefusedError(answer["refusal"].message)
+        raise SignatureRefusedError(str(answer.get("invalid")))
+
+    async def _run(self, job: dict[str, Any], content: bytes, feed: Feed | None, extra_seconds: int) -> dict[str, Any]:
+        limits = self._limits
+        job |= {
+            "cpuSeconds": limits.cpu_seconds + extra_seconds,
+            "memoryBytes": limits.memory_bytes,
+            "parsers": limits.parsers,
+        }
+        async with AsyncExitStack() as place:
+            with _Connection(self._submit()) as child:
+                await child.send(json.dumps(job).encode() + b"\n" + content)
+                first, status = await self._converse(child, feed, place, extra_seconds)
+        return self._interpret(first, status)
+
+    async def _converse(
+        self,
+        child: "_Connection",
+        feed: Feed | None,
+        place: AsyncExitStack,
+        extra_seconds: int,
+    ) -> tuple[dict[str, Any], int | None]:
+        """Answer the child's questions; returns its word and its wait status, each where there is one."""
+        first: dict[str, Any] = {}
+        given = 0
+        patience = _START_SECONDS
+        holds_place = False
+        while True:
+            try:
+                async with asyncio.timeout(patience + self._limits.answer_seconds + extra_seconds):
+                    line = await child.receive_line()
+            except TimeoutError:
+                return first, int(signal.SIGALRM)
+            if not line:
+                return first, None
+            message = _decode(line)
+            patience = 0
+            if "status" in message:
+                return first, int(message["status"])
+            if feed is not None and "size" in message:
+                answer = json.dumps({"size": await feed.size(str(message["size"]))}).encode() + b"\n"
+            elif feed is not None and "read" in message:
+                name, begin, end = message["read"]
+                if not 0 <= begin < end or end - begin > _LONGEST_READ_BYTES:
+                    raise ParserError(f"the parsing child asked for the bytes {begin} to {end}")
+                given += end - begin
+                if given > _READ_FREELY_BYTES and not holds_place:
+                    await place.enter_async_context(self._places)
+                    holds_place = True
+                data = await feed.read(name, begin, end)
+                answer = b'{"bytes": %d}\n' % len(data) + data
+            elif "turn" in message:
+                if not holds_place:
+                    await place.enter_async_context(self._places)
+                    holds_place = True
+                answer = b"{}\n"
+            else:
+                first = first or message
+                continue
+            await child.send(answer)
+
+    def _submit(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            for last in (False, True):
+                self.start()
+                assert self._control is not None
+                try:
+                    socket.send_fds(self._control, [b"j"], [theirs.fileno()])
+                    break
+                except OSError:
+                    if last:
+                        ours.close()
+                        raise ParserError("the parsing process does not take jobs") from None
+                    assert self._process is not None
+                    self._process.kill()
+                    self._process.wait()
+        ours.setblocking(False)
+        return ours
+
+    def _interpret(self, first: dict[str, Any], status: int | None) -> dict[str, Any]:
+        if "memory" in first:
+            return _refused(
+                Reason.TOO_LARGE,
+                f"Reading the model's structure takes more than {self._limits.memory_bytes >> 20} MiB of memory.",
+            )
+        if "error" in first:
+            raise ParserError(str(first["error"]))
+        if first:
+            return first
+        if status is None:
+            raise ParserError("the parsing process ended in the middle of a job")
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        if number in (signal.SIGALRM, signal.SIGXCPU):
+            return _refused(
+                Reason.TOO_LARGE,
+                f"Reading the model's structure takes more than {self._limits.cpu_seconds} s of processor time or"
+                f" {self._limits.answer_seconds} s in all.",
+            )
+        if number == signal.SIGKILL:
+            return _refused(Reason.TOO_LARGE, "Reading the model's structure takes more memory than the inspector has.")
+        name = signal.Signals(number).name if number else f"status {status}"
+        return _refused(Reason.CORRUPT, f"The parser crashed on the file ({name}). Upload it again, or export it anew.")
+
+    def _close_control(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
+
+class _Connection:
+    """The socket to a child. A stream of asyncio's would drop what the child's end left to be read."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._received = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    async def send(self, data: bytes) -> None:
+        """Send all; to a child that is gone nothing, since the process that reaps it says why."""
+        with suppress(ConnectionError):
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+
+    async def receive_line(self) -> bytes:
+        """One line; empty at the end. Raises :class:`ParserError` for one without end."""
+        while (end := self._received.find(b"\n")) < 0:
+            if len(self._received) > _LINE_LIMIT:
+                raise ParserError("the parsing child does not stop talking")
+            try:
+                data = await asyncio.get_running_loop().sock_recv(self._socket, 1 << 16)
+            except ConnectionError:
+                data = b""
+            if not data:
+                return b""
+            self._received += data
+        line = bytes(self._received[: end + 1])
+        del self._received[: end + 1]
+        return line
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    """A child may be taken over by what it parses: nothing it says is taken for granted."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        message = None
+    if not isinstance(message, dict):
+        raise ParserError("the parsing child answered something that is no JSON object")
+    return message
+
+
+def _refused(reason: Reason, message: str) -> dict[str, Any]:
+    return {"refusal": Refusal(reason=reason, message=message)}

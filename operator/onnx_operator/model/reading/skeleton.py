@@ -1,0 +1,235 @@
+"""A model without its weights: what every check works on, whatever the size of the file."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import onnx
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+
+from onnx_operator.api.conditions import Reason
+from onnx_operator.model import formats
+from onnx_operator.model.reading.window import Window
+from onnx_operator.model.reading.wire import BYTES, FIXED32, VARINT, Field, WireError, fields, head, varints
+from onnx_operator.model.refusal import RefusedError
+
+KEEP_BYTES = 4096
+"""Messages up to this size stay whole: shape inference reads the small tensors."""
+HEAD_BYTES = 65536
+STRIPPED = "stripped"
+"""Key of the entry that a tensor without its values carries instead; its value is an index into ``weights``."""
+_DEEPEST = 60
+"""Messages within messages; protobuf itself reads no more than 100."""
+_MODEL_FIELDS = {1: VARINT, 2: BYTES, 3: BYTES, 4: BYTES, 5: VARINT, 6: BYTES, 7: BYTES, 8: BYTES, 14: BYTES}
+_MODEL_FIELDS |= {20: BYTES, 25: BYTES, 26: BYTES}
+_IR_VERSION, _GRAPH, _OPSET_IMPORT = 1, 7, 8
+# Where large tensors can be, by message and field number (onnx.proto); all else is kept as it is.
+_DESCENT: dict[str, dict[int, str]] = {
+    "Model": {_GRAPH: "Graph"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Node": {5: "Attribute"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+}
+_DOC_STRING = {"Model": 6, "Graph": 10, "Node": 6, "Tensor": 12, "Attribute": 13, "SparseTensor": -1}
+_DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA = 1, 2, 8, 9, 13
+_VALUES = {4: FIXED32, 5: VARINT, 6: BYTES, 7: VARINT, _RAW_DATA: BYTES, 10: 1, 11: VARINT}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor whose values were left out."""
+
+    name: str
+    data_type: int
+    dims: tuple[int, ...]
+    stored_bytes: int
+    """Bytes of its values where they are stored."""
+    raw: bool
+    """Whether the values lie there as they will in memory."""
+    file: str = ""
+    """Name of the file with the values, relative to the model's folder; empty: the model's own."""
+    offset: int = 0
+    """Where in that file the values begin."""
+
+
+@dataclass
+class Skeleton:
+    """The model, its large tensors without their values, each marked with its index in ``weights``."""
+
+    model: onnx.ModelProto
+    weights: list[Weight] = field(default_factory=list)
+
+
+def read_skeleton(window: Window) -> Skeleton:
+    """Parse all of a model but the values of its large tensors.
+
+    Raises :class:`RefusedError`: ``NotOnnx`` for what is something else, ``Corrupt`` for what is broken; and
+    MemoryError.
+    """
+    skeleton = Skeleton(onnx.ModelProto())
+    out = bytearray()
+    try:
+        _strip(window, Field(0, BYTES, 0, 0, window.size, 0), "Model", out, skeleton, 0)
+    except WireError as error:
+        raise _not_a_model(window, str(error), error.offset) from None
+    try:
+        skeleton.model.ParseFromString(bytes(out))
+    except DecodeError as error:
+        # The message tells nothing about the place, but whether memory was all that lacked.
+        if "alloc" in str(error):
+            raise MemoryError from None
+        raise _not_a_model(window, "a message inside is malformed", None) from None
+    return skeleton
+
+
+def _strip(window: Window, message: Field, kind: str, out: bytearray, skeleton: Skeleton, depth: int) -> None:
+    """Append a message to ``out``, its large tensors stripped."""
+    if depth > _DEEPEST:
+        raise WireError("its messages are nested too deeply", message.start)
+    descent, doc_string = _DESCENT[kind], _DOC_STRING[kind]
+    seen: dict[int, int] = {}
+    for each in fields(window, message.begin, message.end):
+        if kind == "Model":
+            _check_field(each)
+            seen.setdefault(each.number, each.value)
+        large = each.wire_type == BYTES and each.end - each.begin > KEEP_BYTES
+        if large and each.number in descent:
+            inner = bytearray()
+            child = descent[each.number]
+            if child == "Tensor":
+                _strip_tensor(window, each, inner, skeleton)
+            else:
+                _strip(window, each, child, inner, skeleton, depth + 1)
+            out += head(each.number, len(inner))
+            out += inner
+        elif not (large and each.number == doc_string):
+            window.append_to(out, each.start, each.end)
+    if kind == "Model":
+        _check_whole(seen, message.end)
+
+
+def _strip_tensor(window: Window, tensor: Field, out: bytearray, skeleton: Skeleton) -> None:
+    dims: list[int] = []
+    name, data_type, stored, offset, raw = "", 0, 0, 0, False
+    for each in fields(window, tensor.begin, tensor.end):
+        size = each.end - each.begin
+        if each.number in _VALUES:
+            offset = offset or each.begin
+            stored += size
+            raw = raw or each.number == _RAW_DATA
+            continue
+        if size > KEEP_BYTES and each.number == _DOC_STRING["Tensor"]:
+            continue
+        window.append_to(out, each.start, each.end)
+        if each.number == _DIMS and each.wire_type == VARINT:
+            dims.append(each.value)
+        elif each.number == _DIMS and each.wire_type == BYTES:
+            dims += varints(window.slice(each.begin, each.end))
+        elif each.number == _DATA_TYPE and each.wire_type == VARINT:
+            data_type = each.value
+        elif each.number == _NAME and each.wire_type == BYTES:
+            name = window.slice(each.begin, each.end).decode(errors="replace")
+    if stored:
+        mark = head(1, len(STRIPPED)) + STRIPPED.encode()
+        index = str(len(skeleton.weights)).encode()
+        mark += head(2, len(index)) + index
+        out += head(_EXTERNAL_DATA, len(mark)) + mark
+        skeleton.weights.append(Weight(name, data_type, tuple(dims), stored, raw, offset=offset))
+
+
+def _check_field(each: Field) -> None:
+    expected = _MODEL_FIELDS.get(each.number)
+    if expected is not None and each.wire_type != expected:
+        raise WireError(f"field {each.number} has another type than in a model", each.start)
+
+
+def _check_whole(seen: dict[int, int], end: int) -> None:
+    if _GRAPH not in seen:
+        raise WireError("it holds no graph", end)
+    if _IR_VERSION not in seen:
+        raise WireError("it does not tell its IR version", end)
+    if seen[_IR_VERSION] >= 3 and _OPSET_IMPORT not in seen:
+        raise WireError("it does not tell its operator sets", end)
+
+
+def _not_a_model(window: Window, why: str, offset: int | None) -> RefusedError:
+    beginning = window.slice(0, min(HEAD_BYTES, window.size))
+    known = formats.name_format(beginning, window.size)
+    if not known and not _plausible(beginning, window.size):
+        known = _other_protobuf(beginning)
+    if known:
+        return RefusedError(Reason.NOT_ONNX, f"The file is not an ONNX model: it is {known}.")
+    place = "" if offset is None else f" at byte {offset} of {window.size}"
+    return RefusedError(
+        Reason.CORRUPT,
+        f"The file begins like an ONNX model but is broken or incomplete: {why}{place}. Upload it again, and compare"
+        " its size and sha256 with the original.",
+    )
+
+
+def _beginning_fields(beginning: bytes) -> Iterable[tuple[int, int, int]]:
+    """Number, wire type and end of the fields whose tags lie in the beginning of a file."""
+    at = 0
+    while at < len(beginning):
+        try:
+            tag, after = _number(beginning, at)
+            number, wire_type = tag >> 3, tag & 7
+            if wire_type == BYTES:
+                size, after = _number(beginning, after)
+                after += size
+            elif wire_type == VARINT:
+                _, after = _number(beginning, after)
+            elif wire_type in (1, FIXED32):
+                after += 8 if wire_type == 1 else 4
+            else:
+                return
+        except IndexError:
+            return
+        yield number, wire_type, after
+        at = after
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80 or shift > 63:
+            return value, at
+
+
+def _plausible(beginning: bytes, size: int) -> bool:
+    """Tell whether the first fields look like those of a model."""
+    seen = 0
+    for number, wire_type, _ in _beginning_fields(beginning):
+        if _MODEL_FIELDS.get(number) != wire_type:
+            return False
+        seen += 1
+        if seen == 3:
+            return True
+    if seen == 0:
+        return False
+    return size > 3
+
+
+def _other_protobuf(beginning: bytes) -> str:
+    numbers = {(number, wire_type) for number, wire_type, _ in _beginning_fields(beginning)}
+    if (2, VARINT) in numbers and (9, BYTES) in numbers:
+        return "a single ONNX tensor (TensorProto), not a model"
+    return "something unknown"
+
+
+def find_malformed_text(message: Message) -> bytes | None:
+    """Return the first text in a message that is not UTF-8; None when all are."""
+    for descriptor, content in message.ListFields():
+        values = content if isinstance(content, Iterable) and not isinstance(content, str | bytes) else [content]
+        for value in values:
+            if isinstance(value, Message):
+                found = find_malformed_text(value)
+                if found is not None:
+                    return found
+            elif isinstance(value, bytes) and descriptor.type == descriptor.TYPE_STRING:
+                return value
+    return None

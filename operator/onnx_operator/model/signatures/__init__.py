@@ -1,0 +1,1 @@
+"""OpenSSF model signatures: who signed, and which digests."""

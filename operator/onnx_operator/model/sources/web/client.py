@@ -1,0 +1,287 @@
+"""The HTTP client for addresses that users choose."""
+
+import asyncio
+import base64
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.sources import SourceSettings
+from onnx_operator.model.sources.base import BrokenStreamError, SourceError
+from onnx_operator.model.sources.web.addresses import check_url
+from onnx_operator.model.sources.web.body import body_pieces, let_go
+from onnx_operator.model.sources.web.connections import Connections, watch_refusals
+from onnx_operator.model.sources.web.errors import cause, retry_after, status_error, unreachable
+
+LARGEST_METADATA_BYTES = 4 << 20
+_MAX_REDIRECTS = 5
+_ATTEMPTS = 3
+_OPEN_SECONDS = 18.0
+"""Longest wait for the head of an answer, over all redirects, attempts and pauses; and for a metadata answer."""
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_GOOD = frozenset({200, 206, 412, 416})
+_PLACE_SECONDS = 30.0
+"""How long it is remembered where an address redirects to; shorter than any signature that it may carry is valid."""
+
+Challenged = Callable[[URL, Mapping[str, str], str], Awaitable[bool]]
+"""Takes the URL that answered 401, the answer's headers, and the Authorization header that it had got."""
+
+
+@dataclass
+class Answer:
+    """An answer whose body is still to be read."""
+
+    status: int
+    headers: Mapping[str, str]
+    url: URL
+    """Where the answer came from, after redirects."""
+    redirects: list[tuple[URL, Mapping[str, str]]]
+    """Where redirects on the way came from, and their headers; none where the way was remembered."""
+    pieces: AsyncIterator[bytes] = field(repr=False)
+    """The body. Raises BrokenStreamError."""
+
+
+class WebClient:
+    """Sends GET requests, and connects to no address that the settings do not allow, be it after a redirect.
+
+    ``credentials`` gives the value of the Authorization header for a URL, "" for none: it is asked at every redirect.
+    ``have_credentials`` tells whether the user gave any, ``advice`` is a sentence that says which to check.
+    ``plain_http`` are origins that may be asked without TLS. ``platform`` is the origin that the platform team chose,
+    which alone may have any network address. ``challenged`` is asked when an answer was 401: whether the request is
+    worth repeating with new credentials. Connections are kept. No proxy and no other setting of the environment counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: SourceSettings,
+        ca_bundle: str,
+        ca_setting: str,
+        credentials: Callable[[URL], str],
+        have_credentials: bool,
+        advice: str,
+        plain_http: Collection[URL] = (),
+        platform: URL | None = None,
+        challenged: Challenged | None = None,
+    ) -> None:
+        self.ca_setting = ca_setting
+        self._read_seconds = settings.read_timeout_seconds
+        self._credentials = credentials
+        self._have_credentials = have_credentials
+        self._advice = advice
+        self.plain_http = plain_http
+        self._challenged = challenged
+        self._connections = Connections(settings, ca_bundle, ca_setting, platform)
+        self._places: dict[URL, tuple[URL, float]] = {}
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._connections.aclose()
+
+    @asynccontextmanager
+    async def get(
+        self,
+        url: URL,
+        what: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        expected: Collection[int] = (200,),
+        remember: bool = False,
+    ) -> AsyncIterator[Answer]:
+        """Yield an answer with an expected status; retries what may pass before its body begins.
+
+        ``what`` names in messages what is read. With ``remember`` a redirect that was seen a moment ago is not asked
+        for again. Raises :class:`SourceError`.
+        """
+        response, redirects = await self._answer(url, what, headers or {}, expected, remember)
+        try:
+            yield Answer(
+                response.status,
+                response.headers,
+                response.url,
+                redirects,
+                body_pieces(response, self._read_seconds, self.ca_setting),
+            )
+        except BaseException:
+            response.close()
+            raise
+        await let_go(response, self._read_seconds)
+
+    async def metadata(
+        self, url: URL, what: str, *, headers: Mapping[str, str] | None = None, expected: Collection[int] = (200,)
+    ) -> tuple[Answer, bytes]:
+        """Read a small answer whole, at most 4 MiB, within 18 s. Raises :class:`SourceError`."""
+        try:
+            async with (
+                asyncio.timeout(_OPEN_SECONDS),
+                self.get(url, what, headers=headers, expected=expected) as answer,
+            ):
+                body = bytearray()
+                async for piece in answer.pieces:
+                    body += piece
+                    if len(body) > LARGEST_METADATA_BYTES:
+                        raise SourceError(
+                            Reason.SOURCE_REFUSED,
+                            f"{what} answered with more than {LARGEST_METADATA_BYTES} bytes where a few were expected.",
+                        )
+                return answer, bytes(body)
+        except TimeoutError:
+            raise unreachable(what, "the answer did not end in time") from None
+        except BrokenStreamError as broken:
+            raise unreachable(what, str(broken)) from None
+
+    async def json(self, url: URL, what: str, *, headers: Mapping[str, str] | None = None) -> tuple[Answer, Any]:
+        """Read a small JSON answer. Raises :class:`SourceError`."""
+        answer, body = await self.metadata(url, what, headers={"Accept": "application/json", **(headers or {})})
+        return answer, parse_json(body, what)
+
+    async def _answer(
+        self, url: URL, what: str, headers: Mapping[str, str], expected: Collection[int], remember: bool
+    ) -> tuple[aiohttp.ClientResponse, list[tuple[URL, Mapping[str, str]]]]:
+        deadline = time.monotonic() + _OPEN_SECONDS
+        challenged = self._challenged
+        for attempt in range(1, _ATTEMPTS + 1):
+            # Spread, because many readers of one store are told to go away at the same moment.
+            pause = 0.2 * 2**attempt * random.uniform(0.5, 1)  # noqa: S311
+            refused = watch_refusals()
+            try:
+                async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                    response, redirects = await self._follow(url, what, headers, remember)
+            except aiohttp.InvalidURL:
+                raise SourceError(Reason.SOURCE_REFUSED, f"{what} is not a valid address.") from None
+            except (TimeoutError, aiohttp.ClientError, OSError) as error:
+                if refused:
+                    raise _not_public(what, refused[0]) from None
+                failure = unreachable(what, cause(error, self.ca_setting))
+                if isinstance(error, aiohttp.ClientConnectorCertificateError):
+                    raise failure from None
+            else:
+                if response.status in expected:
+                    _check_encoding(response, what)
+                    return response, redirects
+                if response.status == 401 and challenged is not None:
+                    ask, challenged = challenged, None
+                    if await _renewed(ask, response, what, deadline):
+                        await let_go(response, self._read_seconds)
+                        continue
+                failure = status_error(
+                    what, response.status, have_credentials=self._have_credentials, advice=self._advice
+                )
+                pause = max(pause, retry_after(response.headers))
+                await let_go(response, self._read_seconds)
+            if not failure.retriable or attempt == _ATTEMPTS or time.monotonic() + pause >= deadline:
+                break
+            await asyncio.sleep(pause)
+        raise failure from None
+
+    async def _follow(
+        self, start: URL, what: str, headers: Mapping[str, str], remember: bool
+    ) -> tuple[aiohttp.ClientResponse, list[tuple[URL, Mapping[str, str]]]]:
+        place, until = self._places.pop(start, (start, 0.0))
+        if remember and time.monotonic() < until:
+            response = await self._send(place, headers)
+            if response.status in _GOOD:
+                self._places[start] = (place, until)
+                return response, []
+            await let_go(response, self._read_seconds)
+        url, redirects = start, list[tuple[URL, Mapping[str, str]]]()
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = await self._send(url, headers)
+            if response.status not in _REDIRECTS:
+                if redirects and response.status in _GOOD:
+                    self._places[start] = (url, time.monotonic() + _PLACE_SECONDS)
+                return response, redirects
+            redirects.append((url, response.headers))
+            url = self._redirected(url, what, response.headers.get("Location", ""))
+            await let_go(response, self._read_seconds)
+        raise SourceError(
+            Reason.SOURCE_REFUSED,
+            f"{what} redirects more than {_MAX_REDIRECTS} times; give the address it ends at.",
+        )
+
+    async def _send(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        sent = {"Accept": "*/*", "Accept-Encoding": "identity", **headers}
+        if value := self._credentials(url):
+            sent["Authorization"] = value
+        return await self._connections.session(url).get(url, headers=sent, allow_redirects=False)
+
+    def _redirected(self, url: URL, what: str, location: str) -> URL:
+        try:
+            target = url.join(URL(location, encoded=location.isascii()))
+            return check_url(target, plain_http=self.plain_http)
+        except ValueError:
+            raise SourceError(Reason.SOURCE_REFUSED, f"{what} redirects to an address that cannot be read.") from None
+        except SourceError as error:
+            raise SourceError(Reason.SOURCE_REFUSED, f"{what} redirects: {error.message}") from None
+
+
+@asynccontextmanager
+async def in_time(what: str) -> AsyncIterator[None]:
+    """Bound several requests that find out together where a file lies. Raises :class:`SourceError`."""
+    try:
+        async with asyncio.timeout(_OPEN_SECONDS):
+            yield
+    except TimeoutError:
+        raise unreachable(what, "not all answers came in time") from None
+
+
+def basic(user: str, password: str) -> str:
+    """Value of the Authorization header for a user and a password."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def check_header(value: str, where: str) -> str:
+    """Return a header's value. Raises :class:`SourceError` (``SourceUnauthorized``) for one that none can carry."""
+    if not value.isascii() or any(c < " " or c == "\x7f" for c in value):
+        raise SourceError(
+            Reason.SOURCE_UNAUTHORIZED,
+            f"The credentials for {where} hold characters that no HTTP header can carry; check the Secret"
+            " named in spec.model.credentials.secretName for line breaks.",
+        )
+    return value
+
+
+def parse_json(text: bytes, what: str) -> Any:
+    """Read JSON. Raises :class:`SourceError` (``SourceRefused``) for anything else."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise SourceError(
+            Reason.SOURCE_REFUSED, f"{what} did not answer with JSON; check that the address is right."
+        ) from None
+
+
+async def _renewed(ask: Challenged, response: aiohttp.ClientResponse, what: str, deadline: float) -> bool:
+    sent = response.request_info.headers.get("Authorization", "")
+    try:
+        async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+            return await ask(response.url, response.headers, sent)
+    except TimeoutError:
+        raise unreachable(what, "no credentials could be had in time") from None
+
+
+def _not_public(what: str, address: str) -> SourceError:
+    return SourceError(
+        Reason.SOURCE_REFUSED,
+        f"{what} leads to {address}, which is not a public address. The platform team can allow its network in the"
+        " setting sources.allowedNetworks.",
+    )
+
+
+def _check_encoding(response: aiohttp.ClientResponse, what: str) -> None:
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        response.close()
+        raise SourceError(
+            Reason.SOURCE_REFUSED,
+            f"{what} is sent with Content-Encoding: {encoding[:40]} although the plain file was asked for; store it"
+            " without an encoding.",
+        )

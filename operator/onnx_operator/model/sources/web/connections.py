@@ -1,0 +1,98 @@
+"""Connections for HTTP: each address is checked when it is connected to, and no variable of the process counts."""
+
+import socket
+import ssl
+from contextvars import ContextVar
+
+import aiohttp
+from yarl import URL
+
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.sources import SourceSettings
+from onnx_operator.model.sources.base import SourceError
+from onnx_operator.model.sources.web.addresses import AddressGuard
+
+_KEPT_SECONDS = 60
+_READ_BUFFER_BYTES = 256 << 10
+
+_refused: ContextVar[list[str]] = ContextVar("_refused")
+
+
+def watch_refusals() -> list[str]:
+    """Give a list that gets the addresses which the guard keeps this task's next requests from."""
+    refused: list[str] = []
+    _refused.set(refused)
+    return refused
+
+
+class Connections:
+    """Keeps connections; those to the origin ``platform``, which the platform team chose, may lead anywhere."""
+
+    def __init__(self, settings: SourceSettings, ca_bundle: str, ca_setting: str, platform: URL | None) -> None:
+        self._settings = settings
+        self._ca_bundle = ca_bundle
+        self._ca_setting = ca_setting
+        self._platform = platform
+        self._guard = _guard(settings)
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+
+    async def aclose(self) -> None:
+        """Close all."""
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
+
+    def session(self, url: URL) -> aiohttp.ClientSession:
+        """Give what sends requests to this URL. Raises :class:`SourceError` for malformed certificates."""
+        trusted = self._platform is not None and url.origin() == self._platform
+        if trusted not in self._sessions:
+            connector = aiohttp.TCPConnector(
+                ssl=_tls(self._ca_bundle, self._ca_setting),
+                socket_factory=None if trusted else self._socket,
+                limit=0,
+                keepalive_timeout=_KEPT_SECONDS,
+                use_dns_cache=False,
+            )
+            self._sessions[trusted] = aiohttp.ClientSession(
+                connector=connector,
+                trust_env=False,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=_READ_BUFFER_BYTES,
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    connect=self._settings.connect_timeout_seconds,
+                    sock_connect=self._settings.connect_timeout_seconds,
+                    sock_read=self._settings.read_timeout_seconds,
+                ),
+                headers={"User-Agent": "onnx-operator"},
+            )
+        return self._sessions[trusted]
+
+    def _socket(self, info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+        family, kind, protocol, _, where = info
+        address = str(where[0])
+        if not self._guard.allows(address):
+            _refused.get().append(address)
+            raise OSError(f"{address} is not allowed")
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def _guard(settings: SourceSettings) -> AddressGuard:
+    try:
+        return AddressGuard(settings.allowed_networks)
+    except ValueError as error:
+        raise SourceError(
+            Reason.SOURCE_REFUSED, f"The setting sources.allowedNetworks is malformed: {error}."
+        ) from None
+
+
+def _tls(ca_bundle: str, ca_setting: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_bundle:
+        try:
+            context.load_verify_locations(cadata=ca_bundle)
+        except (ssl.SSLError, ValueError) as error:
+            raise SourceError(
+                Reason.SOURCE_REFUSED, f"The setting {ca_setting} is no PEM bundle of certificates: {error}."
+            ) from None
+    return context
