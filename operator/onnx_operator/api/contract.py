@@ -41,8 +41,8 @@ CREDENTIAL_VARIABLES: dict[str, tuple[str, ...]] = {
 """Variables that hold a source's credentials, by URI scheme. No other key of the Secret is ever read."""
 
 
-IDENTITY_SCHEMES = frozenset({"s3", "gs", "az", "abfss"})
-"""Schemes of URIs that a cloud identity can read without keys."""
+IDENTITY_SCHEMES = frozenset({"s3", "gs", "az", "abfss", "mlflow", "models"})
+"""Schemes of URIs that a cloud identity can read without keys; what MLflow tells of lies in the others."""
 
 
 def scheme_of(uri: str) -> str:

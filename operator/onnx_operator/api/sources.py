@@ -106,7 +106,7 @@ class SourceSettings(ApiModel):
     )
     use_operator_identity: bool = Field(
         default=False,
-        description="Whether models of s3, gs and az without credentials are read with the operator's own identity",
+        description="Whether models without credentials are read with the operator's own cloud identity",
     )
     https: HttpsSettings = Field(default_factory=HttpsSettings)
     s3: S3Settings = Field(default_factory=S3Settings)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from onnx_operator.api import names
 from onnx_operator.api.capabilities import Capabilities
 from onnx_operator.api.conditions import ConditionType, Reason
-from onnx_operator.api.onnxmodel import OnnxModelSpec, OnnxModelStatus
+from onnx_operator.api.onnxmodel import OnnxModelSpec, OnnxModelStatus, Runtime
 from onnx_operator.api.report import InspectionRequest, InspectionResult, Refusal
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller import metrics, times
@@ -88,6 +88,9 @@ def inspection_key(spec: OnnxModelSpec, model: Object) -> str:
     ]
     if uses_service_account(spec):
         decisive.append(spec.service_account_name)
+    if uses_gpu(spec):
+        # Its verdict is another: kernels of the CPU do not decide.
+        decisive.append(Runtime.GPU)
     return digest(decisive)
 
 
@@ -268,7 +271,7 @@ class Reconciler:
             workload_identity=uses_operator_identity(spec, self._settings),
             sources=self._settings.sources,
             signatures=self._settings.signatures,
-            capabilities=self._capabilities,
+            capabilities=self._capabilities.without_kernels() if uses_gpu(spec) else self._capabilities,
         )
         if needs_pod(spec, self._settings):
             return await self._pods.inspect(model, spec, key, pod_request(spec, request))

@@ -39,6 +39,8 @@ START_DEADLINE_SECONDS = 1800
 SLOWEST_DOWNLOAD_BYTES_PER_SECOND = 5 * MEBIBYTE
 MEMORY_LIMIT_FACTOR = 1.5
 """Headroom of the default memory limit over the estimate: larger batches need more than the one estimated for."""
+ACTIVATION_COPIES = 2.5
+"""What a request that runs beside the estimated one adds at most, in peaks of activations (measured)."""
 LEAST_MEMORY_LIMIT = 256 * MEBIBYTE
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -99,7 +101,8 @@ def version_label(spec: OnnxModelSpec, report: ModelReport) -> str:
 def _resources(inputs: RenderInput) -> dict[str, dict[str, Any]]:
     memory = inputs.report.memory.resident_bytes
     requests: dict[str, Any] = {"cpu": "100m", "memory": mebibytes(memory)}
-    limits: dict[str, Any] = {"memory": mebibytes(max(LEAST_MEMORY_LIMIT, math.ceil(memory * MEMORY_LIMIT_FACTOR)))}
+    roomy = memory * MEMORY_LIMIT_FACTOR + inputs.report.memory.activations_bytes * ACTIVATION_COPIES
+    limits: dict[str, Any] = {"memory": mebibytes(max(LEAST_MEMORY_LIMIT, math.ceil(roomy)))}
     given = inputs.spec.resources
     if given:
         limits |= given.limits or {}

@@ -91,6 +91,8 @@ def key(**fields) -> str:
         {"model": {"credentials": {"secretName": "s"}}},
         {"annotations": {names.ANNOTATION_REFRESH: "1"}},
         {"serviceAccountName": "reader"},
+        # Kernels of the CPU decide about models for it alone.
+        {"runtime": "GPU"},
     ],
     ids=str,
 )
@@ -100,7 +102,7 @@ def test_what_decides_about_the_source_is_a_reason_to_look_again(fields):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"replicas": 7}, {"suspend": True}, {"runtime": "GPU"}, {"model": {"version": "2"}}, {"annotations": {"a": "b"}}],
+    [{"replicas": 7}, {"suspend": True}, {"runtime": "CPU"}, {"model": {"version": "2"}}, {"annotations": {"a": "b"}}],
     ids=str,
 )
 def test_nothing_else_is_a_reason_to_look_again(fields):

@@ -40,6 +40,10 @@ class Capabilities(ApiModel):
         default_factory=KernelTable, description="kernels of the CPU execution provider; types are not checked without"
     )
 
+    def without_kernels(self) -> "Capabilities":
+        """The same, for a runtime that also has kernels of other providers: types are not checked."""
+        return self.model_copy(update={"kernels": self.kernels.model_copy(update={"operators": {}})})
+
 
 def load_capabilities(name: str = "onnxruntime-cpu") -> Capabilities:
     """The bundled capabilities of a server image."""
