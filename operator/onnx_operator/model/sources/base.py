@@ -71,7 +71,7 @@ class Source(Protocol):
 
     Files are named relative to their folder (that of the file, or the one that the URI names), with ``/`` between
     the parts; :func:`check_name` says which names may be asked for at all. Calls may overlap. Close it, or use it as
-    ``async with``.
+    ``async with``. Sources derive from this class.
     """
 
     shown: str
@@ -103,11 +103,13 @@ class Source(Protocol):
 
     async def __aenter__(self) -> Self:
         """Return the source itself."""
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close it."""
+        await self.aclose()
 
 
 LONGEST_ETAG_BYTES = 256

@@ -7,8 +7,7 @@ import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import ParamSpec, TypeVar
 from urllib.parse import unquote
 
 from onnx_operator.api.conditions import Reason
@@ -16,6 +15,7 @@ from onnx_operator.api.sources import SourcePin, SourceSettings
 from onnx_operator.model.sources.base import (
     BrokenStreamError,
     FileStat,
+    Source,
     SourceChangedError,
     SourceError,
     Stream,
@@ -34,7 +34,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class FileSource:
+class FileSource(Source):
     """A file, an archive, or a folder with one model.
 
     Without ``root``, ``uri`` is ``file:///PATH`` or a plain path, pinned by its time, size and inode. With ``root``,
@@ -85,14 +85,6 @@ class FileSource:
 
     async def aclose(self) -> None:
         """Nothing is kept open."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def _call(self, threaded: bool, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         if threaded:

@@ -2,15 +2,13 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote, unquote
 
 from yarl import URL
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
-from onnx_operator.model.sources.base import FileStat, SourceError, Stream, check_name, is_confined
+from onnx_operator.model.sources.base import FileStat, Source, SourceError, Stream, check_name, is_confined
 from onnx_operator.model.sources.web.addresses import parse_url, shown_url
 from onnx_operator.model.sources.web.client import WebClient, basic, check_header
 from onnx_operator.model.sources.web.ranges import look, open_pinned
@@ -22,7 +20,7 @@ _ADVICE = (
 _UNNAMED = "model.onnx"
 
 
-class HttpsSource:
+class HttpsSource(Source):
     """One address, read with GET only: presigned links answer no HEAD. Other files lie beside it.
 
     Every address that is connected to is checked, at each redirect too, and credentials go to the origin of
@@ -52,14 +50,6 @@ class HttpsSource:
             have_credentials=bool(authorization),
             advice=_ADVICE,
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections."""

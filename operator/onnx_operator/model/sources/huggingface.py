@@ -5,8 +5,6 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote, unquote
 
 from yarl import URL
@@ -15,6 +13,7 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
 from onnx_operator.model.sources.base import (
     FileStat,
+    Source,
     SourceChangedError,
     SourceError,
     Stream,
@@ -67,7 +66,7 @@ def parse_hub_uri(uri: str) -> HubUri:
     return HubUri(match[1], revision, f"{folder}/" if folder else "", name)
 
 
-class HuggingFaceSource:
+class HuggingFaceSource(Source):
     """``hf://ORG/REPOSITORY[@REVISION][/PATH]``; without a path, or with a slash at its end, the one model there.
 
     The revision is resolved to a commit once, which pins all files; the hub vouches for the sha256 of large files.
@@ -104,14 +103,6 @@ class HuggingFaceSource:
         self._names: list[str] = []
         self._stats: dict[str, FileStat] = {}
         self._lock = asyncio.Lock()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -3,8 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 from yarl import URL
@@ -41,7 +40,7 @@ _DEEPEST = 3
 _LARGEST_DESCRIPTION_BYTES = 1 << 20
 
 
-class MlflowSource:
+class MlflowSource(Source):
     """A model of the tracking server that the settings name.
 
     ``models:/NAME/VERSION``, ``models:/NAME/STAGE`` (``latest`` too), ``models:/NAME@ALIAS``, ``models:/MODEL_ID``, all
@@ -80,14 +79,6 @@ class MlflowSource:
         self._folder: ArtifactFolder | None = None
         self._store: Source | None = None
         self._lock = asyncio.Lock()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -6,8 +6,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
@@ -18,6 +17,7 @@ from onnx_operator.model.sources.base import (
     ARCHIVE_ENDINGS,
     BrokenStreamError,
     FileStat,
+    Source,
     SourceChangedError,
     SourceError,
     Stream,
@@ -40,7 +40,7 @@ _MOST_LISTED = 10_000
 _PASSING = ("408", "425", "429")
 
 
-class ObjectSource:
+class ObjectSource(Source):
     """One object, or the objects below a prefix, of a bucket. Subclasses make the store and know its words."""
 
     container_word = "bucket"
@@ -68,14 +68,6 @@ class ObjectSource:
             self._folder = key[: key.rfind("/") + 1]
         else:
             self._folder = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Nothing to let go: the connections belong to the store's object."""

@@ -4,8 +4,6 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Self
 
 from yarl import URL
 
@@ -13,6 +11,7 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
 from onnx_operator.model.sources.base import (
     FileStat,
+    Source,
     SourceChangedError,
     SourceError,
     Stream,
@@ -35,7 +34,7 @@ from onnx_operator.model.sources.web.ranges import open_range
 _DEEPEST_INDEX = 3
 
 
-class OciSource:
+class OciSource(Source):
     """``oci://REGISTRY/REPOSITORY[:TAG|@DIGEST]``.
 
     An artifact's files are its layers under their titles; a folder that ``oras`` packed is an archive. An image's
@@ -78,14 +77,6 @@ class OciSource:
         )
         self._manifest: Manifest | None = None
         self._lock = asyncio.Lock()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections."""
