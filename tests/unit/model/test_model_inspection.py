@@ -312,6 +312,18 @@ async def test_a_store_without_ranges_is_read_all_the_same(authority, parser) ->
     assert result.source == SourcePin(kind="Conditional", value='"v1"')
 
 
+@pytest.mark.parametrize("body", [MODEL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("etag", ['"v1"', None], ids=["pinned", "unpinned"])
+async def test_a_server_that_sends_less_than_it_announces_is_tried_again_later(authority, parser, body, etag) -> None:
+    async def short(request: Request) -> None:
+        headers = {"Content-Length": str(len(body) + 1000)} | ({"ETag": etag} if etag else {})
+        await request.answer(200, headers, body)
+
+    result = await ask(short, authority, parser)
+    assert result.refusal is not None
+    assert (result.refusal.reason, result.refusal.retriable) == ("SourceUnreachable", True)
+
+
 async def test_the_structure_that_is_refused_was_all_that_was_read(authority, parser) -> None:
     bad = model([helper.make_node("Nonsense", ["x", "w"], ["y"])], initializers=[tensor("w", 1500, 1500)])
     server = Counting(bad.SerializeToString())

@@ -70,9 +70,14 @@ class SourceFeed:
             raise
 
     async def read(self, name: str, begin: int, end: int) -> bytes:
-        """Exactly these bytes."""
+        """Exactly these bytes, which must lie in the file."""
         file = await self._find(name)
-        end = min(end, file.size)
+        data = await self._read(name, file, begin, end)
+        if len(data) != end - begin:
+            raise self._unreachable(f"{name} ends at byte {begin + len(data)} of {file.size}")
+        return data
+
+    async def _read(self, name: str, file: _File, begin: int, end: int) -> bytes:
         if file.whole is None and file.stream is None and file.size <= WHOLE_BYTES:
             file.whole = await self._ranged(name, file, 0, file.size) if file.size else b""
             file.sha256 = hashlib.sha256(file.whole).hexdigest()
@@ -143,7 +148,9 @@ class SourceFeed:
                 async with self.source.open(name, begin + len(data), end, pin=file.pin) as stream:
                     if stream.begin != begin + len(data):
                         file.ranges = False
-                        return b""
+                        if stream.begin != begin:
+                            return b""
+                        data.clear()
                     async for piece in stream.pieces:
                         data += piece[: end - begin - len(data)]
                         self._count(len(piece))
@@ -154,16 +161,19 @@ class SourceFeed:
             except BrokenStreamError as broken:
                 failures += 1
                 if failures == _ATTEMPTS:
-                    raise SourceError(
-                        Reason.SOURCE_UNREACHABLE,
-                        f"{self.source.shown} could not be read: {broken}. It is tried again.",
-                        retriable=True,
-                    ) from None
+                    raise self._unreachable(str(broken)) from None
                 await asyncio.sleep(_PAUSE_SECONDS * failures)
                 if file.pin is None:
                     # Nothing promises that the rest belongs to the same version.
                     data.clear()
         return bytes(data)
+
+    def _unreachable(self, why: str) -> SourceError:
+        return SourceError(
+            Reason.SOURCE_UNREACHABLE,
+            f"{self.source.shown} could not be read: {why}. It is tried again.",
+            retriable=True,
+        )
 
     def _count(self, size: int) -> None:
         self.bytes_read += size
