@@ -11,10 +11,11 @@ from onnx_operator.api.report import InspectionRequest, InspectionResult, Refusa
 from onnx_operator.api.signatures import SignedManifest
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.model.inspection.feed import Progress, SourceFeed
-from onnx_operator.model.inspection.isolation import Parser, SignatureRefusedError
+from onnx_operator.model.inspection.isolation import Parser, ParserError, SignatureRefusedError
 from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.signatures.signing import LARGEST_SIGNATURE_BYTES, expected_digest, signature_names
 from onnx_operator.model.sources import Source, SourceChangedError, SourceError, open_source
+from onnx_operator.model.sources.base import is_confined
 
 _ATTEMPTS = 3
 
@@ -103,6 +104,7 @@ async def _inspect(
                 continue
             if verdict.files is None or verdict.report is None:
                 return await _refusal(feed, name, verdict, request, source)
+            _check_claims(verdict.files, name)
             files = [await feed.finish(file.name) for file in verdict.files.files]
             if files[0].sha256:
                 _check_digest(request, source, files[0].sha256)
@@ -115,6 +117,13 @@ async def _inspect(
                 signer = manifest.signer
             return _accepted(verdict, verdict.files.model_copy(update={"files": files}), signer)
     raise SourceError(Reason.SOURCE_NOT_FOUND, f"{source.shown} holds nothing that may be a model.")
+
+
+def _check_claims(files: ModelFiles, name: str) -> None:
+    """Hold what a child says of files, which it may have been made to say, against what it was asked."""
+    names = [file.name for file in files.files]
+    if not names or names[0] != name or not all(map(is_confined, (*names, files.model))):
+        raise ParserError(f"the parsing child speaks of the files {names!r:.200} instead of {name}")
 
 
 async def _refusal(
