@@ -59,9 +59,9 @@ def _run(context: str | None, images: Images | None, s3_image: str | None) -> No
         line(node)
         store = story.set_up_store(cluster, s3_image)
         story.install(cluster, store, images)
-        models = story.upload_models(store)
-        story.apply_examples(cluster, models)
-        story.score(cluster, models)
+        uploaded = story.upload_models(store)
+        story.apply_examples(cluster, uploaded)
+        story.score(cluster, [model for model, _ in uploaded])
         story.show_refusal(cluster)
         _summary(cluster, context)
 

@@ -64,10 +64,10 @@ class Store:
         """The URI of an object."""
         return f"s3://{BUCKET}/{key}"
 
-    def upload(self, key: str, content: bytes) -> None:
-        """Put an object."""
+    def upload(self, key: str, content: bytes) -> str:
+        """Put an object, and return the ETag that it has from now on."""
         with self._bucket() as bucket:
-            obstore.put(bucket, key, content)
+            return obstore.put(bucket, key, content)["e_tag"] or ""
 
     def credentials_secret(self, name: str = "models-read") -> dict[str, Any]:
         """A Secret by which models of the namespace it is applied to read the bucket."""

@@ -44,45 +44,45 @@ def install(cluster: Cluster, store: Store, images: Images | None) -> None:
         install_operator(cluster, {"sources": {"s3": {"endpoint": store.endpoint}}}, images=images)
 
 
-def upload_models(store: Store) -> list[Model]:
-    """Make the models and upload them."""
+def upload_models(store: Store) -> list[tuple[Model, str]]:
+    """Make the models and upload them; each comes with the ETag of its file."""
     heading("Three models and a broken one, uploaded through S3")
     with step("make the models (kept in .cluster/demo)"):
         models = make_models()
         broken = make_broken()
+    etags: dict[str, str] = {}
     for name, content in [*((m.name, m.content) for m in models), ("broken", broken)]:
         started = time.monotonic()
-        store.upload(f"{name}.onnx", content)
+        etags[name] = store.upload(f"{name}.onnx", content)
         timed(f"{store.uri(f'{name}.onnx'):<29} {_size(len(content))}", started)
-    return models
+    return [(model, etags[model.name]) for model in models]
 
 
-def apply_examples(cluster: Cluster, models: list[Model]) -> None:
+def apply_examples(cluster: Cluster, uploaded: list[tuple[Model, str]]) -> None:
     """Apply, and wait until all of them are Ready with the bytes that were uploaded."""
     heading(f"kubectl apply -n {NAMESPACE} -f examples/")
     line(cluster.kubectl("apply", "--namespace", NAMESPACE, f"--filename={EXAMPLES}"))
     line()
-    names = [model.name for model in models]
+    names = [model.name for model, _ in uploaded]
     found = follow(cluster, NAMESPACE, names, is_ready, READY_SECONDS)
-    for model in models:
-        _refresh(cluster, model, found[model.name])
+    for model, etag in uploaded:
+        _refresh(cluster, model.name, etag, found[model.name])
     line()
     line(cluster.kubectl("get", "onnx", "--namespace", NAMESPACE))
 
 
-def _refresh(cluster: Cluster, model: Model, found: dict[str, Any]) -> None:
+def _refresh(cluster: Cluster, name: str, etag: str, found: dict[str, Any]) -> None:
     """Replace the file that an earlier version of this demonstration uploaded under the same name."""
-    digest = hashlib.sha256(model.content).hexdigest()
 
     def serves_it(seen: dict[str, Any]) -> bool:
-        return is_ready(seen) and digest in seen["status"]["model"]["digest"]
+        return is_ready(seen) and seen["status"]["model"]["source"]["value"] == etag
 
     if serves_it(found):
         return
-    line(f"{model.name} serves an older file: the annotation onnx-operator.dev/refresh makes the operator look again")
-    annotation = f"onnx-operator.dev/refresh={digest[:12]}"
-    cluster.kubectl("annotate", KIND, model.name, annotation, "--overwrite", "--namespace", NAMESPACE)
-    follow(cluster, NAMESPACE, [model.name], serves_it, READY_SECONDS)
+    line(f"{name} serves an older file: the annotation onnx-operator.dev/refresh makes the operator look again")
+    annotation = f"onnx-operator.dev/refresh={hashlib.sha256(etag.encode()).hexdigest()[:12]}"
+    cluster.kubectl("annotate", KIND, name, annotation, "--overwrite", "--namespace", NAMESPACE)
+    follow(cluster, NAMESPACE, [name], serves_it, READY_SECONDS)
 
 
 def score(cluster: Cluster, models: list[Model]) -> None:
