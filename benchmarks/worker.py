@@ -72,20 +72,30 @@ def _bare(model: Path, case: str) -> Callable[[], object]:
 
 
 def _judge(model: Path) -> Callable[[], object]:
-    import mmap
+    import os
 
     from onnx_operator.api.capabilities import load_capabilities
-    from onnx_operator.api.sources import SourcePin
     from onnx_operator.model.judge import judge
 
     capabilities = load_capabilities()
 
+    class Disk:
+        """The folder of the model, without a cache."""
+
+        def size(self, name: str) -> int | None:
+            path = model.with_name(name)
+            return path.stat().st_size if path.is_file() else None
+
+        def read_at(self, name: str, begin: int, end: int) -> bytes:
+            descriptor = os.open(model.with_name(name), os.O_RDONLY)
+            try:
+                return os.pread(descriptor, end - begin, begin)
+            finally:
+                os.close(descriptor)
+
     def work() -> None:
-        with model.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-            view = memoryview(mapped)
-            result = judge(view, source=SourcePin(kind="None", value=""), sha256="", capabilities=capabilities)
-            assert result.refusal is None, result.refusal
-            view.release()
+        result = judge(Disk(), model.name, capabilities=capabilities)
+        assert result.refusal is None, result.refusal
 
     return work
 
