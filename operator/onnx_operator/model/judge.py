@@ -57,7 +57,8 @@ def judge(
         size = folder.size(name)
         if size is None:
             raise RefusedError(Reason.SOURCE_NOT_FOUND, f"There is no file {name}.")
-        window = Window(FileOf(folder, name), size)
+        file = FileOf(folder, name)
+        window = Window(file, size, expect=file.expect)
         if kind_of(window.slice(0, min(size, _KIND_BYTES))):
             return _judge_archive(folder, name, size, task, archives or ArchiveLimits())
         return _judge_file(folder, name, window, task)

@@ -80,3 +80,36 @@ def test_a_file_that_gives_less_than_it_has_is_an_error() -> None:
     window = Window(MemoryBytes(b"short"), 100)
     with pytest.raises(ValueError, match="5 bytes came instead of 100"):
         window.slice(0, 100)
+
+
+def test_layers_that_repeat_are_foreseen() -> None:
+    """Three sizes in turn, as the tensors of a network's layers have them."""
+    gaps = [600_000, 20_000, 2_000_000] * 20
+    link = Link(sum(gaps) + 100 * len(gaps), latency=0.01, speed=100e6)
+    expected: list[tuple[int, int]] = []
+    read: list[tuple[int, int]] = []
+
+    class Watched:
+        def read_at(self, begin: int, end: int) -> bytes:
+            read.append((begin, end))
+            return link.read_at(begin, end)
+
+    window = Window(Watched(), link.size, clock=link.clock, expect=lambda begin, end: expected.append((begin, end)))
+    at = 0
+    for index, gap in enumerate(gaps):
+        window.slice(at, at + 100)
+        at += gap + 100 + index % 3
+    met = [any(b <= begin and end <= e for b, e in expected) for begin, end in read]
+    assert sum(met[12:]) >= 0.9 * len(met[12:])
+    assert len(expected) <= len(read) + 6
+
+
+def test_nothing_is_foreseen_where_nothing_repeats() -> None:
+    expected: list[tuple[int, int]] = []
+    link = Link(100_000_000, latency=0.01, speed=100e6)
+    window = Window(link, link.size, clock=link.clock, expect=lambda begin, end: expected.append((begin, end)))
+    at = 0
+    for index in range(40):
+        window.slice(at, at + 100)
+        at += 50_000 * index + 100_000
+    assert len(expected) == 0

@@ -7,6 +7,7 @@ store cannot pin is streamed from beginning to end, once, with the child looking
 import asyncio
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from onnx_operator.api.conditions import Reason
@@ -16,10 +17,18 @@ from onnx_operator.model.sources.base import BrokenStreamError, FileStat, Source
 
 WHOLE_BYTES = 4 << 20
 """Files up to this size are read in one request."""
+_MOST_AHEAD = 8
 _ATTEMPTS = 3
 _PAUSE_SECONDS = 0.2
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that came so far, and the bytes of the model's file (None: not known)."""
+
+
+@dataclass
+class _Ahead:
+    begin: int
+    end: int
+    task: asyncio.Task[bytes]
 
 
 @dataclass
@@ -31,6 +40,8 @@ class _File:
     whole: bytes | None = None
     stream: SequentialFile | None = None
     ranges: bool = True
+    ahead: list[_Ahead] = field(default_factory=list)
+    """Ranges that are being read before they are asked for."""
 
 
 @dataclass
@@ -50,6 +61,10 @@ class SourceFeed:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        guesses = [ahead.task for file in self._files.values() if file is not None for ahead in file.ahead]
+        for task in guesses:
+            task.cancel()
+        await asyncio.gather(*guesses, return_exceptions=True)
         for file in self._files.values():
             if file is not None and file.stream is not None:
                 await file.stream.aclose()
@@ -84,12 +99,38 @@ class SourceFeed:
         if file.whole is not None:
             return file.whole[begin:end]
         if file.stream is None and file.pin is not None and file.ranges:
-            data = await self._ranged(name, file, begin, end)
+            data = await self._foreseen(file, begin, end) or await self._ranged(name, file, begin, end)
             if file.ranges:
                 return data
         if file.stream is None:
             file.stream = SequentialFile(self.source, name, file.pin, self._count)
         return await file.stream.read(begin, end)
+
+    def expect(self, name: str, begin: int, end: int) -> None:
+        """Read a range before it is asked for, where ranges are what is read of the file."""
+        file = self._files.get(name)
+        if file is None or file.pin is None or file.stream or file.size <= WHOLE_BYTES or not file.ranges:
+            return
+        end = min(end, file.size)
+        if begin < end and len(file.ahead) < _MOST_AHEAD:
+            task = asyncio.create_task(self._ranged(name, file, begin, end))
+            # What a guess runs into is told when the same bytes are asked for.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            file.ahead.append(_Ahead(begin, end, task))
+
+    @staticmethod
+    async def _foreseen(file: _File, begin: int, end: int) -> bytes:
+        """A range that is part of an expected one; nothing where none is, or where reading it failed."""
+        for ahead in list(file.ahead):
+            if ahead.begin <= begin and end <= ahead.end:
+                file.ahead.remove(ahead)
+                with suppress(SourceError):
+                    return (await ahead.task)[begin - ahead.begin : end - ahead.begin]
+                return b""
+            if ahead.end <= begin:
+                file.ahead.remove(ahead)
+                ahead.task.cancel()
+        return b""
 
     def hashed(self, name: str) -> str | None:
         """The digest of a file that was read whole."""

@@ -26,6 +26,9 @@ _START_SECONDS = 60
 _LONGEST_READ_BYTES = 256 << 20
 
 
+_LONGEST_GUESS_BYTES = 4 << 20
+
+
 class ParserError(Exception):
     """The parsing process has a fault of its own: nothing is known about the model."""
 
@@ -42,6 +45,9 @@ class Feed(Protocol):
 
     async def read(self, name: str, begin: int, end: int) -> bytes:
         """Exactly these bytes."""
+
+    def expect(self, name: str, begin: int, end: int) -> None:
+        """These bytes will probably be asked for soon."""
 
 
 class Parser:
@@ -184,6 +190,11 @@ class Parser:
                     holds_place = True
                 data = await feed.read(name, begin, end)
                 answer = b'{"bytes": %d}\n' % len(data) + data
+            elif feed is not None and "expect" in message:
+                name, begin, end = message["expect"]
+                if 0 <= begin < end <= begin + _LONGEST_GUESS_BYTES:
+                    feed.expect(name, begin, end)
+                continue
             elif "turn" in message:
                 if not holds_place:
                     await place.enter_async_context(self._places)

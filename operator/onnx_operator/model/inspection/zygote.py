@@ -154,6 +154,10 @@ class _RemoteFolder:
             os._exit(1)
         return data
 
+    def expect(self, name: str, begin: int, end: int) -> None:
+        """Nothing is answered: the bytes come when they are asked for."""
+        self._pipe.write(json.dumps({"expect": [name, begin, end]}).encode() + b"\n")
+
     def wait_for_turn(self) -> None:
         """Only so many children may use the memory that checks take at the same time."""
         self._ask({"turn": True})

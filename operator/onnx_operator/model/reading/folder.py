@@ -1,7 +1,7 @@
 """The files of a model's folder, as the verdict sees them: sizes and ranges, wherever they come from."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Folder(Protocol):
@@ -14,6 +14,14 @@ class Folder(Protocol):
         """Return exactly the bytes from ``begin`` up to ``end``. Whatever it raises ends the reading."""
 
 
+@runtime_checkable
+class ForeseeingFolder(Folder, Protocol):
+    """A folder that can bring bytes before they are asked for."""
+
+    def expect(self, name: str, begin: int, end: int) -> None:
+        """These bytes will probably be read soon."""
+
+
 class FileOf:
     """One file of a folder, for whoever reads just one."""
 
@@ -24,6 +32,11 @@ class FileOf:
     def read_at(self, begin: int, end: int) -> bytes:
         """Return the bytes between two offsets."""
         return self._folder.read_at(self._name, begin, end)
+
+    def expect(self, begin: int, end: int) -> None:
+        """Pass on that these bytes will probably be read soon."""
+        if isinstance(self._folder, ForeseeingFolder):
+            self._folder.expect(self._name, begin, end)
 
 
 class MemoryFolder:

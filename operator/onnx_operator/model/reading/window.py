@@ -12,6 +12,10 @@ SMALLEST_BYTES = 4 << 10
 _LARGEST_JUMP_BYTES = 32 << 10
 """Read behind a skipped weight at most: 300 such reads are 1 % of a gigabyte."""
 _LARGEST_RUN_BYTES = 2 << 20
+_AHEAD = 6
+"""Reads that are foreseen at a time."""
+_SLACK_BYTES = 128
+"""By which foreseen places may be off: names and shapes take a byte more or less."""
 
 
 class ReadAt(Protocol):
@@ -36,15 +40,27 @@ class Window:
     """A file of ``size`` bytes, seen through a buffer that moves with the reader.
 
     Meant for walking forward; going back costs a read. The buffer holds at most 4 MiB, but for single requests that
-    are larger.
+    are larger. ``expect`` is told ranges that will probably be read soon.
     """
 
-    def __init__(self, file: ReadAt, size: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        file: ReadAt,
+        size: int,
+        clock: Callable[[], float] = time.perf_counter,
+        expect: Callable[[int, int], None] = lambda begin, end: None,
+    ) -> None:
         self.size = size
         self.reads = 0
         self.bytes_read = 0
         self._file = file
         self._clock = clock
+        self._expect = expect
+        self._jumped_to = 0
+        self._recent = (0, 0)
+        self._followed: dict[tuple[int, int], int] = {}
+        """The jump that came after two others: layers of a network repeat."""
+        self._foreseen = 0
         self._buffer = b""
         self._begin = 0
         self._run = SMALLEST_BYTES
@@ -81,9 +97,10 @@ class Window:
             kept = self._buffer[at - self._begin :]
         else:
             self._run = self._after_jump(at - end)
+            self._foresee(at)
         begin = at + len(kept)
         until = min(self.size, max(at + count, begin + self._run))
-        data = self._read(begin, until)
+        data = self._read(begin, until, foreseen=begin <= self._foreseen)
         self._buffer = kept + data if kept else data
         self._begin = at
 
@@ -94,18 +111,42 @@ class Window:
             return min(max(2 * in_flight, 2 * self._run), _LARGEST_RUN_BYTES)
         return min(max(in_flight // 16, SMALLEST_BYTES), _LARGEST_JUMP_BYTES)
 
-    def _read(self, begin: int, end: int) -> bytes:
+    def _foresee(self, at: int) -> None:
+        """Announce where the next reads will be, where jumps like the last ones have been followed by others before."""
+        stride = at - self._jumped_to
+        self._jumped_to = at
+        self._followed[self._recent] = stride
+        self._recent = (self._recent[1], stride // _SLACK_BYTES)
+        recent, where = self._recent, at
+        for _ in range(_AHEAD):
+            stride = self._followed.get(recent, self.size)
+            where += stride
+            if stride <= 0 or where >= self.size:
+                return
+            recent = (recent[1], stride // _SLACK_BYTES)
+            if where > self._foreseen + _SLACK_BYTES:
+                self._foreseen = where
+                self._expect(where - _SLACK_BYTES, min(self.size, where + self._run + _SLACK_BYTES))
+
+    def _read(self, begin: int, end: int, *, foreseen: bool) -> bytes:
         started = self._clock()
         data = self._file.read_at(begin, end)
         elapsed = self._clock() - started
         self.reads += 1
         self.bytes_read += len(data)
+        if foreseen:
+            # It was on its way already: its time tells nothing of the link.
+            return self._checked(data, begin, end)
         if self._quickest is None or elapsed < self._quickest[0]:
             self._quickest = (elapsed, len(data))
         least, few = self._quickest
         # Of reads of about the same size the difference is but noise.
         if len(data) > 4 * few and elapsed > least:
             self._speed = max(self._speed, (len(data) - few) / (elapsed - least))
+        return self._checked(data, begin, end)
+
+    @staticmethod
+    def _checked(data: bytes, begin: int, end: int) -> bytes:
         if len(data) != end - begin:
             raise ValueError(f"{len(data)} bytes came instead of {end - begin}")
         return data
