@@ -1,6 +1,7 @@
 """The plugin's commands. Each imports only what it needs."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,25 @@ def main() -> None:
     """ONNX models on Kubernetes, and on this machine."""
 
 
+def _digest(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    digest = value.lower().removeprefix("sha256:")
+    if value and not re.fullmatch("[0-9a-f]{64}", digest):
+        raise click.BadParameter(f"{value!r} is no digest: it has 64 hex digits.")
+    return digest
+
+
 _OUTPUT = click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True)
 
 
 @main.command(name="inspect")
 @click.argument("uri")
-@click.option("--sha256", default="", help="Refuse a file with another digest (64 hex digits).")
+@click.option(
+    "--sha256",
+    default="",
+    callback=_digest,
+    metavar="DIGEST",
+    help="Refuse a file with another digest (64 hex digits).",
+)
 @_OUTPUT
 @source_options
 @click.pass_context
@@ -37,6 +51,8 @@ def inspect_command(context: click.Context, /, uri: str, sha256: str, output: st
     Credentials are the store's standard variables (AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY,
     GOOGLE_SERVICE_ACCOUNT_KEY, HF_TOKEN, HTTPS_BEARER_TOKEN, DOCKERCONFIGJSON, MLFLOW_TRACKING_TOKEN …).
 
+    With --sha256, --public-key or --certificate-authority, files whose digest the store does not know are read whole.
+
     Exit codes: 0 valid, 1 refused, 2 could not be read.
     """
     from onnx_operator.cli import tables
@@ -45,8 +61,7 @@ def inspect_command(context: click.Context, /, uri: str, sha256: str, output: st
     result = _inspect(uri, sha256, sources)
     code = exit_code(result)
     if output == "json":
-        shown = result.refusal or result.report
-        click.echo(shown.model_dump_json(by_alias=True, indent=2, exclude_none=True) if shown else "{}")
+        click.echo(_as_json(result))
     else:
         tables.show(tables.refusal(uri, result, code == 2) if result.refusal else tables.report(uri, result))
     context.exit(code)
@@ -86,19 +101,32 @@ def diff(context: click.Context, /, old: str, new: str, output: str, **sources: 
     context.exit(1 if breaks else 0)
 
 
+def _as_json(result: "InspectionResult") -> str:
+    if result.refusal is not None:
+        return result.refusal.model_dump_json(indent=2, include={"reason", "message"})
+    assert result.report is not None
+    return result.report.model_dump_json(by_alias=True, indent=2, exclude_none=True)
+
+
 def _inspect(uri: str, sha256: str, sources: dict[str, Any]) -> "InspectionResult":
     from onnx_operator.cli.inspect import inspect_model
     from onnx_operator.cli.progress import reading
+    from onnx_operator.model.inspection.isolation import ParserError
 
-    with reading(uri) as progress:
-        return inspect_model(
-            uri,
-            sha256,
-            sources["sources"],
-            sources["signatures"],
-            workload_identity=sources["workload_identity"],
-            progress=progress,
-        )
+    try:
+        with reading(uri) as progress:
+            return inspect_model(
+                uri,
+                sha256,
+                sources["sources"],
+                sources["signatures"],
+                workload_identity=sources["workload_identity"],
+                progress=progress,
+            )
+    except (ParserError, KeyboardInterrupt) as error:
+        # Nothing is known about the model: neither of these must look like a refusal, which ends with 1.
+        click.echo(f"{uri}: not inspected: {error or 'interrupted'}", err=True)
+        raise SystemExit(2 if isinstance(error, ParserError) else 130) from None
 
 
 @main.command()

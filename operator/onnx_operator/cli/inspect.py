@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.conditions import Reason
@@ -11,14 +10,21 @@ from onnx_operator.api.contract import CREDENTIAL_VARIABLES, scheme_of
 from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.model.inspection.inspection import inspect, inspect_source, refused
+from onnx_operator.cli.proof import prove
+from onnx_operator.model.inspection.inspection import inspect_source, refused
 from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.inspection.limits import InspectionLimits
-from onnx_operator.model.sources import SourceError
+from onnx_operator.model.sources import Source, SourceError, open_source
 from onnx_operator.model.sources.files import FileSource
 
 UNREADABLE = frozenset(
-    {Reason.SOURCE_UNREACHABLE, Reason.SOURCE_NOT_FOUND, Reason.SOURCE_UNAUTHORIZED, Reason.SOURCE_REFUSED}
+    {
+        Reason.SOURCE_UNREACHABLE,
+        Reason.SOURCE_NOT_FOUND,
+        Reason.SOURCE_UNAUTHORIZED,
+        Reason.SOURCE_REFUSED,
+        Reason.SOURCE_CHANGED,
+    }
 )
 Progress = Callable[[int, int | None], None]
 
@@ -50,21 +56,28 @@ def inspect_model(
         signatures=signatures or SignatureSettings(),
         capabilities=load_capabilities(),
     )
-    local = scheme in ("", "file") or Path(uri).exists()
-    return asyncio.run(_local(request, progress) if local else _remote(request, progress))
+    return asyncio.run(_inspect(request, progress))
 
 
-async def _remote(request: InspectionRequest, progress: Progress | None) -> InspectionResult:
-    return await inspect(request, limits=InspectionLimits(), progress=progress)
-
-
-async def _local(request: InspectionRequest, progress: Progress | None) -> InspectionResult:
+async def _inspect(request: InspectionRequest, progress: Progress | None) -> InspectionResult:
     limits = InspectionLimits()
     try:
-        async with (
-            FileSource(request.uri, credentials={}, settings=request.sources) as source,
-            Parser(limits, signatures=request.signatures.required) as parser,
-        ):
-            return await inspect_source(source, request, limits=limits, parser=parser, progress=progress)
+        async with _open(request) as source, Parser(limits, signatures=request.signatures.required) as parser:
+            result = await inspect_source(source, request, limits=limits, parser=parser, progress=progress)
+            if result.files is not None:
+                await prove(source, result.files, progress)
+            return result
     except SourceError as error:
         return refused(error)
+
+
+def _open(request: InspectionRequest) -> Source:
+    # A name that looks like a scheme may be a file's all the same. Path.exists raises for one that is too long.
+    if scheme_of(request.uri) in ("", "file") or os.path.exists(request.uri):  # noqa: PTH110
+        return FileSource(request.uri, credentials={}, settings=request.sources)
+    return open_source(
+        request.uri,
+        credentials=request.credentials,
+        settings=request.sources,
+        workload_identity=request.workload_identity,
+    )

@@ -2,19 +2,24 @@
 
 import functools
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
 from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    from onnx_operator.api.signatures import SignatureSettings
+    from onnx_operator.api.sources import SourceSettings
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OPTIONS = (
     click.option(
         "--settings",
         type=_FILE,
-        help="The operator's settings file (or Helm values): its sources and signatures count, options go before.",
+        help="The operator's settings file (or Helm values): its sources and signatures count; options override.",
     ),
     click.option("--s3-endpoint", envvar="AWS_ENDPOINT_URL", help="An S3-compatible store.  [default: Amazon S3]"),
     click.option("--s3-region", envvar="AWS_REGION", help="Region of the bucket.  [default: us-east-1]"),
@@ -51,17 +56,15 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         _merge(sources, options)
         for name, key in (("publicKeys", "public_key"), ("certificateAuthorities", "certificate_authority")):
             if options[key]:
-                signatures |= {name: options[key].read_text(), "required": True}
+                signatures |= {name: _text(options[key], key), "required": True}
         try:
-            return command(
-                sources=SourceSettings.model_validate(sources),
-                signatures=SignatureSettings.model_validate(signatures),
-                workload_identity=options["use_environment_identity"],
-                **given,
-            )
+            found, trusted = SourceSettings.model_validate(sources), SignatureSettings.model_validate(signatures)
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise click.UsageError(f"the settings are wrong: {problems}") from None
+        _check(found, trusted)
+        identity = options["use_environment_identity"]
+        return command(sources=found, signatures=trusted, workload_identity=identity, **given)
 
     for option in reversed(_OPTIONS):
         wrapper = option(wrapper)
@@ -73,6 +76,28 @@ _NAMES = (
     *("mlflow_tracking_uri", "plain_http", "ca_bundle", "allow_network", "public_key", "certificate_authority"),
     "use_environment_identity",
 )
+
+
+def _check(sources: "SourceSettings", signatures: "SignatureSettings") -> None:
+    for network in sources.allowed_networks:
+        try:
+            ip_network(network, strict=False)
+        except ValueError:
+            raise click.UsageError(f"--allow-network: {network!r} is no network; write one as 10.0.0.0/8.") from None
+    if signatures.required:
+        from onnx_operator.model.signatures.signing import SignatureError, check_settings
+
+        try:
+            check_settings(signatures)
+        except SignatureError as error:
+            raise click.UsageError(f"the settings are wrong: {error}") from None
+
+
+def _text(path: Path, option: str) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--{option.replace('_', '-')} {path} is no PEM file: {error}") from None
 
 
 def _documents(path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -104,6 +129,6 @@ def _merge(sources: dict[str, Any], options: dict[str, Any]) -> None:
     if options["allow_network"]:
         sources["allowedNetworks"] = list(options["allow_network"])
     if options["ca_bundle"]:
-        pem = options["ca_bundle"].read_text()
+        pem = _text(options["ca_bundle"], "ca_bundle")
         for store in ("https", "s3", "gs", "az", "oci", "hf", "mlflow"):
             sources.setdefault(store, {})["caBundle"] = pem

@@ -4,7 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+_LONGEST = 30
 
 
 @contextmanager
@@ -20,9 +23,14 @@ def reading(uri: str) -> Iterator[Callable[[int, int | None], None]]:
         return
     columns = (TextColumn("reading {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-        task = progress.add_task(uri.partition("?")[0], total=None)
+        task = progress.add_task(escape(_short(uri.partition("?")[0])), total=None)
 
         def update(read: int, total: int | None) -> None:
             progress.update(task, completed=read, total=total)
 
         yield update
+
+
+def _short(uri: str) -> str:
+    # The end tells most, and the bar needs room too.
+    return uri if len(uri) <= _LONGEST else f"…{uri[1 - _LONGEST :]}"

@@ -1,13 +1,17 @@
 """Reports for people: tables that fit a terminal."""
 
 from collections.abc import Iterable
+from io import StringIO
 
+import click
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.contract import CREDENTIAL_VARIABLES, scheme_of
 from onnx_operator.api.report import InspectionResult, ModelReport, ProviderCoverage, TensorSpec
 from onnx_operator.model.comparison import Change
 
@@ -15,11 +19,14 @@ _WIDE = 4096
 
 
 def show(renderable: RenderableType, *, to_stderr: bool = False) -> None:
-    """Print for a terminal; into a file or pipe lines are as long as they are."""
+    """Print for a terminal; into a file or pipe lines are as long as their text."""
     console = Console(highlight=False, stderr=to_stderr)
-    if not console.is_terminal:
-        console = Console(highlight=False, stderr=to_stderr, width=_WIDE)
-    console.print(renderable)
+    if console.is_terminal:
+        console.print(renderable)
+        return
+    text = StringIO()
+    Console(highlight=False, file=text, width=_WIDE).print(renderable)
+    click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()), err=to_stderr)
 
 
 def refusal(uri: str, result: InspectionResult, unread: bool) -> RenderableType:
@@ -27,7 +34,11 @@ def refusal(uri: str, result: InspectionResult, unread: bool) -> RenderableType:
     assert result.refusal is not None
     verdict = "could not be read" if unread else "refused"
     head = Text.assemble((uri, "bold"), ": ", (verdict, "bold red"))
-    return Group(head, Text.assemble((str(result.refusal.reason), "red"), f": {result.refusal.message}"))
+    lines = [head, Text.assemble((str(result.refusal.reason), "red"), f": {result.refusal.message}")]
+    variables = CREDENTIAL_VARIABLES.get(scheme_of(uri), ())
+    if result.refusal.reason is Reason.SOURCE_UNAUTHORIZED and variables:
+        lines.append(Text(f"Here credentials are environment variables: {', '.join(variables)}.", "dim"))
+    return Group(*lines)
 
 
 def report(uri: str, result: InspectionResult) -> RenderableType:
@@ -61,7 +72,9 @@ def changes(found: list[Change], rows: Iterable[tuple[str, str, str]]) -> Render
         Text.assemble(("breaks  ", "red") if change.breaking else ("changes ", "yellow"), change.text)
         for change in found
     ]
-    table = Table("", "old", "new", box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for name in ("", "old", "new"):
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
     return Group(head, *lines, *([table] if table.row_count else []))
