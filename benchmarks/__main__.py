@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
-from benchmarks import cases, machine, measure, report
+from benchmarks import cases, download, machine, measure, memory, remote, report
 
 _INSPECTED: dict[str, tuple[str, Callable]] = {
     "inspect-squeezenet": ("light_squeezenet (no weights)", cases.squeezenet),
     "inspect-resnet50": ("ResNet-50", cases.resnet50),
 }
 _STEPS = {"steps-mlp": "MLP, 8 clients"}
-NAMES = [*(case.name for case in cases.SERVING), *_STEPS, *_INSPECTED]
+_REMOTE = {case.name: case for case in remote.CASES}
+NAMES = [*(case.name for case in cases.SERVING), *_STEPS, *_INSPECTED, *_REMOTE, "download", "memory"]
 
 
 @click.command()
@@ -22,21 +23,31 @@ NAMES = [*(case.name for case in cases.SERVING), *_STEPS, *_INSPECTED]
 @click.option("--repeats", type=click.IntRange(3, 50), default=3, show_default=True, help="Turns of each measurement.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write the page to this file.")
 def main(names: tuple[str, ...], seconds: float, repeats: int, output: Path | None) -> None:
-    """Measure scoring and inspection against baselines in the same run.
+    """Measure scoring, inspection, downloads and memory estimates against baselines in the same run.
 
-    Without a NAME all are measured, in about a minute. All traffic stays on this machine's loopback.
+    Without a NAME all are measured, in about eight minutes, most of them for "memory". All traffic stays on this
+    machine's loopback.
     """
     chosen = names or NAMES
     described = machine.describe()
     machine.pin(machine.cores()[1])
-    serving, inspection, steps = [], [], []
+    serving, inspection, steps, far = [], [], [], []
+    more: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name in NAMES:
             if name not in chosen:
                 continue
             click.echo(f"{name} …", err=True)
-            if name in _INSPECTED:
+            if name in _REMOTE or name in ("download", "memory"):
+                machine.unpin()
+            if name in _REMOTE:
+                far.append(remote.measure(_REMOTE[name]))
+            elif name == "download":
+                more["Downloading"] = report.download_section(download.measure())
+            elif name == "memory":
+                more["Estimated memory"] = memory.report(memory.measure())
+            elif name in _INSPECTED:
                 title, make = _INSPECTED[name]
                 inspection.append(measure.inspection(title, make(), folder, seconds, repeats))
             elif name in _STEPS:
@@ -44,8 +55,10 @@ def main(names: tuple[str, ...], seconds: float, repeats: int, output: Path | No
             else:
                 case = next(case for case in cases.SERVING if case.name == name)
                 serving.append(measure.serving(case, folder, seconds, repeats))
+    if far:
+        more = {"Reading from afar": remote.report(far)} | more
     command = " ".join(["python -m benchmarks", *names, f"--seconds {seconds:g} --repeats {repeats}"])
-    page = report.document(command, described, repeats, serving, inspection, steps)
+    page = report.document(command, described, repeats, serving, inspection, steps, more)
     click.echo(page)
     if output is not None:
         output.write_text(page, encoding="utf-8")

@@ -9,6 +9,9 @@ from pathlib import Path
 PACKAGES = ("onnx-operator", "onnxruntime", "onnx", "numpy", "uvicorn", "httptools", "uvloop", "starlette")
 
 
+_ALL = frozenset(os.sched_getaffinity(0))
+
+
 @cache
 def cores() -> tuple[int, int]:
     """The core of what is measured, and that of the load generator (the same where there is only one).
@@ -22,6 +25,11 @@ def cores() -> tuple[int, int]:
 def pin(core: int) -> None:
     """Keep this process, and what it starts from now on, on one core."""
     os.sched_setaffinity(0, {core})
+
+
+def unpin() -> None:
+    """Let this process, and what it starts from now on, use all cores again."""
+    os.sched_setaffinity(0, set(_ALL))
 
 
 def memory(field: str, process: int | str = "self") -> int:
