@@ -58,9 +58,9 @@ def measure(names: Sequence[str] = ()) -> list[MemoryRow]:
 
 
 _METHOD = """\
-The peak of the resident memory of `onnx-server serve` (start, load, warm-up, three requests as JSON) against the estimate
-that an inspection makes of the structure alone. `light_*` are the Model Zoo's networks as the onnx package brings
-them, `*_random` the same with weights in the file. The aim is a ratio of .90 to 1.25.
+The peak of the resident memory of `onnx-server serve` (start, load, warm-up, three requests as JSON) against the
+estimate that an inspection makes of the structure alone. `light_*` are the Model Zoo's networks as the onnx package
+brings them, `filled_*` the same with weights in the file. The aim is a ratio of .90 to 1.25.
 """
 
 
