@@ -125,7 +125,7 @@ def _inspect(uri: str, sha256: str, sources: dict[str, Any]) -> "InspectionResul
             )
     except (ParserError, KeyboardInterrupt) as error:
         # Nothing is known about the model: neither of these must look like a refusal, which ends with 1.
-        click.echo(f"{uri}: not inspected: {error or 'interrupted'}", err=True)
+        click.echo(f"{uri}: not inspected: {str(error) or 'interrupted'}", err=True)
         raise SystemExit(2 if isinstance(error, ParserError) else 130) from None
 
 

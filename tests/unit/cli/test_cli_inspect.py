@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +88,20 @@ def test_what_cannot_be_read_ends_with_2(source: str) -> None:
     assert done.returncode == 2, done.stderr
     assert source in done.stdout
     assert done.stderr == ""
+
+
+def test_who_interrupts_a_slow_read_gets_no_verdict() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        uri = f"https://127.0.0.1:{server.getsockname()[1]}/m.onnx"
+        command = [sys.executable, "-m", "onnx_operator.cli", "inspect", uri, "--allow-network", "127.0.0.0/8"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, env=ENVIRONMENT, text=True, **pipes) as process:
+            server.settimeout(60)
+            connection, _ = server.accept()
+            with connection:
+                process.send_signal(signal.SIGINT)
+                out, told = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert out == ""
+    assert told == f"{uri}: not inspected: interrupted\n"
