@@ -16,6 +16,7 @@ from onnx_operator.api.report import (
 )
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.model.archive import Archive, ArchiveError, ArchiveLimits, MemberReader, kind_of
+from onnx_operator.model.checks.calls import check_calls
 from onnx_operator.model.checks.kernels import check_kernels
 from onnx_operator.model.checks.structure import check_formally, check_structure
 from onnx_operator.model.checks.training import training_only
@@ -142,6 +143,7 @@ def _report(skeleton: Skeleton, folder: Folder, name: str, size: int, capabiliti
     path = beside(name)
     model, weights = complete_model(skeleton, lambda file: folder.size(path(file)))
     check_structure(model)
+    check_calls(model)
     inferred = check_formally(model)
     check_kernels(inferred, capabilities)
     inputs, outputs = _interface(head, inferred)

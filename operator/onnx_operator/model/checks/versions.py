@@ -109,6 +109,12 @@ def _no_import(node: NodeProto, owner: str) -> RefusedError:
 def _check_opsets(imports: dict[str, int], capabilities: Capabilities, runtime: str) -> None:
     newest = {domain_of(domain): version for domain, version in capabilities.opsets.items()}
     for domain, version in imports.items():
+        if not 0 <= version < 1 << 31:
+            raise RefusedError(
+                Reason.UNSUPPORTED_OPSET,
+                f"The model uses version {version} of {domain_text(domain)}; there is none such. Export it again.",
+            )
+    for domain, version in imports.items():
         if domain in newest and version > newest[domain]:
             raise RefusedError(
                 Reason.UNSUPPORTED_OPSET,
