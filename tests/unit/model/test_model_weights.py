@@ -145,3 +145,23 @@ def test_what_onnx_itself_saves_as_external_data_is_accepted(tmp_path) -> None:
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     result = judge(MemoryFolder(files), "m.onnx", capabilities=CAPABILITIES)
     assert result.outcome == "Accepted", result.refusal
+
+
+def sparse(*indices: int) -> onnx.ModelProto:
+    made = model([node("Add", ["x", "s"], ["y"])], [value("x", (2, 4))], [value("y", (2, 4))])
+    places = helper.make_tensor("i", TensorProto.INT64, [len(indices)], indices)
+    made.graph.sparse_initializer.append(helper.make_sparse_tensor(tensor("s", len(indices)), places, [2, 4]))
+    return made
+
+
+def test_sparse_weights_are_dense_to_operators_as_in_the_runtime() -> None:
+    onnxruntime.InferenceSession(sparse(1, 5).SerializeToString())
+    result = verdict(sparse(1, 5))
+    assert result.report is not None, result.refusal
+    assert [each.name for each in result.report.inputs] == ["x"]
+
+
+def test_sparse_weights_outside_their_shape_are_refused() -> None:
+    reason, message = refusal(sparse(1, 50))
+    assert reason == "InvalidGraph"
+    assert '"s"' in message

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.model.elements import bits, tensor_bytes
@@ -75,19 +75,24 @@ class _Completion:
             kept_names.add(name)
         if weights:
             _keep(graph.initializer, kept)
-        sparse_kept = []
-        for sparse in graph.sparse_initializer:
-            inner = [self._weight(sparse.values), self._weight(sparse.indices)]
-            if not any(inner):
-                sparse_kept.append(sparse)
-                continue
-            stored = sum(w.stored_bytes for w in inner if w)
-            name = sparse.values.name
-            weights.append(Weight(name, sparse.values.data_type, tuple(sparse.dims), stored, raw=False))
-        if len(sparse_kept) < len(graph.sparse_initializer):
-            _keep(graph.sparse_initializer, sparse_kept)
+        # The runtime makes dense tensors of them, which is what operators are to see of their types.
+        weights += [self._sparse(sparse) for sparse in graph.sparse_initializer]
+        del graph.sparse_initializer[:]
         for weight in weights:
             self._declare(weight, top, moved)
+
+    def _sparse(self, sparse: SparseTensorProto) -> Weight:
+        parts = [self._weight(sparse.values), self._weight(sparse.indices)]
+        if not any(parts):
+            try:
+                onnx.checker.check_sparse_tensor(sparse)
+            except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+                text = " ".join(str(error).split())[:300]
+                raise _invalid(f'The sparse initializer "{sparse.values.name}" is not valid ONNX: {text}') from None
+        stored = sum(part.stored_bytes for part in parts if part) or sparse.ByteSize()
+        name, dims = sparse.values.name, tuple(sparse.dims)
+        _check_shape(name, sparse.values.data_type, dims)
+        return Weight(name, sparse.values.data_type, dims, stored, raw=False)
 
     def _constants(self, graph: GraphProto, top: bool, moved: dict[str, str]) -> None:
         kept: list[NodeProto] = []
