@@ -15,6 +15,8 @@ from wirekit import mutant
 from onnx_operator.api.report import InspectionResult
 from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.judge import judge
+from onnx_operator.model.reading.folder import MemoryFolder
 
 LIMITS = InspectionLimits(cpu_seconds=3, answer_seconds=10, memory_bytes=1 << 30)
 ZYGOTE_BYTES = 64 << 20
@@ -92,6 +94,13 @@ async def _mutants(parser: Parser, count: int, seed: int) -> Counter[str]:
     assert parser._process is process, "one process forked for all of them"
     assert _resident(parser) - before < ZYGOTE_BYTES
     return verdicts
+
+
+@pytest.mark.parametrize("content", made(), ids=range(len(made())))
+def test_what_mutants_are_made_of_is_accepted(content: bytes) -> None:
+    folder = MemoryFolder({"m.onnx": content, "w.bin": bytes(64)})
+    result = judge(folder, "m.onnx", capabilities=CAPABILITIES)
+    assert result.outcome == "Accepted", result.refusal
 
 
 async def test_mutants_get_a_verdict_with_a_reason(parser) -> None:
