@@ -8,6 +8,7 @@ from onnx_operator.api.capabilities import Capabilities
 from onnx_operator.api.conditions import ConditionType, Reason
 from onnx_operator.api.onnxmodel import OnnxModelSpec, OnnxModelStatus, Runtime
 from onnx_operator.api.report import InspectionRequest, InspectionResult, Refusal
+from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller import metrics, times
 from onnx_operator.controller.children import (
@@ -74,7 +75,7 @@ class _Decision:
     trouble: Cause | None = None
 
 
-def inspection_key(spec: OnnxModelSpec, model: Object) -> str:
+def inspection_key(spec: OnnxModelSpec, model: Object, signatures: SignatureSettings | None = None) -> str:
     """Names an inspection: it changes exactly when looking at the source again is due.
 
     Scaling changes nothing, nor does another version of the operator: what serves goes on serving.
@@ -91,6 +92,9 @@ def inspection_key(spec: OnnxModelSpec, model: Object) -> str:
     if uses_gpu(spec):
         # Its verdict is another: kernels of the CPU do not decide.
         decisive.append(Runtime.GPU)
+    if signatures and signatures.required:
+        # Whom the platform trusts has changed: what serves goes on serving, and is told to be unsigned.
+        decisive.append(signatures.model_dump_json())
     return digest(decisive)
 
 
@@ -213,7 +217,7 @@ class Reconciler:
         current = revisions[-1] if revisions else None
         observation = observe(children.find(DEPLOYMENT.kind, key[1]), list(children.pods))
 
-        inspection = inspection_key(spec, model)
+        inspection = inspection_key(spec, model, self._settings.signatures)
         look = self._inspections.look(
             uid,
             key,

@@ -50,8 +50,8 @@ def judge(
 ) -> InspectionResult:
     """Accept or refuse the model in the file ``name``, which may be an archive; never raises for what the bytes hold.
 
-    Sources and digests are for the caller to fill in: the report's are empty. ``before_checks`` is called when the
-    structure was read and what takes memory and time begins.
+    Sources and digests are for the caller to fill in: the report's are empty. ``before_checks`` is called, once
+    or more often, when what takes memory and time begins.
     """
     task = _Task(capabilities, before_checks)
     try:
@@ -111,8 +111,7 @@ class _Unpacked:
 
 
 def _judge_file(folder: Folder, name: str, window: Window, task: _Task) -> InspectionResult:
-    skeleton = read_skeleton(window)
-    task.before_checks()
+    skeleton = read_skeleton(window, task.before_checks)
     try:
         return _report(skeleton, folder, name, window.size, task.capabilities)
     except (RefusedError, ArchiveError, MemoryError, OSError):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import AttributeProto, GraphProto, NodeProto
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx.ml"})
 """Domains whose operators the onnx package defines and every runtime has; others the runtime must list."""
@@ -49,32 +49,3 @@ def all_graphs(graph: GraphProto) -> Iterator[GraphProto]:
     for node in graph.node:
         for each in subgraphs(node):
             yield from all_graphs(each)
-
-
-def all_tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """Iterate over every tensor stored in a model."""
-    for graph in all_graphs(model.graph):
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-    bodies = [model.graph.node, *(function.node for function in model.functions)]
-    for body in bodies:
-        for node in all_nodes(body):
-            for attribute in node.attribute:
-                yield from _attribute_tensors(attribute)
-    for function in model.functions:
-        for node in all_nodes(function.node):
-            for graph in subgraphs(node):
-                yield from graph.initializer
-
-
-def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
-    if attribute.HasField("t"):
-        yield attribute.t
-    yield from attribute.tensors
-    sparse = [
-        *attribute.sparse_tensors,
-        *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
-    ]
-    for each in sparse:
-        yield from (each.values, each.indices)

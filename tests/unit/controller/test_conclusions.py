@@ -6,6 +6,7 @@ from onnx_operator.api import names
 from onnx_operator.api.conditions import ConditionStatus, Reason
 from onnx_operator.api.onnxmodel import Condition, Inspection, OnnxModelStatus
 from onnx_operator.api.report import ModelReport
+from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller.reconcile import inspection_key, persisted_result
 from onnx_operator.controller.revisions import Revision, RevisionData
@@ -114,3 +115,10 @@ def test_a_service_account_that_reads_nothing_is_no_reason_to_look_again():
     assert key(serviceAccountName="models", **credentials) == key(**credentials)
     address = {"model": {"uri": "https://h.example/m.onnx"}}
     assert key(serviceAccountName="models", **address) == key(**address)
+
+
+def test_whom_the_platform_trusts_to_sign_is_a_reason_to_look_again():
+    trusted = SignatureSettings(required=True, public_keys="PEM")
+    told = {"metadata": {}}
+    assert inspection_key(spec(), told, trusted) != inspection_key(spec(), told, SignatureSettings())
+    assert inspection_key(spec(), told, SignatureSettings()) == inspection_key(spec(), told)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from modelkit import CAPABILITIES, linear, model, tensor, value
-from onnx import helper
+from onnx import TensorProto, helper
 from webkit import FileServer, Request, Server, settings
 
 from onnx_operator.api.report import InspectionRequest, InspectionResult
@@ -355,3 +355,53 @@ async def test_a_wall_of_slow_readers_holds_up_no_other_model(authority, parser)
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     hold.set()
+
+
+class SlowBeside(InMemory):
+    """A model whose external data takes for ever to be found."""
+
+    async def size(self, name: str) -> int | None:
+        if name != "m.onnx":
+            await asyncio.Event().wait()
+        return await super().size(name)
+
+
+async def test_a_store_that_hesitates_over_external_data_keeps_nobody_from_being_checked() -> None:
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4, 4], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="w.bin")
+    waits = model([helper.make_node("MatMul", ["x", "w"], ["y"])], initializers=[weight]).SerializeToString()
+    async with Parser(InspectionLimits(parsers=1)) as parser:
+        slow = [
+            asyncio.create_task(parser.judge(SlowBeside(waits), "m.onnx", size=len(waits), capabilities=CAPABILITIES))
+            for _ in range(4)
+        ]
+        await asyncio.sleep(1)
+        async with asyncio.timeout(60):
+            assert (await judge(parser, MODEL)).outcome == "Accepted"
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_small_files_beside_a_model_are_hashed_and_not_kept(authority, parser) -> None:
+    weights = [tensor(f"w{n}", 4, 4) for n in range(5)]
+    made = model(
+        [helper.make_node("Sum", ["x", *(w.name for w in weights)], ["y"])], [value("x", (4, 4))], [value("y", (4, 4))]
+    )
+    for weight in weights:
+        external = made.graph.initializer.add(name=weight.name, data_type=weight.data_type, dims=weight.dims)
+        external.data_location = TensorProto.EXTERNAL
+        external.external_data.add(key="location", value=f"{weight.name}.bin")
+
+    async def handler(request: Request) -> None:
+        name = request.path.rpartition("/")[2]
+        content = made.SerializeToString() if name == "m.onnx" else weights[int(name[1])].raw_data
+        await FileServer(content, None)(request)
+
+    async with Server(handler, authority.server) as server:
+        asked = InspectionRequest(uri=f"{server.url}/m.onnx", sources=settings(authority), capabilities=CAPABILITIES)
+        result = await inspect(asked, limits=InspectionLimits(), parser=parser)
+    assert result.files is not None, result.refusal
+    assert [file.sha256 for file in result.files.files[1:]] == [
+        hashlib.sha256(weight.raw_data).hexdigest() for weight in weights
+    ]

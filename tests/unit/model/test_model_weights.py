@@ -52,6 +52,11 @@ def test_external_data_beside_the_model_belongs_to_it() -> None:
     assert [each.name for each in result.report.inputs] == ["x"]
 
 
+@pytest.mark.parametrize("location", ["./w.bin", ".//w.bin", "././w.bin"])
+def test_parts_of_a_path_that_lead_nowhere_do_not_count(location: str) -> None:
+    assert verdict(adds(external("w", location)), dir__w_bin=40_000).outcome == "Accepted"
+
+
 def test_a_missing_file_is_named() -> None:
     reason, message = refusal(adds(external("w", "sub/w.bin")))
     assert reason == "ExternalDataMissing"
@@ -68,7 +73,7 @@ def test_a_file_that_is_too_short_is_named() -> None:
 
 @pytest.mark.parametrize(
     "location",
-    ["/etc/passwd", "../w.bin", "a/../../w.bin", "a\\b", "", "a//b", "*/_ORT_MEM_ADDR_/*/..", "w\x00.bin", ".", ".."],
+    ["/etc/passwd", "../w.bin", "a/../../w.bin", "a\\b", "", "/w.bin", "*/_ORT_MEM_ADDR_/*/..", "w\x00.bin", ".", ".."],
 )
 def test_no_file_outside_the_models_folder_is_ever_looked_at(location: str) -> None:
     class Guarded(MemoryFolder):

@@ -37,6 +37,11 @@ def attempt(code: str) -> str:
         "os.kill(os.getppid(), 0)",
         "os.unlink('/tmp/nothing')",
         "os.mkdir('/tmp/sandbox-was-here')",
+        "os.open('/tmp/sandbox-file', os.O_CREAT | os.O_WRONLY)",
+        "os.open('/dev/null', os.O_RDWR)",
+        "os.pidfd_open(os.getppid())",
+        "__import__('signal').pthread_kill(__import__('threading').get_ident(), 0)",
+        "__import__('resource').prlimit(os.getppid(), __import__('resource').RLIMIT_CPU)",
     ],
 )
 def test_the_kernel_refuses(code: str) -> None:
@@ -45,11 +50,39 @@ def test_the_kernel_refuses(code: str) -> None:
 
 def test_memory_has_an_end() -> None:
     assert attempt("bytearray(200 << 20)").startswith("MemoryError")
+    assert attempt("sandbox.expand(); bytearray(200 << 20)").startswith("MemoryError")
     assert attempt("bytearray(1 << 20)") == "done"
 
 
-def test_nothing_can_be_written() -> None:
-    assert attempt("os.write(os.open('/tmp/sandbox-file', os.O_CREAT | os.O_WRONLY), b'x')") != "done"
+def test_files_can_be_read_alone() -> None:
+    assert attempt("os.open('/dev/null', os.O_RDONLY)") == "done"
+
+
+SEALED = """
+import os, sys
+from onnx_operator.model.inspection import sandbox
+if os.geteuid() == 0:
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+if sys.argv[1] == "sealed":
+    sandbox.seal()
+else:
+    import ctypes
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+if os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+try:
+    open(f"/proc/{os.getppid()}/environ", "rb").read()
+    open(f"/proc/{os.getppid()}/mem", "rb")
+except PermissionError:
+    os._exit(3)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("sealed", 3), ("open", 0)])
+def test_a_child_cannot_look_into_the_process_that_holds_credentials(how: str, code: int) -> None:
+    assert subprocess.run([sys.executable, "-c", SEALED, how], check=False).returncode == code
 
 
 def test_a_loop_has_an_end() -> None:

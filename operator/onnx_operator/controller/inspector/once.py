@@ -15,6 +15,7 @@ from onnx_operator.controller.inspector.service import scrub_environment
 from onnx_operator.model.inspection.inspection import inspect, inspect_source, refused
 from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.inspection.sandbox import seal
 from onnx_operator.model.sources import SourceError
 
 _LOG = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def run(environment: MutableMapping[str, str], limits: InspectionLimits, root: P
         out: where the report goes.
     """
     try:
+        seal()
         request = take_request(environment)
         if not request.workload_identity:
             scrub_environment(environment)

@@ -16,6 +16,7 @@ from onnx_operator.api.report import InspectionRequest
 from onnx_operator.model.inspection.inspection import inspect
 from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.inspection.sandbox import seal
 
 _LOG = logging.getLogger(__name__)
 _REQUEST_BYTES = 4 << 20
@@ -37,6 +38,7 @@ def run(socket: Path, limits: InspectionLimits, policy: Policy) -> None:
     """Serve until SIGTERM or SIGINT. Raises OSError when the socket cannot be used."""
     if not policy.operator_identity:
         scrub_environment(os.environ)
+    seal()
 
     async def until_signalled() -> None:
         stop = asyncio.Event()

@@ -18,6 +18,8 @@ from onnx_operator.model.sources.base import BrokenStreamError, FileStat, Source
 WHOLE_BYTES = 4 << 20
 """Files up to this size are read in one request."""
 _MOST_AHEAD = 8
+_MOST_KEPT = 2
+"""Small files that are kept whole at a time."""
 _ATTEMPTS = 3
 _PAUSE_SECONDS = 0.2
 Progress = Callable[[int, int | None], None]
@@ -56,6 +58,7 @@ class SourceFeed:
     progress: Progress | None = None
     bytes_read: int = 0
     _files: dict[str, _File | None] = field(default_factory=dict)
+    _kept: list[_File] = field(default_factory=list)
 
     async def __aenter__(self) -> "SourceFeed":
         return self
@@ -96,6 +99,9 @@ class SourceFeed:
         if file.whole is None and file.stream is None and file.size <= WHOLE_BYTES:
             file.whole = await self._ranged(name, file, 0, file.size) if file.size else b""
             file.sha256 = hashlib.sha256(file.whole).hexdigest()
+            self._kept.append(file)
+            if len(self._kept) > _MOST_KEPT:
+                self._kept.pop(0).whole = None
         if file.whole is not None:
             return file.whole[begin:end]
         if file.stream is None and file.pin is not None and file.ranges:
@@ -140,11 +146,11 @@ class SourceFeed:
     async def finish(self, name: str) -> SourceFile:
         """Describe a file as it was read: what nothing else pins is read to its end, for its hash."""
         file = await self._find(name)
-        if file.whole is None and (file.stream is not None or file.pin is None):
+        if file.sha256 is None and (file.stream is not None or (file.pin is None and file.size > WHOLE_BYTES)):
             file.stream = file.stream or SequentialFile(self.source, name, file.pin, self._count)
             file.sha256 = await file.stream.finish(file.size)
-        elif file.whole is None and file.size <= WHOLE_BYTES:
-            await self.read(name, 0, file.size)
+        elif file.sha256 is None and file.size <= WHOLE_BYTES:
+            file.sha256 = hashlib.sha256(await self._ranged(name, file, 0, file.size)).hexdigest()
         sha256 = file.sha256 or file.stat.sha256 or ""
         pin = file.pin or SourcePin(kind="None", value=f"sha256:{sha256}")
         return SourceFile(name=name, pin=pin, size_bytes=file.size, sha256=sha256)

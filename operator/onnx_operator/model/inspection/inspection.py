@@ -97,6 +97,8 @@ async def _inspect(
             stat = await feed.find(name)
             look.pin = stat.pin
             if stat.sha256 is not None:
+                if not last and _wanted(request) not in ("", stat.sha256):
+                    continue
                 _check_digest(request, source, stat.sha256)
             verdict = await parser.judge(feed, name, size=stat.size, capabilities=request.capabilities)
             if not last and verdict.refusal and verdict.refusal.reason is Reason.NOT_ONNX:

@@ -7,26 +7,33 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import AsyncExitStack, suppress
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Capabilities, InspectionResult, Refusal
 from onnx_operator.api.signatures import SignatureSettings, SignedManifest
 from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.sources.base import SourceError
 
 _LINE_LIMIT = 16 << 20
 _UNPACKED_PER_CPU_SECOND = 50 << 20
 """Archives are unpacked at least this fast."""
-_READ_FREELY_BYTES = 16 << 20
-"""What a child may have read before it needs one of the few places for children that use much memory."""
+_LIGHT_BYTES = 1 << 20
+"""A child that was given no more than this may have others in its place while it waits for a store."""
+_LONGEST_WAIT_SECONDS = 120.0
+"""For a store, all in all, in a place that others need."""
 _START_SECONDS = 60
 """For the process to start on a busy machine, until its child says its first word."""
 _LONGEST_READ_BYTES = 256 << 20
 
 
 _LONGEST_GUESS_BYTES = 4 << 20
+"""Of a range that a child expects to read."""
+_T = TypeVar("_T")
 
 
 class ParserError(Exception):
@@ -148,24 +155,25 @@ class Parser:
             "memoryBytes": limits.memory_bytes,
             "parsers": limits.parsers,
         }
-        async with AsyncExitStack() as place:
+        turn = _Turn(self._places)
+        try:
             with _Connection(self._submit()) as child:
                 await child.send(json.dumps(job).encode() + b"\n" + content)
-                first, status = await self._converse(child, feed, place, extra_seconds)
+                first, status = await self._converse(child, feed, turn, extra_seconds)
+        finally:
+            turn.give_back()
         return self._interpret(first, status)
 
     async def _converse(
         self,
         child: "_Connection",
         feed: Feed | None,
-        place: AsyncExitStack,
+        turn: "_Turn",
         extra_seconds: int,
     ) -> tuple[dict[str, Any], int | None]:
         """Answer the child's questions; returns its word and its wait status, each where there is one."""
         first: dict[str, Any] = {}
-        given = 0
         patience = _START_SECONDS
-        holds_place = False
         while True:
             try:
                 async with asyncio.timeout(patience + self._limits.answer_seconds + extra_seconds):
@@ -179,16 +187,14 @@ class Parser:
             if "status" in message:
                 return first, int(message["status"])
             if feed is not None and "size" in message:
-                answer = json.dumps({"size": await feed.size(str(message["size"]))}).encode() + b"\n"
+                size = await turn.waiting(feed.size(str(message["size"])))
+                answer = json.dumps({"size": size}).encode() + b"\n"
             elif feed is not None and "read" in message:
                 name, begin, end = message["read"]
                 if not 0 <= begin < end or end - begin > _LONGEST_READ_BYTES:
                     raise ParserError(f"the parsing child asked for the bytes {begin} to {end}")
-                given += end - begin
-                if given > _READ_FREELY_BYTES and not holds_place:
-                    await place.enter_async_context(self._places)
-                    holds_place = True
-                data = await feed.read(name, begin, end)
+                turn.given += end - begin
+                data = await turn.waiting(feed.read(name, begin, end))
                 answer = b'{"bytes": %d}\n' % len(data) + data
             elif feed is not None and "expect" in message:
                 name, begin, end = message["expect"]
@@ -196,9 +202,7 @@ class Parser:
                     feed.expect(name, begin, end)
                 continue
             elif "turn" in message:
-                if not holds_place:
-                    await place.enter_async_context(self._places)
-                    holds_place = True
+                await turn.take()
                 answer = b"{}\n"
             else:
                 first = first or message
@@ -252,6 +256,55 @@ class Parser:
         if self._control is not None:
             self._control.close()
             self._control = None
+
+
+class _Turn:
+    """A child's place among the few that use much memory and processor time."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places = places
+        self._held = False
+        self._waited = 0.0
+        self.given = 0
+        """Bytes that the child was given."""
+
+    async def take(self) -> None:
+        """Wait for a place, where the child has none."""
+        if not self._held:
+            await self._places.acquire()
+            self._held = True
+
+    def give_back(self) -> None:
+        """Let others in."""
+        if self._held:
+            self._held = False
+            self._places.release()
+
+    async def waiting(self, answer: Awaitable[_T]) -> _T:
+        """Wait for a store, and let others in meanwhile where little memory is held.
+
+        Raises :class:`SourceError` (``SourceUnreachable``) where a place is held for too long by this.
+        """
+        if not self._held:
+            return await answer
+        light = self.given <= _LIGHT_BYTES
+        if light:
+            self.give_back()
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(None if light else max(0.0, _LONGEST_WAIT_SECONDS - self._waited)):
+                found = await answer
+        except TimeoutError:
+            raise SourceError(
+                Reason.SOURCE_UNREACHABLE,
+                f"The store lets wait for more than {_LONGEST_WAIT_SECONDS:g} s in all while the model is checked. It"
+                " is tried again.",
+                retriable=True,
+            ) from None
+        self._waited += time.monotonic() - started
+        if light:
+            await self.take()
+        return found
 
 
 class _Connection:

@@ -35,6 +35,7 @@ _HUNG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 def main() -> None:
     """Serve the control socket whose descriptor is the first argument; a second one, "signatures", preloads these."""
     control = socket.socket(fileno=int(sys.argv[1]))
+    sandbox.seal()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     wakeup, poke = os.pipe()
@@ -127,6 +128,7 @@ def _judge(job: dict[str, Any], pipe: BinaryIO) -> str:
 
 def _verify(job: dict[str, Any], pipe: BinaryIO) -> str:
     signature = pipe.read(job["signature"])
+    sandbox.expand()
     try:
         manifest = verify_signature(signature, SignatureSettings.model_validate(job["settings"]))
     except SignatureError as error:
@@ -139,6 +141,7 @@ class _RemoteFolder:
 
     def __init__(self, pipe: BinaryIO) -> None:
         self._pipe = pipe
+        self._has_turn = False
 
     def size(self, name: str) -> int | None:
         answer = self._ask({"size": name})
@@ -160,7 +163,10 @@ class _RemoteFolder:
 
     def wait_for_turn(self) -> None:
         """Only so many children may use the memory that checks take at the same time."""
-        self._ask({"turn": True})
+        if not self._has_turn:
+            self._ask({"turn": True})
+            self._has_turn = True
+            sandbox.expand()
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         self._pipe.write(json.dumps(question).encode() + b"\n")

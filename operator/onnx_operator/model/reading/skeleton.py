@@ -1,6 +1,6 @@
 """A model without its weights: what every check works on, whatever the size of the file."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import onnx
@@ -17,6 +17,8 @@ KEEP_BYTES = 4096
 HEAD_BYTES = 65536
 STRIPPED = "stripped"
 """Key of the entry that a tensor without its values carries instead; its value is an index into ``weights``."""
+_LIGHT_BYTES = 8 << 20
+"""Of a structure, which is gathered without asking."""
 _DEEPEST = 60
 """Messages within messages; protobuf itself reads no more than 100."""
 _MODEL_FIELDS = {1: VARINT, 2: BYTES, 3: BYTES, 4: BYTES, 5: VARINT, 6: BYTES, 7: BYTES, 8: BYTES, 14: BYTES}
@@ -57,21 +59,26 @@ class Skeleton:
     """The model, its large tensors without their values, each marked with its index in ``weights``."""
 
     model: onnx.ModelProto
+    before_parsing: Callable[[], None] = lambda: None
     weights: list[Weight] = field(default_factory=list)
 
 
-def read_skeleton(window: Window) -> Skeleton:
+def read_skeleton(window: Window, before_parsing: Callable[[], None] = lambda: None) -> Skeleton:
     """Parse all of a model but the values of its large tensors.
+
+    ``before_parsing`` is called, once or more often, when memory is about to be taken: the parsed form of a structure
+    is many times as large as its bytes.
 
     Raises :class:`RefusedError`: ``NotOnnx`` for what is something else, ``Corrupt`` for what is broken; and
     MemoryError.
     """
-    skeleton = Skeleton(onnx.ModelProto())
+    skeleton = Skeleton(onnx.ModelProto(), before_parsing)
     out = bytearray()
     try:
         _strip(window, Field(0, BYTES, 0, 0, window.size, 0), "Model", out, skeleton, 0)
     except WireError as error:
         raise _not_a_model(window, str(error), error.offset) from None
+    before_parsing()
     try:
         skeleton.model.ParseFromString(bytes(out))
     except DecodeError as error:
@@ -102,7 +109,11 @@ def _strip(window: Window, message: Field, kind: str, out: bytearray, skeleton: 
                 _strip(window, each, child, inner, skeleton, depth + 1)
             out += head(each.number, len(inner))
             out += inner
+            if len(out) > _LIGHT_BYTES:
+                skeleton.before_parsing()
         elif not (large and each.number == doc_string):
+            if each.end - each.start > _LIGHT_BYTES:
+                skeleton.before_parsing()
             window.append_to(out, each.start, each.end)
     if kind == "Model":
         _check_whole(seen, message.end)

@@ -152,7 +152,7 @@ class _Completion:
 
     def _external(self, tensor: TensorProto) -> Weight:
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = entries.get("location", "").removeprefix("./")
+        location = _plain(entries.get("location", ""))
         who = f'The values of tensor "{tensor.name}"'
         _check_shape(tensor.name, tensor.data_type, list(tensor.dims))
         if not is_confined(location):
@@ -190,6 +190,13 @@ class _Completion:
                         f"A tensor of {node_text(node)}, which is in a function of the model, lies in another file."
                         " Keep such tensors in the model itself."
                     )
+
+
+def _plain(location: str) -> str:
+    """A path without the parts that lead nowhere, as the file system sees it; one from the root stays one."""
+    if location.startswith("/"):
+        return location
+    return "/".join(part for part in location.split("/") if part not in ("", "."))
 
 
 def _tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
