@@ -153,8 +153,8 @@ def report(rows: list[Row]) -> str:
         f"Over a link of {BYTES_PER_SECOND / 1e6:.0f} MB/s and {ROUND_TRIP_SECONDS * 1e3:.0f} ms round trip (a proxy in"
         " user space, a local S3 server behind it), against `curl` of the same file over the same link: medians of"
         f" {REPEATS} inspections, then of {REPEATS} downloads. The process that forks for parsing runs already, as in"
-        " the operator. Bytes are those that came back through the link, headers included. *Memory* is what the verdict on"
-        " the same file, read from a local disk, adds at its peak to a process that has everything imported, less the"
+        " the operator. Bytes are those that came back through the link, headers included. *Memory* is what the verdict"
+        " on the same file, read from a local disk, adds at its peak to a process that has everything imported, less the"
         " structure.",
         "",
         "| model | read | aim | seconds | of downloading | aim | memory MiB | aim |",
