@@ -154,8 +154,8 @@ def report(rows: list[Row]) -> str:
         " user space, a local S3 server behind it), against `curl` of the same file over the same link: medians of"
         f" {REPEATS} inspections, then of {REPEATS} downloads. The process that forks for parsing runs already, as in"
         " the operator. Bytes are those that came back through the link, headers included. *Memory* is what the verdict"
-        " on the same file, read from a local disk, adds at its peak to a process that has everything imported, less the"
-        " structure.",
+        " on the same file, read from a local disk, adds at its peak to a process that has everything imported, less"
+        " the structure.",
         "",
         "| model | read | aim | seconds | of downloading | aim | memory MiB | aim |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
