@@ -10,6 +10,7 @@ from onnx import TensorProto, external_data_helper, helper
 from onnx_operator.api.report import InspectionResult
 from onnx_operator.model.judge import judge
 from onnx_operator.model.reading.folder import MemoryFolder
+from onnx_operator.model.reading.skeleton import STRIPPED
 
 node = helper.make_node
 BIG = (100, 100)
@@ -170,3 +171,9 @@ def test_sparse_weights_outside_their_shape_are_refused() -> None:
     reason, message = refusal(sparse(1, 50))
     assert reason == "InvalidGraph"
     assert '"s"' in message
+
+
+def test_a_mark_that_the_file_itself_makes_is_no_value() -> None:
+    forged = TensorProto(name="v", data_type=TensorProto.FLOAT, dims=[100, 100])
+    forged.external_data.add(key=STRIPPED, value="0")
+    assert refusal(adds(tensor("w", *BIG), forged))[0] == "InvalidGraph"

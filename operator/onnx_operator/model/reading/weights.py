@@ -146,7 +146,10 @@ class _Completion:
             index = next((e.value for e in reversed(tensor.external_data) if e.key == STRIPPED), None)
             if index is None or not index.isdecimal() or int(index) >= len(self._stripped):
                 return None
-            weight = replace(self._stripped[int(index)], name=tensor.name)
+            weight = self._stripped[int(index)]
+            if (weight.name, weight.data_type, weight.dims) != (tensor.name, tensor.data_type, tuple(tensor.dims)):
+                # A file may hold such a mark itself: it is no value.
+                return None
             _check_values(weight)
         return weight
 
