@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from runtimekit import failure, loads
 
 from onnx_operator.api.capabilities import Capabilities, load_capabilities
-from onnx_operator.model.checks.kernels import check_kernels, cpu_supported
+from onnx_operator.model.checks.kernels import check_kernels
 from onnx_operator.model.checks.structure import check_formally, check_structure
 from onnx_operator.model.checks.versions import check_versions
 from onnx_operator.model.refusal import RefusedError
@@ -344,17 +344,3 @@ def test_capabilities_without_kernels_judge_no_types() -> None:
     made = unary("Relu", INT64)
     assert refusal(made) != ""
     assert refusal(made, older) == ""
-    assert cpu_supported(made, older) == {"y": True}
-
-
-def test_support_is_told_node_by_node() -> None:
-    nodes = [
-        node("Abs", ["x"], ["a"]),
-        node("Relu", ["a"], ["b"]),
-        node("If", ["c"], ["d"], **branches("Abs", "Relu")),
-        node("If", ["c"], ["e"], **branches("Abs", "Neg")),
-        node("Sum", ["b", "d", "e"], ["y"]),
-    ]
-    made = wired(nodes, INT64, extra=[value("c", (), BOOL)])
-    inferred = onnx.shape_inference.infer_shapes(made)
-    assert cpu_supported(inferred, bundled()) == {"a": True, "b": False, "d": False, "e": True, "y": False}

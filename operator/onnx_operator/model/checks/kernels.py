@@ -47,24 +47,6 @@ def check_kernels(model: ModelProto, capabilities: Capabilities) -> None:
         raise RefusedError(Reason.UNKNOWN_OPERATOR, _message(found, capabilities))
 
 
-def cpu_supported(model: ModelProto, capabilities: Capabilities) -> dict[str, bool]:
-    """Tell for each node of the main graph, by the name of its first output, whether the CPU computes it.
-
-    A node with subgraphs counts as computed when all of their nodes are. ``model`` is one after inference.
-    """
-    if not capabilities.kernels.operators:
-        return {_first_output(node): True for node in model.graph.node}
-    judge = _Judge(model, Kernels(capabilities))
-    supported: dict[str, bool] = {}
-    for node, missing in judge.by_node(model.graph):
-        supported[_first_output(node)] = next(iter(missing), None) is None
-    return supported
-
-
-def _first_output(node: NodeProto) -> str:
-    return next((name for name in node.output if name), "")
-
-
 class _Judge:
     def __init__(self, model: ModelProto, kernels: Kernels) -> None:
         self._kernels = kernels

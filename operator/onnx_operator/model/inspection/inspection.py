@@ -13,7 +13,12 @@ from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.model.inspection.feed import Progress, SourceFeed
 from onnx_operator.model.inspection.isolation import Parser, ParserError, SignatureRefusedError
 from onnx_operator.model.inspection.limits import InspectionLimits
-from onnx_operator.model.signatures.signing import LARGEST_SIGNATURE_BYTES, expected_digest, signature_names
+from onnx_operator.model.signatures.signing import (
+    LARGEST_SIGNATURE_BYTES,
+    SignatureError,
+    expected_digests,
+    signature_names,
+)
 from onnx_operator.model.sources import Source, SourceChangedError, SourceError, open_source
 from onnx_operator.model.sources.base import is_confined
 
@@ -115,7 +120,7 @@ async def _inspect(
             signer = ""
             if request.signatures.required:
                 signature, manifest = await _signed(feed, parser, request, files[0].name)
-                files = [_prove(file, manifest, signature, source) for file in files]
+                files = _prove(files, manifest, signature, source)
                 signer = manifest.signer
             return _accepted(verdict, verdict.files.model_copy(update={"files": files}), signer)
     raise SourceError(Reason.SOURCE_NOT_FOUND, f"{source.shown} holds nothing that may be a model.")
@@ -202,21 +207,24 @@ async def _signed(
     )
 
 
-def _prove(file: SourceFile, manifest: SignedManifest, signature: str, source: Source) -> SourceFile:
-    expected = expected_digest(manifest, file.name, signature_name=signature)
-    if expected is None:
-        raise SourceError(
-            Reason.SIGNATURE_INVALID,
-            f"{source.shown}: the signature does not cover {file.name}. Sign the model again, with all of its files.",
-        )
-    if file.sha256 and file.sha256 != expected:
-        raise SourceError(
-            Reason.SIGNATURE_INVALID,
-            f"{source.shown}: {file.name} has the sha256 {file.sha256}, but {expected} was signed. Restore the signed"
-            " file, or sign the new one.",
-        )
-    # Where nobody vouches for the bytes yet, the pod proves them before the server starts.
-    return file.model_copy(update={"sha256": expected, "claimed": not file.sha256 or file.claimed})
+def _prove(files: list[SourceFile], manifest: SignedManifest, signature: str, source: Source) -> list[SourceFile]:
+    """Tie the files to what was signed; what nobody vouches for yet, the pod proves before the server starts."""
+    model, *others = [file.name for file in files]
+    try:
+        signed = expected_digests(manifest, model, others, signature_name=signature)
+    except SignatureError as error:
+        raise SourceError(Reason.SIGNATURE_INVALID, f"{source.shown}: {error}") from None
+    for file in files:
+        if file.sha256 and file.sha256 != signed[file.name]:
+            raise SourceError(
+                Reason.SIGNATURE_INVALID,
+                f"{source.shown}: {file.name} has the sha256 {file.sha256}, but {signed[file.name]} was signed. Restore"
+                " the signed file, or sign the new one.",
+            )
+    return [
+        file.model_copy(update={"sha256": signed[file.name], "claimed": not file.sha256 or file.claimed})
+        for file in files
+    ]
 
 
 @asynccontextmanager
