@@ -116,10 +116,10 @@ def _steps(model: Path, case: str) -> Callable[[float], dict[str, float]]:
     import uvloop
 
     from benchmarks.cases import SERVING, bodies, rows
-    from onnx_operator.server.call import Call
-    from onnx_operator.server.dataplane import DataPlane
-    from onnx_operator.server.jsonbody import encode, parse_object
-    from onnx_operator.server.session import SessionSettings, load
+    from onnx_operator.server.dataplane.call import Call
+    from onnx_operator.server.dataplane.plane import DataPlane
+    from onnx_operator.server.http.jsonbody import encode, parse_object
+    from onnx_operator.server.runtime.session import SessionSettings, load
 
     serving = next(each for each in SERVING if each.name == case)
     served = load(model, SessionSettings())

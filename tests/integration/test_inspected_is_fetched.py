@@ -22,8 +22,8 @@ from onnx_operator.controller.render import RenderInput, render
 from onnx_operator.controller.settings import Settings, parse_settings
 from onnx_operator.model.inspection.inspection import inspect
 from onnx_operator.model.inspection.limits import InspectionLimits
-from onnx_operator.server.fetch import Retries, run
-from onnx_operator.server.session import SessionSettings, load
+from onnx_operator.server.fetching.fetch import Retries, run
+from onnx_operator.server.runtime.session import SessionSettings, load
 from tests.cluster.fixtures import built_program
 from tests.cluster.stores import KEY_ID, SECRET, S3Gateway
 from tests.unit.controller.samples import pool

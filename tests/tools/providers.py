@@ -21,7 +21,7 @@ import onnx
 from onnx_operator.api import providers
 from onnx_operator.api.capabilities import KernelTable
 from onnx_operator.api.providers import ProviderTable, Rule, load_tables
-from onnx_operator.server.kernels import list_kernels
+from onnx_operator.server.runtime.kernels import list_kernels
 from tests.tools import wheels
 
 FOLDER = Path(providers.__file__).parent

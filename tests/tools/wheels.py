@@ -15,7 +15,7 @@ from onnx_operator.api.capabilities import KernelTable
 ROOT = Path(__file__).parents[2]
 _SYSTEM = re.compile(r"^(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s|ld-linux-[\w-]+)\.so")
 _LIST = (
-    "import json, sys; from onnx_operator.server.kernels import list_kernels;"
+    "import json, sys; from onnx_operator.server.runtime.kernels import list_kernels;"
     " print(json.dumps({name: list_kernels(name).model_dump(by_alias=True) for name in sys.argv[1:]}))"
 )
 _ADDRESS = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](?=(....))", re.DOTALL)

@@ -26,7 +26,7 @@ def main() -> None:
 @click.option("--first-delay", type=click.FloatRange(min=0), default=1.0, help="Seconds before the second try.")
 def fetch(attempts: int, first_delay: float) -> None:
     """Download what the environment variable ONNX_FETCH_PLAN (and ONNX_FETCH_PLAN_2 …) says, and nothing else."""
-    from onnx_operator.server.fetch import Retries, run
+    from onnx_operator.server.fetching.fetch import Retries, run
 
     sys.exit(run(os.environ, Retries(attempts, first_delay)))
 
@@ -72,9 +72,9 @@ def serve(
     """Load a model and answer requests until SIGTERM."""
     import uvloop
 
-    from onnx_operator.server.rest import Limits
+    from onnx_operator.server.http.rest import Limits
+    from onnx_operator.server.runtime.threads import available_cpus
     from onnx_operator.server.serve import ServeSettings, Serving
-    from onnx_operator.server.threads import available_cpus
 
     cpus = available_cpus()
     settings = ServeSettings(
@@ -108,7 +108,7 @@ def serve(
 @main.command()
 def capabilities() -> None:
     """Print what this image can run, as JSON."""
-    from onnx_operator.server.capabilities import capabilities_text, probe
+    from onnx_operator.server.runtime.capabilities import capabilities_text, probe
 
     click.echo(capabilities_text(probe()), nl=False)
 

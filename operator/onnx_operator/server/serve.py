@@ -18,14 +18,14 @@ import uvicorn
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import Phase, StartFacts
-from onnx_operator.server.dataplane import DataPlane
+from onnx_operator.server.dataplane.plane import DataPlane
+from onnx_operator.server.http.rest import Limits, Rest
 from onnx_operator.server.lifecycle import Lifecycle
 from onnx_operator.server.metrics import Metrics
-from onnx_operator.server.rest import Limits, Rest
 from onnx_operator.server.termination import TerminationLog
 
 if TYPE_CHECKING:
-    from onnx_operator.server.session import Model
+    from onnx_operator.server.runtime.session import Model
 
 T = TypeVar("T")
 
@@ -140,8 +140,8 @@ class Serving:
 
     def _load_blocking(self) -> tuple["Model", StartFacts]:
         # Imported here: the port answers before ONNX Runtime is in memory.
-        from onnx_operator.server.session import SessionSettings, load
-        from onnx_operator.server.warmup import warm_up
+        from onnx_operator.server.runtime.session import SessionSettings, load
+        from onnx_operator.server.runtime.warmup import warm_up
 
         settings = self._settings
         started = time.perf_counter()

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from onnx_operator.server.call import Call
-from onnx_operator.server.dataplane import DataPlane
-from onnx_operator.server.session import Model, SessionSettings, load
+from onnx_operator.server.dataplane.call import Call
+from onnx_operator.server.dataplane.plane import DataPlane
+from onnx_operator.server.runtime.session import Model, SessionSettings, load
 
 ROOT = Path(__file__).parents[3]
 value = helper.make_tensor_value_info

@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 
 from onnx_operator.api.report import Capabilities
-from onnx_operator.server.capabilities import identity_model, probe
+from onnx_operator.server.runtime.capabilities import identity_model, probe
 
 BUNDLED = Path("operator/onnx_operator/api/capabilities/onnxruntime-cpu.json")
 

@@ -26,9 +26,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from onnx_operator.api.contract import FetchPlan
 from onnx_operator.api.sources import HttpsSettings, ModelFiles, SourceFile, SourcePin, SourceSettings
-from onnx_operator.server.fetch import Retries, run
-from onnx_operator.server.plan import take_credentials
-from onnx_operator.server.progress import Progress
+from onnx_operator.server.fetching.fetch import Retries, run
+from onnx_operator.server.fetching.plan import take_credentials
+from onnx_operator.server.fetching.progress import Progress
 
 CONTENT = bytes(range(256)) * 20_000
 PATIENT = Retries(attempts=4, first_delay=0.05)
@@ -234,7 +234,7 @@ def test_an_interrupted_download_is_continued(pod: Pod) -> None:
     folder.mkdir(parents=True)
     script = (
         "import os, sys; from pathlib import Path; from onnx_operator.model.sources.parts import PartsFile\n"
-        "from onnx_operator.server import fetch; import onnx_operator.model.sources.parts as parts\n"
+        "from onnx_operator.server.fetching import fetch; import onnx_operator.model.sources.parts as parts\n"
         "write = PartsFile.complete\n"
         "def complete(self, part):\n    write(self, part); os._exit(9)\n"
         "PartsFile.complete = complete\n"

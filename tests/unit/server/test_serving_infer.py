@@ -12,11 +12,11 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
-from onnx_operator.server.call import Call, Cancelled
+from onnx_operator.server.dataplane.call import Call, Cancelled
+from onnx_operator.server.dataplane.tensors import DTYPES, decode, encode, encode_nested
 from onnx_operator.server.errors import RequestError
-from onnx_operator.server.score import score
-from onnx_operator.server.session import LoadError
-from onnx_operator.server.tensors import DTYPES, decode, encode, encode_nested
+from onnx_operator.server.http.score import score
+from onnx_operator.server.runtime.session import LoadError
 from tests.unit.server.serving import (
     identity,
     infer,

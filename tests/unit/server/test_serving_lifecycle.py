@@ -269,8 +269,8 @@ def test_options_come_from_the_environment_and_a_taken_port_is_told() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("onnx_operator.server.fetch, onnx_operator.model.sources", ["onnxruntime", "numpy", "uvicorn"]),
-        ("onnx_operator.server.serve, onnx_operator.server.session", ["obstore", "aiohttp", "onnx", "kopf"]),
+        ("onnx_operator.server.fetching.fetch, onnx_operator.model.sources", ["onnxruntime", "numpy", "uvicorn"]),
+        ("onnx_operator.server.serve, onnx_operator.server.runtime.session", ["obstore", "aiohttp", "onnx", "kopf"]),
         ("onnx_operator.server.__main__", ["onnxruntime", "numpy", "obstore", "pydantic"]),
     ],
 )

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from onnx_operator.server.call import Call
+from onnx_operator.server.dataplane.call import Call
 from onnx_operator.server.errors import RequestError
-from onnx_operator.server.score import score
+from onnx_operator.server.http.score import score
 from tests.unit.server.serving import identity, linear, load_bytes, model_bytes, node, value
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from onnx_operator.server.dataplane.tensors import DTYPES, datatype_of, decode, encode, encode_nested
 from onnx_operator.server.errors import RequestError
-from onnx_operator.server.jsonbody import parse_object
-from onnx_operator.server.tensors import DTYPES, datatype_of, decode, encode, encode_nested
+from onnx_operator.server.http.jsonbody import parse_object
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 

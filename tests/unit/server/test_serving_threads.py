@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from onnx_operator.server.threads import available_cpus
+from onnx_operator.server.runtime.threads import available_cpus
 
 
 @pytest.fixture(autouse=True)

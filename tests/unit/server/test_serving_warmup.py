@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from onnx_operator.server.session import LoadError
-from onnx_operator.server.tensors import TensorInfo
-from onnx_operator.server.warmup import Guess, guesses, make_feed, warm_up
+from onnx_operator.server.dataplane.tensors import TensorInfo
+from onnx_operator.server.runtime.session import LoadError
+from onnx_operator.server.runtime.warmup import Guess, guesses, make_feed, warm_up
 from tests.unit.server.serving import identity, linear, load_bytes, model_bytes, node, slow, value
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING

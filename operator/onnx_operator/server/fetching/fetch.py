@@ -13,8 +13,8 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import FetchPlan, Phase, scheme_of
 from onnx_operator.api.names import SOURCE_DIRECTORY
 from onnx_operator.api.sources import SourceFile, SourcePin
-from onnx_operator.server.plan import WORK_FOLDER, FetchError, read_plan, take_credentials
-from onnx_operator.server.progress import Progress
+from onnx_operator.server.fetching.plan import WORK_FOLDER, FetchError, read_plan, take_credentials
+from onnx_operator.server.fetching.progress import Progress
 from onnx_operator.server.termination import TerminationLog
 
 if TYPE_CHECKING:

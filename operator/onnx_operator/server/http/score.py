@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from onnx_operator.server.call import Call
-from onnx_operator.server.dataplane import check_feed, check_shape, compute, find_input
+from onnx_operator.server.dataplane.call import Call
+from onnx_operator.server.dataplane.model import ServedModel
+from onnx_operator.server.dataplane.plane import check_feed, check_shape, compute, find_input
+from onnx_operator.server.dataplane.tensors import DTYPES, Array, TensorInfo, build, encode_nested, flatten, show_shape
 from onnx_operator.server.errors import RequestError, quote
-from onnx_operator.server.model import ServedModel
-from onnx_operator.server.tensors import DTYPES, Array, TensorInfo, build, encode_nested, flatten, show_shape
 
 
 def score(model: ServedModel, body: dict[str, Any], call: Call) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import onnxruntime as ort
 
-from onnx_operator.server.call import Call, Cancelled
+from onnx_operator.server.dataplane.call import Call, Cancelled
+from onnx_operator.server.dataplane.tensors import TensorInfo, datatype_of
 from onnx_operator.server.errors import RequestError
-from onnx_operator.server.tensors import TensorInfo, datatype_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Model:
         """Compute ``outputs`` (names): arrays, or lists and dicts for sequences and maps.
 
         Raises :class:`RequestError`: 400 where ONNX Runtime blames an argument, 500 otherwise;
-        :class:`~onnx_operator.server.call.Cancelled` once ``call`` was given up.
+        :class:`~onnx_operator.server.dataplane.call.Cancelled` once ``call`` was given up.
         """
         options = ort.RunOptions()
 

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
 from onnx_operator.api.report import Capabilities
-from onnx_operator.server.kernels import list_kernels
+from onnx_operator.server.runtime.kernels import list_kernels
 
 _STANDARD_DOMAINS = ("", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training", "ai.onnx.training")
 """Domains whose operators the onnx package defines; the empty one is ai.onnx."""

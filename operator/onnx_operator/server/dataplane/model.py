@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from onnx_operator.server.call import Call
-from onnx_operator.server.tensors import TensorInfo
+from onnx_operator.server.dataplane.call import Call
+from onnx_operator.server.dataplane.tensors import TensorInfo
 
 
 class ServedModel(Protocol):
-    """A model that can be run from several threads; see :class:`onnx_operator.server.session.Model`."""
+    """A model that can be run from several threads; see :class:`onnx_operator.server.runtime.session.Model`."""
 
     inputs: list[TensorInfo]
     outputs: list[TensorInfo]

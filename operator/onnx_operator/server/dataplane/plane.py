@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from onnx_operator import __version__
-from onnx_operator.server.call import Call
+from onnx_operator.server.dataplane.call import Call
+from onnx_operator.server.dataplane.model import ServedModel
+from onnx_operator.server.dataplane.tensors import DTYPES, Array, TensorInfo, decode, encode, show_shape
 from onnx_operator.server.errors import RequestError, quote
-from onnx_operator.server.model import ServedModel
-from onnx_operator.server.tensors import DTYPES, Array, TensorInfo, decode, encode, show_shape
 
 Json = dict[str, Any]
 

@@ -14,14 +14,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from onnx_operator.server.admission import Admission
-from onnx_operator.server.call import Call, Cancelled
-from onnx_operator.server.dataplane import DataPlane
+from onnx_operator.server.dataplane.admission import Admission
+from onnx_operator.server.dataplane.call import Call, Cancelled
+from onnx_operator.server.dataplane.plane import DataPlane
 from onnx_operator.server.errors import RequestError
-from onnx_operator.server.jsonbody import encode, parse_object
+from onnx_operator.server.http.jsonbody import encode, parse_object
+from onnx_operator.server.http.score import score
 from onnx_operator.server.lifecycle import Lifecycle
 from onnx_operator.server.metrics import Metrics
-from onnx_operator.server.score import score
 
 Work = Callable[[dict[str, Any], Call], dict[str, Any]]
 

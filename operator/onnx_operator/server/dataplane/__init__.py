@@ -1,0 +1,1 @@
+"""What every protocol shares: tensors, checks, batching and running, whatever carried the request."""

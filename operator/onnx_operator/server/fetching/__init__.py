@@ -1,0 +1,1 @@
+"""From the planned source to a folder in the pod, verified."""
