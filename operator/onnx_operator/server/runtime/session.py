@@ -1,55 +1,58 @@
 """A model in ONNX Runtime: loading it, what it takes and gives, and running it."""
 
+import ctypes
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 
 from onnx_operator.server.dataplane.call import Call, Cancelled
 from onnx_operator.server.dataplane.tensors import TensorInfo, datatype_of
 from onnx_operator.server.errors import RequestError
+from onnx_operator.server.runtime.assignment import (
+    CPU,
+    PROVIDERS,
+    Assignment,
+    check_fallback,
+    read_assignment,
+    start_error,
+)
+from onnx_operator.server.runtime.failures import LoadError
+from onnx_operator.server.runtime.malloc import loading_memory
+
+__all__ = ["CPU", "PROVIDERS", "Assignment", "LoadError", "Model", "SessionSettings", "explain", "load"]
 
 logger = logging.getLogger(__name__)
 
-PROVIDERS = {
-    "CPU": "CPUExecutionProvider",
-    "CUDA": "CUDAExecutionProvider",
-    "TensorRT": "TensorrtExecutionProvider",
-}
-"""ONNX Runtime's names of the execution providers that may be asked for."""
-CPU = PROVIDERS["CPU"]
-
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _SOURCE_PLACE = re.compile(r"(?:/\S+?|\b\w+)\.(?:h|hpp|cc|cpp|cuh?):\d+ (?:[\w:<>&*, ]+\([^()]*\)(?: const)? )?")
+_BFLOAT16 = 16
+"""TensorProto.DataType."""
 
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """How to load: execution providers in order of preference (keys of ``PROVIDERS``), and threads."""
+    """How to load: execution providers in order of preference (keys of ``PROVIDERS``), and threads.
+
+    With ``fail_on_fallback`` a model is refused of which the CPU computes what a GPU was asked for.
+    """
 
     providers: tuple[str, ...] = ("CPU",)
     intra_op_threads: int = 1
     inter_op_threads: int = 1
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """Which providers run the nodes, and which operators (``Op``, ``domain.Op``) the CPU took over."""
-
-    providers: list[str] = field(default_factory=list)
-    fallback_operators: list[str] = field(default_factory=list)
-
-
-class LoadError(Exception):
-    """The model cannot be served; the text names the cause as ONNX Runtime tells it."""
+    fail_on_fallback: bool = False
 
 
 class Model:
-    """A loaded model. ``run`` may be called from several threads at once."""
+    """A loaded model. ``run`` and ``run_plain`` may be called from several threads at once.
+
+    BF16, for which numpy has no type, is carried as the bits in ``uint16``, in both directions.
+    """
 
     def __init__(self, session: ort.InferenceSession, assignment: Assignment) -> None:
         self.session = session
@@ -59,6 +62,11 @@ class Model:
         self.outputs = [_info(arg) for arg in session.get_outputs()]
         self.input_by_name = {info.name: info for info in self.inputs}
         self.output_by_name = {info.name: info for info in self.outputs}
+        self._bf16_inputs = frozenset(info.name for info in self.inputs if info.datatype == "BF16")
+        self._bf16_outputs = frozenset(info.name for info in self.outputs if info.datatype == "BF16")
+        # The Python wrapper around it checks on each call again what the data plane has checked: 0.8 µs.
+        self._session = session._sess
+        self._compute = self._run_bf16 if self._bf16_inputs or self._bf16_outputs else self._session.run
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, Any], call: Call) -> list[Any]:
         """Compute ``outputs`` (names): arrays, or lists and dicts for sequences and maps.
@@ -73,32 +81,43 @@ class Model:
 
         call.begin(stop)
         try:
-            results: list[Any] = self.session.run(list(outputs), dict(feed), options)
-        except UnicodeDecodeError:
-            raise RequestError(
-                "an output holds a string that is not UTF-8, which cannot be returned as JSON", 500
-            ) from None
+            results: list[Any] = self._compute(outputs, feed, options)
         except Exception as error:
-            # ONNX Runtime's exceptions have no common base.
             if call.cancelled:
                 raise Cancelled from None
-            if type(error).__name__ == "InvalidArgument":
-                raise RequestError(f"the model refused the inputs: {explain(error)}") from None
-            raise RequestError(f"the model failed on these inputs: {explain(error)}", 500) from None
+            raise _refusal(error) from None
         return results
+
+    def run_plain(self, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:
+        """Compute as :meth:`run` does, without a way to stop: for runs that are shorter than stopping them."""
+        try:
+            results: list[Any] = self._compute(outputs, feed, None)
+        except Exception as error:
+            raise _refusal(error) from None
+        return results
+
+    def _run_bf16(self, outputs: Sequence[str], feed: Mapping[str, Any], options: ort.RunOptions | None) -> list[Any]:
+        # The values point into the arrays of the feed, which lives until this returns.
+        values = {
+            name: _from_bits(value) if name in self._bf16_inputs and not isinstance(value, ort.OrtValue) else value
+            for name, value in feed.items()
+        }
+        if self._bf16_outputs.isdisjoint(outputs):
+            plain: list[Any] = self._session.run(outputs, values, options)
+            return plain
+        wrapped = {name: _ort_value(name, value) for name, value in values.items()}
+        found = self._session.run_with_ort_values({n: v._get_c_value() for n, v in wrapped.items()}, outputs, options)
+        return [_to_array(name, value) for name, value in zip(outputs, found, strict=True)]
 
 
 def load(path: Path, settings: SessionSettings) -> Model:
-    """Load the model at ``path``. Raises :class:`LoadError`.
+    """Load the model at ``path``. Raises :class:`LoadError`, and with ``fail_on_fallback`` :class:`FallbackError`.
 
-    A provider that is not there, or does not start, is not an error here: the CPU takes over, and
+    Otherwise a provider that is not there, or does not start, is not an error here: the CPU takes over, and
     :class:`Assignment` tells.
     """
     wanted = [PROVIDERS[name] for name in settings.providers]
     available = ort.get_available_providers()
-    for name in wanted:
-        if name not in available:
-            logger.warning("%s is not part of this build of ONNX Runtime; the CPU takes over", name)
     usable = [name for name in wanted if name in available and name != CPU] + [CPU]
 
     if usable != [CPU]:
@@ -113,12 +132,25 @@ def load(path: Path, settings: SessionSettings) -> Model:
     options.log_severity_level = 3
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        session = ort.InferenceSession(str(path), options, providers=usable)
+        with loading_memory():
+            session = ort.InferenceSession(str(path), options, providers=usable)
     except Exception as error:
         raise LoadError(explain(error)) from None
     # Later trouble with a device must surface as an error, not as a silent reload on the CPU.
     session.disable_fallback()
-    return Model(session, _assignment(session, accelerated=any(name != CPU for name in wanted)))
+    assignment = read_assignment(
+        session.get_provider_graph_assignment_info(),
+        wanted=wanted,
+        available=available,
+        started=session.get_providers(),
+        start_error=_start_error,
+    )
+    if settings.fail_on_fallback:
+        check_fallback(assignment, wanted)
+    if assignment.causes:
+        fields = {"fallbackOperators": assignment.fallback_operators, "causes": assignment.causes}
+        logger.warning("the CPU takes over what a GPU was asked for", extra={"fields": fields})
+    return Model(session, assignment)
 
 
 def explain(error: BaseException) -> str:
@@ -127,17 +159,53 @@ def explain(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def _assignment(session: ort.InferenceSession, *, accelerated: bool) -> Assignment:
-    providers: dict[str, None] = {}
-    on_cpu: set[str] = set()
-    for subgraph in session.get_provider_graph_assignment_info():
-        nodes = subgraph.get_nodes()
-        if nodes:
-            providers[subgraph.ep_name] = None
-        if subgraph.ep_name == CPU:
-            on_cpu |= {f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in nodes}
-    # A graph without nodes (all folded into constants) is copied out by the CPU.
-    return Assignment(list(providers) or [CPU], sorted(on_cpu) if accelerated else [])
+def _refusal(error: Exception) -> RequestError:
+    # ONNX Runtime's exceptions have no common base.
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, UnicodeDecodeError):
+        return RequestError("an output holds a string that is not UTF-8, which cannot be returned", 500)
+    if type(error).__name__ == "InvalidArgument":
+        return RequestError(f"the model refused the inputs: {explain(error)}")
+    return RequestError(f"the model failed on these inputs: {explain(error)}", 500)
+
+
+def _start_error(provider: str) -> str:
+    from onnx_operator.server.runtime.capabilities import identity_model
+
+    return start_error(provider, identity_model(8, [("", 13)]))
+
+
+def _from_bits(array: Any) -> ort.OrtValue:
+    contiguous = array if array.flags.c_contiguous else array.copy()
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, _BFLOAT16)
+
+
+def _ort_value(name: str, value: Any) -> ort.OrtValue:
+    if isinstance(value, ort.OrtValue):
+        return value
+    if not isinstance(value, np.ndarray) or value.dtype.hasobject:
+        raise RequestError(
+            f"input {name}: ONNX Runtime's Python interface cannot return BF16 outputs of a model that also takes "
+            "strings, sequences or maps; ask for the other outputs only",
+            500,
+        )
+    return ort.OrtValue.ortvalue_from_numpy(value if value.flags.c_contiguous else value.copy())
+
+
+def _to_array(name: str, value: Any) -> Any:
+    if not value.is_tensor():
+        raise RequestError(
+            f"output {name}: ONNX Runtime's Python interface cannot return sequences and maps together with BF16 "
+            "outputs; ask for them apart",
+            500,
+        )
+    if value.element_type() != _BFLOAT16:
+        return value.numpy()
+    bits = np.empty(value.shape(), np.uint16)
+    if bits.nbytes:
+        ctypes.memmove(bits.ctypes.data, value.data_ptr(), bits.nbytes)
+    return bits
 
 
 def _info(arg: Any, *, optional: bool = False) -> TensorInfo:

@@ -14,7 +14,8 @@ import numpy as np
 import onnxruntime as ort
 
 from onnx_operator.server.dataplane.tensors import DTYPES, TensorInfo, datatype_of
-from onnx_operator.server.runtime.session import LoadError, Model, explain
+from onnx_operator.server.runtime.failures import LoadError
+from onnx_operator.server.runtime.session import Model, explain
 
 _MAX_ELEMENTS = 1 << 24
 """Elements of one made-up tensor: 64 MiB of FP32, beyond which a guess costs more than it tells."""

@@ -1,0 +1,13 @@
+"""Why a model cannot be served. Each ends the server before it is ready."""
+
+
+class LoadError(Exception):
+    """The model cannot be served; the text names the cause as ONNX Runtime tells it."""
+
+
+class FallbackError(LoadError):
+    """A GPU was asked for, the CPU would compute, and the settings forbid that; the text names operators and cause."""
+
+
+class GoldenTestError(Exception):
+    """The model answers its golden inputs with other outputs than expected, or the test data cannot be used."""
