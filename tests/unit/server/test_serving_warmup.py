@@ -1,14 +1,18 @@
 """Ready means the model answered, so inputs are made up until it does, or it is refused with its words."""
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from onnx_operator.server.dataplane.tensors import TensorInfo
-from onnx_operator.server.runtime.session import LoadError
-from onnx_operator.server.runtime.warmup import Guess, guesses, make_feed, warm_up
+from onnx_operator.server.runtime.failures import LoadError
+from onnx_operator.server.runtime.guessing import Guess, guesses, make_feed
+from onnx_operator.server.runtime.warmup import warm_up
 from tests.unit.server.serving import identity, linear, load_bytes, model_bytes, node, slow, value
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
@@ -136,3 +140,172 @@ def test_a_model_that_answers_nothing_is_refused_naming_the_node() -> None:
     )
     with pytest.raises(LoadError, match=r"answered no warm-up inference: .*look-up.*idx=107"):
         warm_up(load_bytes(content))
+
+
+def rowwise(*nodes: Any, rest: Any = 8, batch: Any = "N", element: int = FLOAT, **weights: Any) -> bytes:
+    """From ``x`` to ``y`` with the nodes in between."""
+    return model_bytes(
+        list(nodes),
+        [value("x", element, [batch, rest])],
+        [value("y", FLOAT, None)],
+        {"W": np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32), **weights},
+    )
+
+
+BATCHABLE = {
+    "a classifier": linear(),
+    "matrices": rowwise(node("MatMul", ["x", "W"], ["h"]), node("Softmax", ["h"], ["y"], axis=1)),
+    "an open length": rowwise(node("LpNormalization", ["x"], ["y"], axis=1), rest="L"),
+    "bytes of pixels": rowwise(node("Cast", ["x"], ["y"], to=FLOAT), element=TensorProto.UINT8),
+    "16 bits": rowwise(node("Cast", ["x"], ["y"], to=FLOAT), element=TensorProto.BFLOAT16),
+    "half precision": rowwise(node("Cast", ["x"], ["y"], to=FLOAT), element=TensorProto.FLOAT16),
+    "numbers in text": rowwise(node("Cast", ["x"], ["y"], to=FLOAT), element=STRING),
+    "identities": rowwise(node("Gather", ["W", "x"], ["y"]), element=INT64),
+    "an unnamed batch": rowwise(node("Relu", ["x"], ["y"]), batch=None),
+    "thresholds far from zero": rowwise(
+        node("Greater", ["x", "limit"], ["g"]), node("Cast", ["g"], ["y"], to=FLOAT), limit=np.array(3000, np.float32)
+    ),
+}
+
+
+@pytest.mark.parametrize("content", BATCHABLE.values(), ids=BATCHABLE)
+def test_requests_share_a_run_where_rows_know_nothing_of_each_other(content: bytes) -> None:
+    found = warm_up(load_bytes(content), 6)
+    assert (found.batchable, found.fixed_batch, found.reason) == (True, None, "")
+    assert sorted(found.seconds) == [1, 2, 4, 6]
+
+
+def two_inputs(first: Any, second: Any) -> bytes:
+    return model_bytes(
+        [node("Concat", ["a", "b"], ["y"], axis=1)],
+        [value("a", FLOAT, first), value("b", FLOAT, second)],
+        [value("y", FLOAT, None)],
+    )
+
+
+def test_inputs_with_one_batch_share_runs_and_inputs_with_two_do_not() -> None:
+    assert warm_up(load_bytes(two_inputs(["N", 2], ["N", 3])), 4).batchable
+    found = warm_up(load_bytes(two_inputs(["N", 2], ["M", 3])), 4)
+    assert not found.batchable
+    assert "differ in their first dimension" in found.reason
+
+
+NOT_BATCHABLE = {
+    "a mean over the batch": (
+        rowwise(node("ReduceMean", ["x", "first"], ["m"]), node("Sub", ["x", "m"], ["y"]), first=np.array([0])),
+        "depend on the other rows",
+    ),
+    "probabilities over the batch": (rowwise(node("Softmax", ["x"], ["y"], axis=0)), "depend on the other rows"),
+    "sums over rows": (
+        rowwise(node("CumSum", ["x", "axis"], ["y"]), axis=np.array(0)),
+        "depend on the other rows",
+    ),
+    "one scale for all rows": (
+        rowwise(
+            node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])
+        ),
+        "depend on the other rows",
+    ),
+    "noise": (
+        rowwise(node("RandomNormalLike", ["x"], ["n"]), node("Add", ["x", "n"], ["y"])),
+        "depend on the other rows",
+    ),
+    "a sum of all": (rowwise(node("ReduceSum", ["x"], ["y"], keepdims=0)), r"output y has shape \[\] for"),
+    "rows without end": (
+        rowwise(node("Reshape", ["x", "to"], ["y"]), to=np.array([-1, 4])),
+        r"output y has shape \[2, 4\] for 1 rows",
+    ),
+    "a square": (rowwise(node("Relu", ["x"], ["y"]), rest="N"), "open first dimension N is also another one"),
+    "a constant answer": (
+        rowwise(node("Mul", ["x", "zero"], ["y"]), zero=np.array(0, np.float32)),
+        "same answer whatever the input",
+    ),
+    "one row only": (rowwise(node("Relu", ["x"], ["y"]), batch=1), "first dimension is always 1"),
+    "an unknown rank": (identity(shape=None), "no declared dimensions"),
+    "a sequence": (sequence_input(), r"x is seq\(tensor\(float\)\)"),
+}
+
+
+@pytest.mark.parametrize(("content", "reason"), NOT_BATCHABLE.values(), ids=NOT_BATCHABLE)
+def test_requests_run_alone_where_one_could_change_the_answer_of_another(content: bytes, reason: str) -> None:
+    found = warm_up(load_bytes(content), 8)
+    assert (found.batchable, found.fixed_batch) == (False, None)
+    assert re.search(reason, found.reason), found.reason
+    assert list(found.seconds) == [1]
+
+
+ROWWISE = [
+    lambda a, b: [node("MatMul", [a, "W"], [b])],
+    lambda a, b: [node("Tanh", [a], [b])],
+    lambda a, b: [node("Softmax", [a], [b], axis=-1)],
+    lambda a, b: [node("LayerNormalization", [a, "ones"], [b], axis=1)],
+    lambda a, b: [node("ArgMax", [a], [f"{b}i"], axis=1, keepdims=0), node("Gather", ["W", f"{b}i"], [b])],
+]
+ACROSS_ROWS = [
+    lambda a, b: [node("ReduceMax", [a, "first"], [f"{b}m"]), node("Sub", [a, f"{b}m"], [b])],
+    lambda a, b: [node("LpNormalization", [a], [b], axis=0)],
+    lambda a, b: [node("CumSum", [a, "zero"], [b])],
+]
+
+
+@given(st.lists(st.sampled_from(ROWWISE), min_size=1, max_size=5), st.none() | st.sampled_from(ACROSS_ROWS), st.data())
+@settings(max_examples=60, deadline=None)
+def test_one_operator_across_rows_anywhere_keeps_requests_apart(steps: list[Any], across: Any, data: Any) -> None:
+    if across is not None:
+        # After it a step that forgets magnitudes could hide it.
+        steps = [*steps[: data.draw(st.integers(0, len(steps)))], across]
+    names = ["x", *(f"h{number}" for number in range(1, len(steps))), "y"]
+    nodes = [each for number, step in enumerate(steps) for each in step(names[number], names[number + 1])]
+    constants = {"ones": np.ones(8, np.float32), "first": np.array([0]), "zero": np.array(0)}
+    assert warm_up(load_bytes(rowwise(*nodes, **constants)), 4).batchable == (across is None)
+
+
+@pytest.mark.parametrize("inner", ["Relu", "Tanh"])
+def test_a_fixed_batch_is_padded_where_rows_know_nothing_of_each_other(inner: str) -> None:
+    found = warm_up(load_bytes(rowwise(node(inner, ["x"], ["y"]), batch=5)), 16)
+    assert (found.batchable, found.fixed_batch) == (True, 5)
+    assert list(found.seconds) == [5]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_fixed_batch_whose_rows_depend_on_each_other_is_never_padded(axis: int) -> None:
+    found = warm_up(load_bytes(rowwise(node("Softmax", ["x"], ["y"], axis=axis), batch=4)), 16)
+    assert found.batchable == (axis == 1)
+    assert found.fixed_batch == (4 if axis == 1 else None)
+
+
+def test_without_batching_nothing_is_tried() -> None:
+    found = warm_up(load_bytes(linear()))
+    assert (found.batchable, list(found.seconds), found.reason) == (False, [1], "batching is off")
+
+
+def test_small_models_may_run_on_the_loop_and_loops_may_not() -> None:
+    small = warm_up(load_bytes(linear()), 4)
+    assert small.inline
+    assert small.largest_elements >= 4 * 16
+    assert not warm_up(load_bytes(slow()), 4).inline
+
+
+class Clock:
+    """Each look at it is a second later: every run seems slow."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        self.seconds += 1
+        return self.seconds
+
+
+def test_a_slow_model_is_tried_with_its_largest_batch_only_if_that_can_end_in_time() -> None:
+    found = warm_up(load_bytes(linear()), 4, clock=Clock())
+    assert not found.inline
+    assert list(found.seconds) == [1, 4]
+    found = warm_up(load_bytes(linear()), 64, clock=Clock())
+    assert list(found.seconds) == [1, 4]
+
+
+def test_progress_is_told_by_batch() -> None:
+    told: list[dict[str, object]] = []
+    warm_up(load_bytes(linear()), 4, note=lambda **figures: told.append(figures))
+    assert [each["batch"] for each in told] == [1, 2, 4]

@@ -32,10 +32,8 @@ NOT_IN_BUILD = "it is not part of this build of ONNX Runtime"
 NO_KERNEL = "it has no kernel for these operators with these types"
 
 _SHAPE_OPERATORS = (
-    frozenset(
-        {"Cast", "Concat", "ConstantOfShape", "Expand", "Gather", "Identity", "Range", "Reshape", "Shape", "Size"}
-    )
-    | frozenset({"Slice", "Squeeze", "Unsqueeze", "Where", "Add", "Sub", "Mul", "Div", "Mod", "ReduceProd"})
+    frozenset({"Cast", "Concat", "ConstantOfShape", "Expand", "Gather", "Identity", "Range", "Reshape", "Shape"})
+    | frozenset({"Size", "Slice", "Squeeze", "Unsqueeze", "Where", "Add", "Sub", "Mul", "Div", "Mod", "ReduceProd"})
     | frozenset({"Equal", "Greater", "Less", "Max", "Min"})
 )
 """Arithmetic of shapes. CUDA has kernels for all of them; on the CPU they are ONNX Runtime's choice

@@ -1,154 +1,208 @@
-"""Made-up inputs that a model can answer, so that *ready* means it did.
+"""The first runs of a model: that it answers, how long it takes, and which requests may share a run.
 
-Nobody knows which sizes a symbolic dimension may take or which values make sense, so a few plausible ones are
-tried, smallest first. The first that the model answers ends the warm-up.
+What is measured here decides how requests are served: on the event loop or in a thread, together or alone. It costs
+about a second, for slow models a few runs.
 """
 
+import logging
 import math
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
-import numpy as np
-import onnxruntime as ort
+from onnx_operator.server.runtime.guessing import MAX_ELEMENTS, Guess, answer_one, make_feed, run_once
+from onnx_operator.server.runtime.rows import (
+    Feed,
+    NotBatchableError,
+    Rows,
+    check_independence,
+    compare,
+    find_rows,
+    run_rows,
+    tile,
+)
+from onnx_operator.server.runtime.session import Model
 
-from onnx_operator.server.dataplane.tensors import DTYPES, TensorInfo, datatype_of
-from onnx_operator.server.runtime.failures import LoadError
-from onnx_operator.server.runtime.session import Model, explain
+logger = logging.getLogger(__name__)
 
-_MAX_ELEMENTS = 1 << 24
-"""Elements of one made-up tensor: 64 MiB of FP32, beyond which a guess costs more than it tells."""
+INLINE_SECONDS = 0.001
+"""A run on the event loop keeps all other connections waiting: no longer than this."""
+_SLOW_SECONDS = 0.25
+"""Models whose runs take this long are run as rarely as possible."""
+_BUDGET_SECONDS = 1.0
+_LONGEST_BATCH_SECONDS = 5.0
+"""No batch is worth more than the time that a request has."""
+_MOST_ROWS = 4096
 
-_ELEMENT_TYPES = {
-    "BF16": 16,
-    "FLOAT8E4M3FN": 17,
-    "FLOAT8E4M3FNUZ": 18,
-    "FLOAT8E5M2": 19,
-    "FLOAT8E5M2FNUZ": 20,
+_UNBOUNDED_OPERATORS = frozenset({"Loop", "Scan", "If"}) | {
+    f"com.microsoft.{name}" for name in ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch")
 }
-"""TensorProto.DataType of elements that numpy lacks but ONNX Runtime takes as raw bytes."""
+"""How long these take depends on values: what was measured says nothing of the next request."""
+
+
+class Note(Protocol):
+    """Takes figures of how far the start is, such as :meth:`~onnx_operator.server.lifecycle.Lifecycle.note`."""
+
+    def __call__(self, **figures: object) -> None:
+        """Replace what was told before."""
+
+
+def _ignore(**figures: object) -> None:
+    pass
 
 
 @dataclass(frozen=True)
-class Guess:
-    """How unknowns are filled in.
+class WarmUp:
+    """What the first runs told.
 
-    ``batch`` is the size of a symbolic first dimension, ``rest`` of the others; ``image`` takes 3 × 224 × 224
-    for those of inputs with four dimensions. ``rank`` is that of inputs without a shape. ``value`` fills the
-    tensors.
+    Requests whose feeds hold exactly the required inputs may share a run where ``batchable``: with up to
+    ``max(seconds)`` rows in all, or, where ``fixed_batch`` is set, with always that many, the last row being repeated.
     """
 
-    batch: int = 1
-    rest: int = 1
-    image: bool = False
-    rank: int = 0
-    value: int = 0
+    batchable: bool = False
+    fixed_batch: int | None = None
+    inline: bool = False
+    """Whether single runs are so short that they need no thread."""
+    seconds: dict[int, float] = field(default_factory=dict)
+    """Seconds of a run by its rows; 1 stands for what the model takes at least where it has no batch."""
+    largest_elements: int = 0
+    """Elements of all inputs together, up to which a run takes no longer than ``INLINE_SECONDS``."""
+    reason: str = ""
+    """Why requests cannot share a run."""
 
 
-def guesses(inputs: Sequence[TensorInfo]) -> Iterator[Guess]:
-    """List the guesses worth trying for these inputs, the cheapest and likeliest first."""
-    symbolic = any(not isinstance(size, int) for info in inputs for size in info.shape)
-    shapeless = any(info.datatype and not info.shape for info in inputs)
-    shapes = [Guess()]
-    if symbolic:
-        shapes.append(Guess(batch=2, rest=2))
-        shapes += [Guess(image=True)] if any(len(info.shape) == 4 for info in inputs) else []
-        shapes += [Guess(rest=size) for size in (3, 4, 8, 16, 32, 64, 128, 224)]
-    if shapeless:
-        shapes += [Guess(rank=rank, rest=size, batch=size) for rank in (1, 2, 3, 4) for size in (1, 2)]
-    for shape in shapes:
-        for value in (0, 1):
-            yield Guess(shape.batch, shape.rest, shape.image, shape.rank, value)
+def warm_up(
+    model: Model, max_batch_size: int = 1, note: Note = _ignore, clock: Callable[[], float] = time.perf_counter
+) -> WarmUp:
+    """Run the model until it is warm, up to ``max_batch_size`` rows at a time.
 
-
-def warm_up(model: Model) -> None:
-    """Run the model once on made-up inputs, for all outputs. Raises :class:`LoadError` if it answers none."""
-    required = [info for info in model.inputs if not info.optional]
-    first: Exception | None = None
-    for guess in guesses(required):
-        try:
-            feed = make_feed(required, guess)
-        except ValueError:
-            continue
-        try:
-            _run(model, feed)
-        except UnicodeDecodeError:
-            return  # it answered; that Python cannot show such strings is told to whoever asks for them
-        except Exception as error:
-            first = first or error
+    Raises :class:`~onnx_operator.server.runtime.failures.LoadError` if it answers no made-up input.
+    """
+    started = clock()
+    guess, feed = answer_one(model)
+    single = _measure(lambda: run_once(model, feed), clock, clock() - started)
+    inline = single < INLINE_SECONDS and not model.assignment.operators & _UNBOUNDED_OPERATORS
+    elements = _elements_of(feed)
+    plain = WarmUp(inline=inline, seconds={1: single}, largest_elements=elements)
+    note(batch=1, seconds=round(single, 6))
+    try:
+        rows = find_rows(model)
+        if rows.fixed:
+            plain = replace(plain, seconds={rows.fixed: single})
+            found = _fixed(model, rows, guess, plain, max_batch_size)
         else:
-            return
-    cause = explain(first) if first else "its inputs are too large to make up"
-    raise LoadError(f"the model answered no warm-up inference: {cause}")
+            if max_batch_size > 1:
+                found = _batches(model, rows, guess, plain, max_batch_size, note, lambda: clock() - started)
+            else:
+                found = replace(plain, reason="batching is off")
+            if inline:
+                found = replace(found, largest_elements=_largest(model, rows, guess, found, clock))
+    except NotBatchableError as error:
+        found = replace(plain, reason=str(error))
+    logger.info(
+        "warmed up",
+        extra={
+            "fields": {
+                "batchable": found.batchable,
+                "inline": found.inline,
+                "batchSeconds": {str(size): round(seconds, 6) for size, seconds in found.seconds.items()},
+                **({"reason": found.reason} if found.reason else {}),
+            }
+        },
+    )
+    return found
 
 
-def make_feed(inputs: Sequence[TensorInfo], guess: Guess) -> dict[str, Any]:
-    """Make up a value for each input; equal names of sizes get equal sizes. ValueError if too large."""
-    sizes: dict[str, int] = {}
-    return {info.name: _value(info, guess, sizes) for info in inputs}
+def _measure(run: Callable[[], object], clock: Callable[[], float], first: float = 0.0) -> float:
+    """Median seconds of a few runs; one where the ``first`` took long."""
+    taken: list[float] = []
+    for _ in range(1 if first > _SLOW_SECONDS else 5):
+        started = clock()
+        run()
+        taken.append(clock() - started)
+        if taken[0] > _SLOW_SECONDS / 5:
+            break
+    return statistics.median(taken)
 
 
-def _run(model: Model, feed: dict[str, Any]) -> None:
-    plain = all(model.input_by_name[name].datatype not in (None, "BYTES") for name in feed)
-    if plain and all(info.datatype for info in model.outputs):
-        # Nothing is converted for Python, so this also works for elements that numpy lacks.
-        model.session.run_with_ort_values(None, {k: _ort_value(v) for k, v in feed.items()})
-    else:
-        model.session.run(None, feed)
+def _fixed(model: Model, rows: Rows, guess: Guess, plain: WarmUp, max_batch_size: int) -> WarmUp:
+    if max_batch_size == 1:
+        return replace(plain, reason="batching is off")
+    check_independence(model, rows, guess, thorough=plain.seconds[rows.fixed] < _SLOW_SECONDS)
+    return replace(plain, batchable=True, fixed_batch=rows.fixed)
 
 
-def _ort_value(value: Any) -> Any:
-    return value if isinstance(value, ort.OrtValue) else ort.OrtValue.ortvalue_from_numpy(value)
-
-
-def _value(info: TensorInfo, guess: Guess, sizes: dict[str, int]) -> Any:
-    if info.datatype is None:
-        return _container(info.onnx_type, guess.value)
-    shape = _shape(info, guess, sizes)
-    if math.prod(shape) > _MAX_ELEMENTS:
-        raise ValueError(f"{info.name} would have {math.prod(shape)} elements")
-    return _tensor(info.datatype, shape, guess.value)
-
-
-def _tensor(datatype: str, shape: tuple[int, ...], value: int) -> Any:
-    if datatype in DTYPES:
-        fill: object = ("", "1")[value] if datatype == "BYTES" else value
-        return np.full(shape, fill, dtype=DTYPES[datatype])
-    if datatype not in _ELEMENT_TYPES:
-        raise LoadError(f"inputs of type {datatype} cannot be given to ONNX Runtime from Python")
-    # 0x3F80 is 1.0 in BF16; the 8-bit formats have no common bits for it, any small number does.
-    raw = np.full(shape, 0x3F80 * value, np.uint16) if datatype == "BF16" else np.full(shape, value, np.uint8)
-    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(raw, _ELEMENT_TYPES[datatype])
-
-
-def _shape(info: TensorInfo, guess: Guess, sizes: dict[str, int]) -> tuple[int, ...]:
-    declared = info.shape or (None,) * guess.rank
-    shape: list[int] = []
-    for axis, size in enumerate(declared):
-        if isinstance(size, int):
-            shape.append(size)
+def _batches(
+    model: Model,
+    rows: Rows,
+    guess: Guess,
+    plain: WarmUp,
+    max_batch_size: int,
+    note: Note,
+    elapsed: Callable[[], float],
+) -> WarmUp:
+    single = plain.seconds[1]
+    feed, results = check_independence(model, rows, guess, thorough=single < _SLOW_SECONDS / 5)
+    seconds = dict(plain.seconds)
+    per_row = _elements_of(feed) // len(results[0])
+    sizes = [n for n in _sizes(max_batch_size) if single * n <= _LONGEST_BATCH_SECONDS and per_row * n <= MAX_ELEMENTS]
+    for size in sizes:
+        if size < sizes[-1] and (single > _SLOW_SECONDS or elapsed() > _BUDGET_SECONDS):
             continue
-        made_up = guess.batch if axis == 0 else guess.rest
-        if guess.image and len(declared) == 4 and axis > 0:
-            channels_last = declared[-1] in (1, 3, 4)
-            made_up = 3 if axis == (3 if channels_last else 1) else 224
-        shape.append(sizes.setdefault(size, made_up) if size else made_up)
-    return tuple(shape)
+        try:
+            seconds[size] = _time_batch(model, rows, feed, results, size, elapsed)
+        except NotBatchableError as error:
+            # Smaller batches work: perhaps there is no memory for more.
+            logger.warning("batches of %d rows do not work, smaller ones are made: %s", size, error)
+            break
+        note(batch=size, seconds=round(seconds[size], 6))
+    if max(seconds) == 1:
+        return replace(plain, reason="it is too slow, or its inputs are too large, for two rows at a time")
+    return replace(plain, batchable=True, seconds=seconds)
 
 
-def _container(onnx_type: str, value: int) -> Any:
-    """Make up a sequence (of one element), a map or an optional (absent)."""
-    if match := re.fullmatch(r"seq\(tensor\((\w+)\)\)", onnx_type):
-        return [_tensor(_datatype(match[1]), (1,), value)]
-    if match := re.fullmatch(r"map\((\w+),\s*tensor\((\w+)\)\)", onnx_type):
-        key: object = str(value) if match[1] == "string" else value
-        element: object = str(value) if match[2] == "string" else value
-        return {key: float(value) if match[2] in ("float", "double") else element}
-    if match := re.fullmatch(r"optional\((.+)\)", onnx_type):
-        return None
-    raise LoadError(f"inputs of type {onnx_type} cannot be made up")
+def _sizes(largest: int) -> list[int]:
+    return [2**power for power in range(1, largest.bit_length()) if 2**power < largest] + [largest]
 
 
-def _datatype(element: str) -> str:
-    return datatype_of(f"tensor({element})") or element
+def _time_batch(
+    model: Model, rows: Rows, feed: Feed, results: list[Any], size: int, clock: Callable[[], float]
+) -> float:
+    batch, count = tile(feed, size), len(results[0])
+    started = clock()
+    found = run_rows(model, rows, batch, size)
+    first = clock() - started
+    for index in {0, 1, size // 2, size - 1}:
+        compare(model, rows, found, index, results, index % count)
+    return first if first > _SLOW_SECONDS else _measure(lambda: model.run_plain(rows.outputs, batch), clock)
+
+
+def _largest(model: Model, rows: Rows, guess: Guess, found: WarmUp, clock: Callable[[], float]) -> int:
+    """Elements of the largest feed, by rows, that is computed within ``INLINE_SECONDS``."""
+    required = list(rows.inputs)
+    largest, size = found.largest_elements, 2
+    while size <= _MOST_ROWS:
+        try:
+            feed = make_feed(required, replace(guess, batch=size))
+            run_once(model, feed)
+            seconds = _measure(lambda: run_once(model, feed), clock, 0.0)  # noqa: B023 - called before it changes
+        except Exception:
+            # More rows than this it cannot do; whoever sends them is told.
+            break
+        if seconds > INLINE_SECONDS:
+            break
+        largest, size = _elements_of(feed), size * 2
+    return largest
+
+
+def _elements_of(feed: Feed) -> int:
+    return sum(_elements(value) for value in feed.values())
+
+
+def _elements(value: Any) -> int:
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return len(value) if isinstance(value, list | dict) else 0
+    return math.prod(shape() if callable(shape) else shape)
