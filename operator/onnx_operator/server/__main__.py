@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -31,78 +32,160 @@ def fetch(attempts: int, first_delay: float) -> None:
     sys.exit(run(os.environ, Retries(attempts, first_delay)))
 
 
-@main.command()
-@click.option("--model", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The model's .onnx file.")
-@click.option("--name", required=True, help="The model's name in URLs.")
-@click.option("--version", default="", help="The model's version in URLs.")
-@click.option("--host", default="::", help="Address to listen on; :: means all, IPv4 too.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="0 takes a free one (see the log).")
-@click.option("--intra-op-threads", type=click.IntRange(min=1), help="Default: the CPUs of this container.")
-@click.option("--inter-op-threads", type=click.IntRange(min=1), default=1, help="Above 1, branches run in parallel.")
-@click.option("--workers", type=click.IntRange(min=1), help="Inferences at once. Default: the CPUs, at least 2.")
-@click.option("--queue", type=click.IntRange(min=0), default=128, help="Requests that may wait for a worker.")
-@click.option(
-    "--execution-provider",
-    "providers",
-    multiple=True,
-    type=click.Choice(["CPU", "CUDA", "TensorRT"], case_sensitive=False),
-    default=("CPU",),
-    help="In order of preference; the CPU takes what is left.",
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_SERVE_OPTIONS = (
+    click.option("--model", type=click.Path(path_type=Path), required=True, help="The model's .onnx file."),
+    click.option("--name", required=True, help="The model's name in URLs."),
+    click.option("--version", default="", help="The model's version in URLs."),
+    click.option("--host", default="::", help="Address to listen on; :: means all, IPv4 too."),
+    click.option("--port", type=click.IntRange(0, 65535), default=8080, help="0 takes a free one (see the log)."),
+    click.option("--grpc-port", type=click.IntRange(0, 65535), help="Serve gRPC there too; 0 takes a free one."),
+    click.option("--intra-op-threads", type=click.IntRange(min=1), help="Default: the CPUs of this container."),
+    click.option(
+        "--inter-op-threads", type=click.IntRange(min=1), default=1, help="Above 1, branches run in parallel."
+    ),
+    click.option(
+        "--processes",
+        type=click.IntRange(1, 64),
+        help="Processes behind the port. Default: one for each CPU if the model runs in under a millisecond and the "
+        "memory suffices, else 1.",
+    ),
+    click.option("--workers", type=click.IntRange(min=1), help="Inferences at once. Default: the CPUs, at least 2."),
+    click.option("--queue", type=click.IntRange(min=0), default=128, help="Requests that may wait for a worker."),
+    click.option(
+        "--execution-provider",
+        "providers",
+        multiple=True,
+        type=click.Choice(["CPU", "CUDA", "TensorRT"], case_sensitive=False),
+        default=("CPU",),
+        help="In order of preference; the CPU takes what is left.",
+    ),
+    click.option(
+        "--on-fallback",
+        type=click.Choice(["Serve", "Fail"], case_sensitive=False),
+        default="Serve",
+        help="What to do when operators fall to the CPU although a GPU was asked for.",
+    ),
+    click.option(
+        "--max-batch-size", type=click.IntRange(1, 4096), default=32, help="Rows of one run; 1 runs each request alone."
+    ),
+    click.option(
+        "--max-delay-milliseconds",
+        type=click.FloatRange(0, 1000),
+        default=0.0,
+        help="How long a request waits for others to run with; 0 runs what is waiting already.",
+    ),
+    click.option(
+        "--test-data",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        help="Golden inputs and outputs (test_data_set_N folders) that the model must reproduce.",
+    ),
+    click.option(
+        "--script",
+        type=click.Path(path_type=Path, exists=True),
+        help="A scoring script with init() and run(raw_data), or its folder: it answers /score.",
+    ),
+    click.option(
+        "--requirements-directory",
+        "requirements",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Where the script's packages are (see install-requirements).",
+    ),
+    click.option("--page/--no-page", default=False, help="A page at / to try the model and see its graph."),
+    click.option("--max-body-bytes", type=click.IntRange(min=1), default=64 << 20, help="Longest request body."),
+    click.option("--request-timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, help="In seconds."),
+    click.option("--tls-certificate", type=_FILE, help="PEM certificate (with its chain): serve TLS only."),
+    click.option("--tls-key", type=_FILE, help="Its key, PEM."),
+    click.option("--tls-client-ca", type=_FILE, help="PEM certificates of CAs: only their clients are let in."),
+    click.option("--token-file", type=_FILE, help="A file with a bearer token that requests must carry."),
+    click.option("--access-log/--no-access-log", default=False, help="Log every request, not only failures."),
+    click.option(
+        "--drain-delay", type=click.FloatRange(min=0), default=1.0, help="Seconds of answering after SIGTERM."
+    ),
+    click.option(
+        "--drain-timeout", type=click.FloatRange(min=1), default=20.0, help="Seconds for what then still runs."
+    ),
 )
-@click.option("--max-body-bytes", type=click.IntRange(min=1), default=64 << 20, help="Longest request body.")
-@click.option("--request-timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, help="In seconds.")
-@click.option("--drain-delay", type=click.FloatRange(min=0), default=1.0, help="Seconds of answering after SIGTERM.")
-@click.option("--drain-timeout", type=click.FloatRange(min=1), default=20.0, help="Seconds for what then still runs.")
-def serve(
+
+
+def serve_options(command: Any) -> Any:
+    """Add the options of ``serve`` to a command that takes them as keywords."""
+    for option in reversed(_SERVE_OPTIONS):
+        command = option(command)
+    return command
+
+
+@main.command()
+@serve_options
+def serve(**options: Any) -> None:
+    """Load a model and answer requests until SIGTERM."""
+    run_server(**options)
+
+
+def run_server(
+    *,
     model: Path,
     name: str,
-    version: str,
-    host: str,
-    port: int,
-    intra_op_threads: int | None,
-    inter_op_threads: int,
-    workers: int | None,
-    queue: int,
-    providers: tuple[str, ...],
+    on_fallback: str,
+    max_delay_milliseconds: float,
     max_body_bytes: int,
     request_timeout: float,
-    drain_delay: float,
-    drain_timeout: float,
+    workers: int | None,
+    queue: int,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    token_file: Path | None,
+    **settings: Any,
 ) -> None:
-    """Load a model and answer requests until SIGTERM."""
+    """Serve until SIGTERM, then end the process. Takes the options of ``serve``; raises click's exceptions."""
     import uvloop
 
-    from onnx_operator.server.http.rest import Limits
+    from onnx_operator.server.http.server import Limits
     from onnx_operator.server.runtime.threads import available_cpus
     from onnx_operator.server.serve import ServeSettings, Serving
+    from onnx_operator.server.tls import TlsFiles
 
-    cpus = available_cpus()
-    settings = ServeSettings(
+    if not model.exists():
+        raise click.BadParameter(f"{model} does not exist.", param_hint="--model")
+    if not settings["script"] and not model.is_file():
+        raise click.BadParameter(f"{model} is a folder; name the .onnx file.", param_hint="--model")
+    if (tls_certificate is None) != (tls_key is None):
+        raise click.UsageError("--tls-certificate and --tls-key go together.")
+    if tls_client_ca is not None and tls_certificate is None:
+        raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key.")
+    found = ServeSettings(
         model=model,
         name=name,
-        version=version,
-        host=host,
-        port=port,
-        providers=providers,
-        intra_op_threads=intra_op_threads or cpus,
-        inter_op_threads=inter_op_threads,
+        fail_on_fallback=on_fallback == "Fail",
+        max_delay=max_delay_milliseconds / 1000,
         limits=Limits(
             max_body_bytes=max_body_bytes,
             request_timeout=request_timeout,
-            workers=workers or max(2, cpus),
+            workers=workers or max(2, available_cpus()),
             queue=queue,
         ),
-        drain_delay=drain_delay,
-        drain_timeout=drain_timeout,
+        tls=TlsFiles(tls_certificate, tls_key, tls_client_ca) if tls_certificate and tls_key else None,
+        token=_token(token_file) if token_file else "",
+        **settings,
     )
     try:
-        code = uvloop.run(Serving(settings).run())
+        code = uvloop.run(Serving(found).run())
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {host} port {port}: {error}") from None
+        raise click.ClickException(f"cannot listen on {found.host} port {found.port}: {error}") from None
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
     sys.stdout.flush()
     sys.stderr.flush()
     # A thread that still loads or computes cannot be interrupted, and nothing waits for its result.
     os._exit(code)
+
+
+def _token(path: Path) -> str:
+    token = path.read_text().strip()
+    if not token or not token.isascii() or any(character.isspace() for character in token):
+        raise click.BadParameter(f"{path} must hold one word, the token.", param_hint="--token-file")
+    return token
 
 
 @main.command()

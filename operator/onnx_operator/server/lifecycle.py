@@ -9,6 +9,17 @@ class Lifecycle:
     def __init__(self) -> None:
         self.phase = Phase.LOADING
         self.draining = False
+        self.progress: dict[str, object] = {}
+        """Figures of the current phase: how far it is."""
+
+    def enter(self, phase: Phase) -> None:
+        """Begin ``phase``."""
+        self.progress = {}
+        self.phase = phase
+
+    def note(self, **figures: object) -> None:
+        """Replace the figures of how far the current phase is. May come from another thread."""
+        self.progress = figures
 
     @property
     def ready(self) -> bool:

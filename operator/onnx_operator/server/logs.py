@@ -34,5 +34,3 @@ def configure(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # The start and stop of the HTTP layer are told by our own lines.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

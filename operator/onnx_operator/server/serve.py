@@ -1,35 +1,45 @@
-"""``onnx-server serve``: listen, load, warm up, answer, drain."""
+"""``onnx-server serve``: listen, load, warm up, test, answer, drain."""
 
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-import uvicorn
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import Phase, StartFacts
+from onnx_operator.server.dataplane.batching import Batcher, BatchPolicy
 from onnx_operator.server.dataplane.plane import DataPlane
-from onnx_operator.server.http.rest import Limits, Rest
+from onnx_operator.server.http.routes import Routes
+from onnx_operator.server.http.server import HttpServer, Limits
 from onnx_operator.server.lifecycle import Lifecycle
-from onnx_operator.server.metrics import Metrics
+from onnx_operator.server.processes import Shared, Siblings, end_with_parent, further_processes
+from onnx_operator.server.runtime.threads import available_cpus
 from onnx_operator.server.termination import TerminationLog
+from onnx_operator.server.tls import TlsFiles, server_context
 
 if TYPE_CHECKING:
+    from onnx_operator.server.rpc.server import GrpcServer
     from onnx_operator.server.runtime.session import Model
+    from onnx_operator.server.runtime.warmup import WarmUp
+    from onnx_operator.server.script.host import ScriptHost
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+WORTHWHILE = 0.95
+"""A larger batch is used where a row then takes at most this share of its time in half the batch."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +51,30 @@ class ServeSettings:
     version: str = ""
     host: str = "::"
     port: int = 8080
+    grpc_port: int | None = None
+    """None: no gRPC."""
     providers: tuple[str, ...] = ("CPU",)
-    intra_op_threads: int = 1
+    fail_on_fallback: bool = False
+    intra_op_threads: int | None = None
+    """None: the CPUs of this container."""
     inter_op_threads: int = 1
+    processes: int | None = None
+    """None: one for each CPU where the model is fast enough for that and memory allows it."""
+    max_batch_size: int = 32
+    max_delay: float = 0.0
+    """Seconds that a request may wait for others to run with."""
     limits: Limits = field(default_factory=Limits)
+    test_data: Path | None = None
+    script: Path | None = None
+    requirements: Path | None = None
+    page: bool = False
+    tls: TlsFiles | None = None
+    token: str = ""
+    access_log: bool = False
     drain_delay: float = 1.0
     """Seconds after SIGTERM in which new requests are still answered, while the word spreads."""
     drain_timeout: float = 20.0
     """Seconds that running requests then get."""
-
-
-class _QuietServer(uvicorn.Server):
-    """Leaves the process's signals to us: readiness has to fall before connections do."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class Serving:
@@ -65,109 +83,271 @@ class Serving:
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
         self._lifecycle = Lifecycle()
-        self._metrics = Metrics()
-        self._plane = DataPlane(settings.name, settings.version)
-        self._rest = Rest(self._plane, self._lifecycle, self._metrics, settings.limits)
-        self._log = TerminationLog.from_environment()
+        self._shared = Shared(os.environ)
+        self._metrics = self._shared.metrics
+        self._plane = DataPlane(settings.name, settings.version, settings.limits.request_timeout)
+        self._log = TerminationLog.from_environment() if self._shared.first else TerminationLog(None)
+        self._siblings = Siblings(self._shared)
+        self._grpc: GrpcServer | None = None
+        self._script: ScriptHost | None = None
+        self._http: HttpServer
+        self._routes: Routes
+        self._tls: ssl.SSLContext | None = None
 
     async def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; return the exit code. Raises OSError if it cannot listen."""
-        listener = listen(self._settings.host, self._settings.port)
+        """Serve until SIGTERM or SIGINT; return the exit code.
+
+        Raises OSError if it cannot listen, ValueError where the TLS files are wrong.
+        """
+        settings = self._settings
+        if not self._shared.first:
+            end_with_parent()
+        self._tls = server_context(settings.tls) if settings.tls else None
+        self._http = HttpServer(self._lifecycle, self._metrics, settings.limits, settings.token)
+        self._http.access_log = settings.access_log
+        self._routes = Routes(self._http, self._plane, self._lifecycle, self._metrics)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         self._enter(Phase.LOADING)
-        server = _QuietServer(
-            uvicorn.Config(
-                self._rest.application,
-                http="httptools",
-                lifespan="off",
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=max(1, round(self._settings.drain_timeout)),
-            )
-        )
-        serving = asyncio.create_task(server.serve([listener]))
-        logger.info("listening", extra={"fields": {"port": listener.getsockname()[1]}})
+        if self._shared.first:
+            # A further process gets no connection before it can answer.
+            await self._listen()
         stopping = asyncio.create_task(stop.wait())
-        loading = asyncio.create_task(self._load())
+        loading = asyncio.create_task(self._start())
         try:
             done, _ = await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
             if loading in done and not loading.result():
                 return 1
-            await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
+            await stopping
             await self._drain()
             return 0
         finally:
             for task in (stopping, loading):
                 task.cancel()
-            server.should_exit = True
-            await serving
-            self._rest.close()
+            await self._http.close(settings.drain_timeout)
+            if self._script is not None:
+                await self._script.stop()
+            self._routes.close()
+            self._plane.close()
+
+    async def _listen(self) -> None:
+        port = self._shared.port or self._settings.port
+        listener = listen(self._settings.host, port, reuse=self._settings.processes != 1)
+        self._shared.port = listener.getsockname()[1]
+        await self._http.listen(listener, self._tls)
+        logger.info("listening", extra={"fields": {"port": listener.getsockname()[1]}})
 
     def _enter(self, phase: Phase) -> None:
-        self._lifecycle.phase = phase
+        self._lifecycle.enter(phase)
         self._log.enter(phase)
 
     async def _drain(self) -> None:
         self._lifecycle.draining = True
-        logger.info("draining", extra={"fields": {"inFlight": self._rest.in_flight}})
+        logger.info("draining", extra={"fields": {"inFlight": self._http.in_flight}})
+        siblings = asyncio.create_task(self._siblings.stop(self._settings.drain_delay + self._settings.drain_timeout))
         if self._lifecycle.phase is Phase.SERVING:
             await asyncio.sleep(self._settings.drain_delay)
+        if self._grpc is not None:
+            await asyncio.gather(
+                self._grpc.drain(self._settings.drain_timeout), self._http.close(self._settings.drain_timeout)
+            )
+        else:
+            await self._http.close(self._settings.drain_timeout)
+        await siblings
 
-    async def _load(self) -> bool:
-        """Load and warm up in a thread of its own; false when the model cannot be served."""
+    async def _start(self) -> bool:
+        """Everything up to the first request; false when the model cannot be served."""
         try:
-            model, facts = await asyncio.wrap_future(_in_daemon(self._load_blocking))
+            await (self._start_script() if self._settings.script else self._start_model())
         except Exception as error:
             cause = str(error) or type(error).__name__
-            self._log.fail(Reason.LOAD_FAILED, cause)
-            logger.error("the model cannot be served: %s", cause)
+            reason = getattr(error, "reason", Reason.LOAD_FAILED)
+            self._log.fail(reason, cause)
+            logger.error("the model cannot be served: %s", cause, extra={"fields": {"reason": reason}})
+            if not _expected(error):
+                self._http.report(error)
             return False
-        self._metrics.load_seconds.set(facts.load_seconds)
-        self._metrics.warm_up_seconds.set(facts.warm_up_seconds)
-        providers = ",".join(facts.execution_providers)
-        self._metrics.model_info.labels(self._settings.name, self._settings.version, providers).set(1)
-        self._plane.attach(model)
         self._enter(Phase.SERVING)
-        print(facts.model_dump_json(by_alias=True), file=sys.stdout, flush=True)
         return True
 
-    def _load_blocking(self) -> tuple["Model", StartFacts]:
+    async def _start_script(self) -> None:
+        from onnx_operator.server.script.host import ScriptHost, ScriptSettings
+
+        settings = self._settings
+        assert settings.script is not None
+        started = time.perf_counter()
+        # AZUREML_MODEL_DIR holds what was fetched; a model on this machine is taken with its folder.
+        model_folder = settings.model if settings.model.is_dir() else settings.model.parent
+        self._script = ScriptHost(
+            ScriptSettings(
+                script=settings.script,
+                model_folder=model_folder,
+                requirements=settings.requirements,
+                workers=1,
+            )
+        )
+        facts = await self._script.start()
+        self._routes.script = self._script
+        self._routes.swagger = facts.swagger
+        self._add_page([], [], ["CPUExecutionProvider"])
+        self._metrics.info = {"model": settings.name, "version": settings.version, "execution_providers": "script"}
+        seconds = round(time.perf_counter() - started, 6)
+        self._tell(
+            StartFacts(
+                execution_providers=[],
+                load_seconds=seconds,
+                warm_up_seconds=0,
+                resident_memory_bytes=resident_memory_bytes(),
+            )
+        )
+
+    async def _start_model(self) -> None:
+        settings = self._settings
+        model, warm, facts, golden = await asyncio.wrap_future(_in_daemon(self._load_blocking))
+        further = 0
+        cpus = available_cpus()
+        if self._shared.first and settings.processes != 1 and (warm.inline or settings.processes):
+            further = (settings.processes or 1 + further_processes(cpus, facts.resident_memory_bytes)) - 1
+        policy = batch_policy(settings, warm)
+        if settings.intra_op_threads is None and (further or not self._shared.first):
+            # Each process has a CPU of its own now.
+            model, _ = await asyncio.wrap_future(_in_daemon(lambda: self._load(1)))
+        self._plane.attach(model, Batcher(model, policy, settings.limits.workers, self._metrics.run))
+        self._routes.example = example_of(model) if warm.inline else None
+        self._routes.attach()
+        self._add_page(model.inputs, model.outputs, facts.execution_providers)
+        self._metrics.set("model_load_seconds", "Time to load the model.", facts.load_seconds)
+        self._metrics.set("model_warm_up_seconds", "Time of the warm-up inferences.", facts.warm_up_seconds)
+        self._metrics.set("golden_tests", "Data sets that the model has answered as expected.", golden)
+        self._metrics.info = {
+            "model": settings.name,
+            "version": settings.version,
+            "execution_providers": ",".join(facts.execution_providers),
+        }
+        if settings.grpc_port is not None:
+            await self._serve_grpc(self._shared.grpc_port or settings.grpc_port)
+        if not self._shared.first:
+            await self._listen()
+            return
+        self._siblings.start(further)
+        self._tell(facts)
+
+    async def _serve_grpc(self, port: int) -> None:
+        from onnx_operator.server.rpc.server import GrpcLimits, serve_grpc
+
+        settings = self._settings
+        self._grpc = await serve_grpc(
+            self._plane,
+            self._lifecycle,
+            host=settings.host,
+            port=port,
+            limits=GrpcLimits(
+                max_body_bytes=settings.limits.max_body_bytes,
+                most_calls=settings.limits.workers + settings.limits.queue,
+            ),
+            metrics=self._metrics,
+            tls=settings.tls,
+            token=settings.token,
+        )
+        self._shared.grpc_port = self._grpc.port
+        logger.info("listening for gRPC", extra={"fields": {"grpcPort": self._grpc.port}})
+
+    def _add_page(self, inputs: list[Any], outputs: list[Any], providers: list[str]) -> None:
+        if not self._settings.page:
+            return
+        from onnx_operator.server.page.facts import facts
+        from onnx_operator.server.page.site import site
+        from onnx_operator.server.page.structure import structure
+
+        settings = self._settings
+        self._routes.add_files(site())
+        described = facts(settings.name, settings.version, inputs, outputs, providers, scripted=bool(settings.script))
+        self._routes.add_json("/page/facts.json", described | {"example": self._routes.example})
+        if settings.model.is_file():
+            self._routes.add_lazy("/page/model.onnx", "application/octet-stream", lambda: structure(settings.model))
+
+    def _tell(self, facts: StartFacts) -> None:
+        print(facts.model_dump_json(by_alias=True), file=sys.stdout, flush=True)
+
+    def _load(self, intra_op_threads: int) -> tuple["Model", float]:
         # Imported here: the port answers before ONNX Runtime is in memory.
         from onnx_operator.server.runtime.session import SessionSettings, load
-        from onnx_operator.server.runtime.warmup import warm_up
 
         settings = self._settings
         started = time.perf_counter()
         model = load(
             settings.model,
-            SessionSettings(settings.providers, settings.intra_op_threads, settings.inter_op_threads),
+            SessionSettings(
+                settings.providers,
+                intra_op_threads,
+                settings.inter_op_threads,
+                fail_on_fallback=settings.fail_on_fallback,
+            ),
         )
+        return model, time.perf_counter() - started
+
+    def _load_blocking(self) -> tuple["Model", "WarmUp", StartFacts, int]:
+        from onnx_operator.server.runtime.warmup import warm_up
+
+        settings = self._settings
+        model, load_seconds = self._load(settings.intra_op_threads or (available_cpus() if self._shared.first else 1))
         loaded = time.perf_counter()
         self._enter(Phase.WARMING_UP)
-        warm_up(model)
+        warm = warm_up(model, settings.max_batch_size, self._lifecycle.note)
+        warmed = time.perf_counter()
+        golden = 0
+        if settings.test_data is not None and self._shared.first:
+            from onnx_operator.server.runtime.golden import golden_test
+
+            self._enter(Phase.TESTING)
+            golden = golden_test(model, settings.test_data, self._lifecycle.note).data_sets
         facts = StartFacts(
             execution_providers=model.assignment.providers,
             fallback_operators=model.assignment.fallback_operators,
-            load_seconds=round(loaded - started, 6),
-            warm_up_seconds=round(time.perf_counter() - loaded, 6),
+            load_seconds=round(load_seconds, 6),
+            warm_up_seconds=round(warmed - loaded, 6),
             resident_memory_bytes=resident_memory_bytes(),
         )
-        return model, facts
+        return model, warm, facts, golden
 
 
-def listen(host: str, port: int) -> socket.socket:
+def batch_policy(settings: ServeSettings, warm: "WarmUp") -> BatchPolicy:
+    """How requests run together, by what the warm-up has measured: as far as a row gets cheaper by it."""
+    if not warm.batchable or settings.max_batch_size == 1:
+        return BatchPolicy(inline=warm.inline, largest=warm.largest_elements)
+    if warm.fixed_batch:
+        # A run takes the same time however many of its rows are wanted.
+        return BatchPolicy(warm.fixed_batch, settings.max_delay, warm.fixed_batch, warm.inline, warm.largest_elements)
+    size, best = 1, warm.seconds[1]
+    for rows, seconds in sorted(warm.seconds.items()):
+        if rows > 1 and seconds / rows <= best * WORTHWHILE:
+            size, best = rows, seconds / rows
+    return BatchPolicy(size, settings.max_delay, 0, warm.inline, warm.largest_elements)
+
+
+def example_of(model: "Model") -> dict[str, Any] | None:
+    """A feed that the model answers, as JSON values, where it is small and JSON can carry it."""
+    from onnx_operator.server.dataplane.tensors import DTYPES, encode_nested
+    from onnx_operator.server.runtime.guessing import answer_one
+
+    _, feed = answer_one(model)
+    if any(model.input_by_name[name].datatype not in DTYPES for name in feed):
+        return None
+    if sum(value.size for value in feed.values()) > 4096:
+        return None
+    return {name: encode_nested(value) for name, value in feed.items()}
+
+
+def listen(host: str, port: int, reuse: bool = False) -> socket.socket:
     """Open the listening socket. ``::`` serves both families, and IPv4 alone on a node without IPv6."""
     if host == "::" and not socket.has_dualstack_ipv6():
         host = "0.0.0.0"  # noqa: S104 - a pod's own network namespace
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=host == "::")
+    return socket.create_server(
+        (host, port), family=family, backlog=2048, dualstack_ipv6=host == "::", reuse_port=reuse
+    )
 
 
 def resident_memory_bytes() -> int:
@@ -178,15 +358,21 @@ def resident_memory_bytes() -> int:
     return 0
 
 
+def _expected(error: Exception) -> bool:
+    """Whether the error is about the model or the script, and says all there is to say."""
+    return any(word in type(error).__name__ for word in ("LoadError", "GoldenTest", "Script", "Fallback"))
+
+
 def _in_daemon(function: Callable[[], T]) -> Future[T]:
     """Run in a thread that does not keep the process alive: a load cannot be interrupted."""
     future: Future[T] = Future()
 
     def target() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:
-            future.set_exception(error)
+        with contextlib.suppress(Exception):
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
 
     threading.Thread(target=target, name="load", daemon=True).start()
     return future

@@ -16,4 +16,7 @@ class ServedModel(Protocol):
     output_by_name: dict[str, TensorInfo]
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, Any], call: Call) -> list[Any]:
-        """Compute the named outputs."""
+        """Compute the named outputs; ``call`` can stop it."""
+
+    def run_plain(self, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:
+        """Compute the named outputs; cannot be stopped, and costs less."""

@@ -1,32 +1,35 @@
-"""The Open Inference Protocol v2 as functions from JSON objects to JSON objects, whatever the transport.
+"""The Open Inference Protocol v2 without a transport: what the model is, and inferences on it."""
 
-Calls block while the model runs: transports make them from a worker thread.
-"""
-
-from collections.abc import Mapping, Sequence
+import asyncio
+import time
 from typing import Any
 
-import numpy as np
-
 from onnx_operator import __version__
+from onnx_operator.server.dataplane.batching import Batcher
 from onnx_operator.server.dataplane.call import Call
+from onnx_operator.server.dataplane.inference import Done, Inference
 from onnx_operator.server.dataplane.model import ServedModel
-from onnx_operator.server.dataplane.tensors import DTYPES, Array, TensorInfo, decode, encode, show_shape
+from onnx_operator.server.dataplane.tensors import TensorInfo
 from onnx_operator.server.errors import RequestError, quote
 
 Json = dict[str, Any]
+
+EXTENSIONS = ["binary_tensor_data"]
 
 
 class DataPlane:
     """Answers protocol requests for one model, once it is there.
 
-    ``name`` and ``version`` are what requests call it; an empty version means that it has none.
+    ``name`` and ``version`` are what requests call it; an empty version means that it has none. ``timeout`` is
+    how many seconds an inference may take, waiting included.
     """
 
-    def __init__(self, name: str, version: str = "") -> None:
+    def __init__(self, name: str, version: str = "", timeout: float = 5.0) -> None:
         self.name = name
         self.version = version
+        self.timeout = timeout
         self._model: ServedModel | None = None
+        self._batcher: Batcher | None = None
 
     @property
     def model(self) -> ServedModel:
@@ -35,9 +38,20 @@ class DataPlane:
             raise RequestError(f"model {self.name} is still loading", 503)
         return self._model
 
-    def attach(self, model: ServedModel) -> None:
-        """Serve ``model`` from now on."""
+    @property
+    def waiting(self) -> int:
+        """Inferences that have not begun."""
+        return self._batcher.waiting if self._batcher else 0
+
+    def attach(self, model: ServedModel, batcher: Batcher) -> None:
+        """Serve ``model`` through ``batcher`` from now on."""
         self._model = model
+        self._batcher = batcher
+
+    def close(self) -> None:
+        """Let the threads end."""
+        if self._batcher is not None:
+            self._batcher.close()
 
     def check_name(self, name: str, version: str | None = None) -> None:
         """Raise :class:`RequestError` (404) unless this is the model, naming the one that is served."""
@@ -49,7 +63,7 @@ class DataPlane:
 
     def server_metadata(self) -> Json:
         """Describe the server."""
-        return {"name": "onnx-operator", "version": __version__, "extensions": []}
+        return {"name": "onnx-operator", "version": __version__, "extensions": EXTENSIONS}
 
     def model_metadata(self) -> Json:
         """Describe the model's tensors, not its sequences and maps; symbolic and unknown sizes are -1."""
@@ -61,155 +75,71 @@ class DataPlane:
             "outputs": [_metadata(info) for info in self.model.outputs if info.datatype],
         }
 
-    def infer(self, request: Json, call: Call) -> Json:
-        """Answer an inference request. Raises :class:`RequestError`.
+    def submit(self, inference: Inference, done: Done) -> None:
+        """Run ``inference`` and call ``done`` on the event loop, also when its time is over (504).
 
-        Without ``outputs`` all tensors are returned; the protocol has no form for sequences and maps.
+        Raises :class:`RequestError` (503) while there is no model.
         """
-        model = self.model
-        request_id = request.get("id")
-        if request_id is not None and not isinstance(request_id, str):
-            raise RequestError(f'"id" must be a string, got {quote(request_id)}')
-        names = _chosen_outputs(model, request.get("outputs"))
-        feed = _feed(model, request.get("inputs"))
-        results = compute(model, names, feed, call)
-        response: Json = {"model_name": self.name}
-        if self.version:
-            response["model_version"] = self.version
-        if request_id is not None:
-            response["id"] = request_id
-        response["outputs"] = [
-            _output(model.output_by_name[name], np.asarray(result)) for name, result in zip(names, results, strict=True)
-        ]
-        return response
+        batcher = self._batcher
+        if batcher is None:
+            raise RequestError(f"model {self.name} is still loading", 503)
+        inference.done = done
+        batcher.submit(inference)
 
+    def start(self, inference: Inference, done: Done, deadline: float) -> Call | None:
+        """Run ``inference`` by ``deadline`` (``time.monotonic``), at the least cost: what takes no time needs no clock.
 
-def compute(model: ServedModel, outputs: Sequence[str], feed: Mapping[str, Any], call: Call) -> list[Any]:
-    """Run the model. Raises :class:`RequestError`; 400 where inputs disagree on the size of a dimension.
+        Returns how to give it up, if it can be. Raises :class:`RequestError` (503) while there is no model.
+        """
+        if self._batcher is not None and self._batcher.immediate(inference):
+            self.submit(inference, done)
+            return None
+        return self.submit_within(inference, done, deadline)
 
-    ONNX Runtime does not compare sizes that a model calls the same, and many models can do with different ones: only
-    when the run fails is the caller told of them.
-    """
-    try:
-        return model.run(outputs, feed, call)
-    except RequestError as error:
-        sizes: dict[str, set[int]] = {}
-        for name, value in feed.items():
-            for dimension, size in zip(model.input_by_name[name].shape, np.shape(value), strict=False):
-                if isinstance(dimension, str):
-                    sizes.setdefault(dimension, set()).add(size)
-        clashing = {d: sorted(found) for d, found in sizes.items() if len(found) > 1}
-        if error.status != 500 or not clashing:
+    def submit_within(self, inference: Inference, done: Done, deadline: float) -> Call:
+        """As :meth:`submit`, but given up at ``deadline`` (by ``time.monotonic``), or by the returned call."""
+        loop = asyncio.get_running_loop()
+        call = inference.call = Call()
+        answered = False
+
+        def answer(results: list[Any] | None, error: RequestError | None) -> None:
+            nonlocal answered
+            timer.cancel()
+            if not answered:
+                answered = True
+                done(results, error)
+
+        def expire() -> None:
+            call.cancel()
+            answer(None, RequestError(f"no answer within {self.timeout:g} s", 504))
+
+        timer = loop.call_later(max(0.0, deadline - time.monotonic()), expire)
+        try:
+            self.submit(inference, answer)
+        except RequestError:
+            timer.cancel()
             raise
-        told = ", ".join(f"{dimension} is {' and '.join(map(str, found))}" for dimension, found in clashing.items())
-        raise RequestError(f"inputs disagree on sizes that the model gives one name: {told}; {error.message}") from None
+        return call
 
+    async def infer(self, inference: Inference, deadline: float | None = None) -> list[Any]:
+        """Run ``inference``; cancelled with the task that awaits it. Raises :class:`RequestError`."""
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
-def check_feed(model: ServedModel, feed: Mapping[str, object]) -> None:
-    """Raise :class:`RequestError` for an input of the model that has neither a value nor a default."""
-    missing = [info for info in model.inputs if info.name not in feed and not info.optional]
-    if missing:
-        expected = ", ".join(f"{info.name} ({info.describe()})" for info in missing)
-        raise RequestError(f"missing input: {expected}")
+        def done(results: list[Any] | None, error: RequestError | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(results or [])
 
-
-def check_shape(info: TensorInfo, shape: tuple[int, ...]) -> None:
-    """Raise :class:`RequestError` when a value of this shape does not fit the input."""
-    if not info.accepts(shape):
-        raise RequestError(f"input {info.name}: expected shape {show_shape(info.shape)}, got {show_shape(shape)[:200]}")
-
-
-def find_input(model: ServedModel, name: str) -> TensorInfo:
-    """Look up an input that JSON can carry. Raises :class:`RequestError`."""
-    info = model.input_by_name.get(name)
-    if info is None:
-        raise RequestError(f"unknown input {quote(name)}; the model takes {_list(model.input_by_name)}")
-    _refuse_uncarriable(info, "input")
-    return info
+        call = self.submit_within(inference, done, deadline or time.monotonic() + self.timeout)
+        try:
+            return await future
+        finally:
+            call.cancel()
 
 
 def _metadata(info: TensorInfo) -> Json:
     shape = [size if isinstance(size, int) else -1 for size in info.shape]
     return {"name": info.name, "datatype": info.datatype, "shape": shape}
-
-
-def _list(names: Mapping[str, object], limit: int = 20) -> str:
-    shown = ", ".join(list(names)[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "") if names else "none"
-
-
-def _refuse_uncarriable(info: TensorInfo, side: str) -> None:
-    if info.datatype is None:
-        hint = "; POST /score returns it" if side == "output" else ""
-        raise RequestError(f"{side} {info.name} is {info.onnx_type}, not a tensor; the protocol cannot carry it{hint}")
-    if info.datatype not in DTYPES:
-        raise RequestError(f"{side} {info.name} has datatype {info.datatype}, which JSON cannot carry")
-
-
-def _chosen_outputs(model: ServedModel, chosen: object) -> list[str]:
-    if chosen is None or chosen == []:
-        tensors = [info for info in model.outputs if info.datatype]
-        for info in tensors:
-            if info.datatype not in DTYPES:
-                raise RequestError(
-                    f"output {info.name} has datatype {info.datatype}, which JSON cannot carry; "
-                    'choose others with "outputs"'
-                )
-        if not tensors:
-            raise RequestError("no output of this model is a tensor; POST /score returns sequences and maps")
-        return [info.name for info in tensors]
-    if not isinstance(chosen, list):
-        raise RequestError(f'"outputs" must be a list of objects with a "name", got {quote(chosen)}')
-    names: dict[str, None] = {}
-    for index, entry in enumerate(chosen):
-        name = entry.get("name") if isinstance(entry, dict) else None
-        if not isinstance(name, str):
-            raise RequestError(f'outputs[{index}] must be an object with a "name"')
-        if name not in model.output_by_name:
-            raise RequestError(f"unknown output {quote(name)}; the model gives {_list(model.output_by_name)}")
-        if name in names:
-            raise RequestError(f"output {name} is asked for twice")
-        _refuse_uncarriable(model.output_by_name[name], "output")
-        names[name] = None
-    return list(names)
-
-
-def _feed(model: ServedModel, inputs: object) -> dict[str, Array]:
-    if not isinstance(inputs, list):
-        found = "it is missing" if inputs is None else f"got {quote(inputs)}"
-        raise RequestError(f'"inputs" must be a list of tensors with name, shape, datatype and data; {found}')
-    feed: dict[str, Array] = {}
-    for index, tensor in enumerate(inputs):
-        name = tensor.get("name") if isinstance(tensor, dict) else None
-        if not isinstance(name, str):
-            raise RequestError(f'inputs[{index}] must be an object with a "name"')
-        info = find_input(model, name)
-        if name in feed:
-            raise RequestError(f"input {name} is given twice")
-        feed[name] = _decode_input(info, tensor)
-    check_feed(model, feed)
-    return feed
-
-
-def _decode_input(info: TensorInfo, tensor: Json) -> Array:
-    label = f"input {info.name}"
-    for key in ("shape", "datatype", "data"):
-        if key not in tensor:
-            raise RequestError(f'{label}: "{key}" is missing; the model expects {info.describe()}')
-    datatype, shape = tensor["datatype"], tensor["shape"]
-    if datatype != info.datatype:
-        raise RequestError(f"{label}: expected datatype {info.datatype}, got {quote(datatype)}")
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise RequestError(f'{label}: "shape" must be a list of sizes (integers from 0), for {show_shape(info.shape)}')
-    check_shape(info, tuple(shape))
-    assert info.datatype is not None
-    return decode(tensor["data"], info.datatype, shape, label)
-
-
-def _output(info: TensorInfo, array: Array) -> Json:
-    return {
-        "name": info.name,
-        "datatype": info.datatype,
-        "shape": list(array.shape),
-        "data": encode(array),
-    }

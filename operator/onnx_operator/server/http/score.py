@@ -4,29 +4,29 @@ The body is ``{"data": [...]}`` for a model with one input, ``{"data": {"NAME": 
 ``{"NAME": [...]}``. Nested lists tell the shape; numbers become the input's type where that loses nothing.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from onnx_operator.server.dataplane.call import Call
+from onnx_operator.server.dataplane.inference import Inference, check_feed, check_shape, find_input
 from onnx_operator.server.dataplane.model import ServedModel
-from onnx_operator.server.dataplane.plane import check_feed, check_shape, compute, find_input
 from onnx_operator.server.dataplane.tensors import DTYPES, Array, TensorInfo, build, encode_nested, flatten, show_shape
 from onnx_operator.server.errors import RequestError, quote
 
 
-def score(model: ServedModel, body: dict[str, Any], call: Call) -> dict[str, Any]:
-    """Run the model on ``body`` and return its outputs by name: nested lists, and objects for maps.
-
-    Raises :class:`RequestError`.
-    """
+def read_score(model: ServedModel, body: dict[str, Any]) -> Inference:
+    """An inference of all outputs on ``body``. Raises :class:`RequestError`."""
     feed = {name: _decode(find_input(model, name), value) for name, value in _named(model, body).items()}
     check_feed(model, feed)
     for info in model.outputs:
         if info.datatype is not None and info.datatype not in DTYPES:
             raise RequestError(f"output {info.name} has datatype {info.datatype}, which JSON cannot carry")
-    names = [info.name for info in model.outputs]
-    results = compute(model, names, feed, call)
+    return Inference(feed, tuple(info.name for info in model.outputs))
+
+
+def write_score(names: Sequence[str], results: Sequence[Any]) -> dict[str, Any]:
+    """The outputs by name: nested lists, and objects for maps."""
     return {name: _plain(result) for name, result in zip(names, results, strict=True)}
 
 
@@ -55,7 +55,8 @@ def _decode(info: TensorInfo, value: object) -> Array:
     label = f"input {info.name}"
     if isinstance(value, dict):
         raise RequestError(f"{label}: expected nested lists for {info.describe()}, got {quote(value)}")
-    assert info.datatype is not None
+    if info.datatype not in DTYPES:
+        raise RequestError(f"{label} has datatype {info.datatype}, which JSON cannot carry")
     shape, flat = flatten(value, label)
     if len(shape) + 1 == len(info.shape) and info.accepts((1, *shape)):
         raise RequestError(

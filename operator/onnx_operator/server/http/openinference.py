@@ -1,0 +1,376 @@
+"""Bodies of the Open Inference Protocol's REST form: JSON, with binary tensors in both directions.
+
+Each body has a quick way and a thorough one. The quick one takes what is evidently right; whatever it cannot vouch
+for goes the thorough way, which either takes it too or says what is wrong.
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import simdjson
+
+from onnx_operator.server.dataplane.binary import decode_raw, encode_raw
+from onnx_operator.server.dataplane.inference import (
+    Inference,
+    check_feed,
+    check_shape,
+    choose_outputs,
+    find_input,
+)
+from onnx_operator.server.dataplane.model import ServedModel
+from onnx_operator.server.dataplane.tensors import DTYPES, Array, TensorInfo, decode, encode, show_shape
+from onnx_operator.server.errors import RequestError, quote
+from onnx_operator.server.http.jsonbody import parse_object
+
+Json = dict[str, Any]
+
+_BUFFER = {
+    **dict.fromkeys(("FP64", "FP32", "FP16"), ("d", np.dtype(np.float64))),
+    **dict.fromkeys(("INT8", "INT16", "INT32", "INT64"), ("i", np.dtype(np.int64))),
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32", "UINT64"), ("u", np.dtype(np.uint64))),
+}
+_KNOWN = ("id", "outputs", "parameters")
+_MOST_PLANS = 64
+_LONGEST_PLAN = 4096
+_MOST_DATATYPES_DEEP = 64
+
+
+class Form:
+    """How one request wants its answer: which outputs, which of them as bytes, and its id."""
+
+    __slots__ = ("binary", "id", "outputs")
+
+    def __init__(self, outputs: tuple[str, ...], binary: tuple[bool, ...], request_id: str | None) -> None:
+        self.outputs = outputs
+        self.binary = binary
+        self.id = request_id
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """An input of a binary request: where its bytes are, or the array that its JSON gave."""
+
+    info: TensorInfo
+    shape: tuple[int, ...]
+    size: int
+    array: Array | None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the JSON part of a binary request says."""
+
+    slots: tuple[_Slot, ...]
+    size: int
+    form: Form
+
+
+class Codec:
+    """Reads and writes bodies for one model. For one thread at a time."""
+
+    def __init__(self, model: ServedModel, name: str, version: str) -> None:
+        self._model = model
+        # Any: its values are known by trying, here.
+        self._parser: Any = simdjson.Parser()
+        self._plans: dict[bytes, _Plan] = {}
+        try:
+            self._all: tuple[str, ...] | None = choose_outputs(model, ())
+        except RequestError:
+            self._all = None
+        self._form = Form(self._all or (), (False,) * len(self._all or ()), None)
+        start: Json = {"model_name": name}
+        if version:
+            start["model_version"] = version
+        self._start = orjson.dumps(start)[:-1]
+        self._heads: dict[tuple[str, tuple[int, ...]], bytes] = {}
+
+    def read(self, body: bytes, header_length: bytes | None) -> tuple[Inference, Form]:
+        """Read a request. ``header_length`` is the value of ``Inference-Header-Content-Length``, if it came.
+
+        Raises :class:`RequestError`.
+        """
+        if header_length is not None:
+            return self._read_binary(body, header_length)
+        try:
+            quick = self._read_quickly(body)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError, OverflowError):
+            quick = None
+        return quick or self._read_thoroughly(body)
+
+    # The quick way: numbers, flat, nothing unusual.
+
+    def _read_quickly(self, body: bytes) -> tuple[Inference, Form] | None:
+        document = self._parser.parse(body)
+        inputs = document["inputs"]
+        count, form, keys = len(inputs), self._form, 1
+        brackets = 1 + 2 * count
+        if len(document) > 1:
+            keys += sum(key in document for key in _KNOWN)
+            if keys != len(document) or "parameters" in document:
+                return None
+            outputs, request_id = None, None
+            if "id" in document:
+                request_id = document["id"]
+                if type(request_id) is not str:
+                    return None
+            if "outputs" in document:
+                brackets += 1
+                outputs = document["outputs"].as_list()
+            form = self._read_form(outputs, request_id, None)
+        elif self._all is None:
+            return None
+        # As many lists as there must be: the data is flat.
+        at = -1
+        for _ in range(brackets):
+            at = body.find(b"[", at + 1)
+        if body.find(b"[", at + 1) != -1:
+            return None
+        feed: dict[str, Array] = {}
+        for tensor in inputs:
+            if len(tensor) != 4:
+                return None
+            info = self._model.input_by_name[tensor["name"]]
+            if tensor["datatype"] != info.datatype:
+                return None
+            assert info.datatype is not None
+            kind, wide = _BUFFER[info.datatype]
+            shape = tensor["shape"].as_list()
+            size = 1
+            for dimension in shape:
+                if type(dimension) is not int or dimension < 0:
+                    return None
+                size *= dimension
+            if not info.accepts(shape) or info.name in feed:
+                return None
+            values = np.frombuffer(tensor["data"].as_buffer(of_type=kind), wide)
+            if values.size != size or not size:
+                return None
+            array = _narrowed(values, info.datatype)
+            if array is None:
+                return None
+            feed[info.name] = array.reshape(shape)
+        if len(feed) != len(self._model.inputs):
+            check_feed(self._model, feed)
+        return Inference(feed, form.outputs), form
+
+    # The thorough way.
+
+    def _read_thoroughly(self, body: bytes) -> tuple[Inference, Form]:
+        request = parse_object(body)
+        form = self._read_request_form(request)
+        slots, size = self._read_slots(request.get("inputs"))
+        if size:
+            raise RequestError(
+                "an input has binary_data_size, but the header Inference-Header-Content-Length is missing"
+            )
+        return self._inference(slots, b"", form), form
+
+    def _read_binary(self, body: bytes, header_length: bytes) -> tuple[Inference, Form]:
+        if not header_length.isdigit() or len(header_length) > 18 or int(header_length) > len(body):
+            raise RequestError(
+                "the header Inference-Header-Content-Length must be the number of bytes of the body's JSON part, "
+                f"0 to {len(body)}; got {quote(header_length.decode('latin-1'))}"
+            )
+        length = int(header_length)
+        text = body[:length]
+        plan = self._plans.get(text)
+        if plan is None:
+            request = parse_object(text)
+            slots, size = self._read_slots(request.get("inputs"))
+            plan = _Plan(slots, size, self._read_request_form(request))
+            # Callers send the same JSON part again and again: what it means is kept.
+            if len(text) <= _LONGEST_PLAN and all(slot.array is None for slot in slots):
+                if len(self._plans) >= _MOST_PLANS:
+                    self._plans.clear()
+                self._plans[text] = plan
+        if len(body) - length != plan.size:
+            raise RequestError(
+                f"the inputs' binary_data_size make {plan.size} bytes, but {len(body) - length} follow the JSON part"
+            )
+        return self._inference(plan.slots, memoryview(body)[length:], plan.form), plan.form
+
+    def _inference(self, slots: Sequence[_Slot], data: bytes | memoryview, form: Form) -> Inference:
+        feed: dict[str, Array] = {}
+        at = 0
+        for slot in slots:
+            info = slot.info
+            if slot.array is not None:
+                feed[info.name] = slot.array
+            else:
+                assert info.datatype is not None
+                feed[info.name] = decode_raw(data[at : at + slot.size], info.datatype, slot.shape, f"input {info.name}")
+                at += slot.size
+        if len(feed) != len(self._model.inputs):
+            check_feed(self._model, feed)
+        return Inference(feed, form.outputs)
+
+    def _read_request_form(self, request: Json) -> Form:
+        request_id = request.get("id")
+        if request_id is not None and not isinstance(request_id, str):
+            raise RequestError(f'"id" must be a string, got {quote(request_id)}')
+        return self._read_form(request.get("outputs"), request_id, request.get("parameters"))
+
+    def _read_form(self, outputs: object, request_id: str | None, parameters: object) -> Form:
+        binary = _flag(parameters, "binary_data_output", '"parameters"')
+        if outputs is None or outputs == []:
+            names = self._all if self._all is not None else choose_outputs(self._model, ())
+            return Form(names, self._with_bf16(names, (binary,) * len(names)), request_id)
+        if not isinstance(outputs, list):
+            raise RequestError(f'"outputs" must be a list of objects with a "name", got {quote(outputs)}')
+        wanted: list[str] = []
+        flags: list[bool] = []
+        for index, entry in enumerate(outputs):
+            name = entry.get("name") if isinstance(entry, dict) else None
+            if not isinstance(name, str):
+                raise RequestError(f'outputs[{index}] must be an object with a "name"')
+            wanted.append(name)
+            own = entry.get("parameters")
+            label = f"outputs[{index}].parameters"
+            if isinstance(own, dict) and ("classification" in own or "shared_memory_region" in own):
+                raise RequestError(f"{label}: classification and shared memory are not offered")
+            flags.append(_flag(own, "binary_data", label, binary))
+        names = choose_outputs(self._model, wanted)
+        return Form(names, self._with_bf16(names, tuple(flags)), request_id)
+
+    def _with_bf16(self, names: Sequence[str], binary: tuple[bool, ...]) -> tuple[bool, ...]:
+        for name, flag in zip(names, binary, strict=True):
+            if not flag and self._model.output_by_name[name].datatype == "BF16":
+                raise RequestError(
+                    f"output {name} has datatype BF16, which JSON cannot carry; ask for it with "
+                    '"parameters": {"binary_data": true}'
+                )
+        return binary
+
+    def _read_slots(self, inputs: object) -> tuple[tuple[_Slot, ...], int]:
+        if not isinstance(inputs, list):
+            found = "it is missing" if inputs is None else f"got {quote(inputs)}"
+            raise RequestError(f'"inputs" must be a list of tensors with name, shape, datatype and data; {found}')
+        slots: dict[str, _Slot] = {}
+        for index, tensor in enumerate(inputs):
+            name = tensor.get("name") if isinstance(tensor, dict) else None
+            if not isinstance(name, str):
+                raise RequestError(f'inputs[{index}] must be an object with a "name"')
+            info = find_input(self._model, name)
+            if name in slots:
+                raise RequestError(f"input {name} is given twice")
+            slots[name] = _read_slot(info, tensor)
+        check_feed(self._model, slots)
+        return tuple(slots.values()), sum(slot.size for slot in slots.values())
+
+    # Answers.
+
+    def write(self, form: Form, results: Sequence[Any]) -> tuple[bytes, int | None]:
+        """Write an answer: the body, and the length of its JSON part if bytes follow it.
+
+        Raises :class:`RequestError` (500) where an output is not what the model said.
+        """
+        parts = [self._start]
+        if form.id is not None:
+            parts += (b',"id":', orjson.dumps(form.id))
+        parts.append(b',"outputs":[')
+        binary: list[bytes] = []
+        separator = b""
+        for name, as_bytes, result in zip(form.outputs, form.binary, results, strict=True):
+            array = result if isinstance(result, np.ndarray) else np.asarray(result)
+            info = self._model.output_by_name[name]
+            assert info.datatype is not None
+            parts += (separator, self._head(name, info.datatype, array.shape))
+            separator = b","
+            if as_bytes:
+                raw = encode_raw(array, info.datatype)
+                parts.append(b',"parameters":{"binary_data_size":%d}}' % len(raw))
+                binary.append(raw)
+            else:
+                parts += (b',"data":', _data(array, info.datatype), b"}")
+        parts.append(b"]}")
+        text = b"".join(parts)
+        if not binary:
+            return text, None
+        return b"".join((text, *binary)), len(text)
+
+    def _head(self, name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+        head = self._heads.get((name, shape))
+        if head is None:
+            head = orjson.dumps({"name": name, "datatype": datatype, "shape": list(shape)})[:-1]
+            if len(self._heads) >= 4 * _MOST_PLANS:
+                self._heads.clear()
+            self._heads[(name, shape)] = head
+        return head
+
+
+def _narrowed(values: Array, datatype: str) -> Array | None:
+    """The numbers in the input's own type; None where one of them does not fit it."""
+    dtype = DTYPES[datatype]
+    if values.dtype == dtype:
+        return values
+    if dtype.kind == "f":
+        with np.errstate(over="ignore", under="ignore"):
+            narrow = values.astype(dtype)
+        return None if np.isinf(narrow).any() else narrow
+    bounds = np.iinfo(dtype)
+    if values.min() < bounds.min or values.max() > bounds.max:
+        return None
+    return values.astype(dtype)
+
+
+def _data(array: Array, datatype: str) -> bytes:
+    if datatype != "BYTES":
+        flat = array if array.ndim == 1 else array.reshape(-1)
+        if not flat.flags.c_contiguous:
+            flat = np.ascontiguousarray(flat)
+        text = orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
+        # What is not finite has no number in JSON; it became null.
+        if b"null" not in text:
+            return text
+    try:
+        return orjson.dumps(encode(array))
+    except TypeError:
+        raise RequestError("an output is not text in UTF-8; ask for it as binary data", 500) from None
+
+
+def _read_slot(info: TensorInfo, tensor: Json) -> _Slot:
+    label = f"input {info.name}"
+    parameters = tensor.get("parameters")
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    for key in ("shape", "datatype") if size is not None else ("shape", "datatype", "data"):
+        if key not in tensor:
+            raise RequestError(f'{label}: "{key}" is missing; the model expects {info.describe()}')
+    datatype, shape = tensor["datatype"], tensor["shape"]
+    if datatype != info.datatype:
+        raise RequestError(f"{label}: expected datatype {info.datatype}, got {quote(datatype)}")
+    if not isinstance(shape, list) or not all(type(number) is int and number >= 0 for number in shape):
+        raise RequestError(f'{label}: "shape" must be a list of sizes (integers from 0), for {show_shape(info.shape)}')
+    check_shape(info, tuple(shape))
+    if size is not None:
+        if type(size) is not int or size < 0:
+            raise RequestError(f"{label}: binary_data_size must be a number of bytes, got {quote(size)}")
+        if "data" in tensor:
+            raise RequestError(f'{label}: has both "data" and binary_data_size; send one of them')
+        return _Slot(info, tuple(shape), size, None)
+    if isinstance(parameters, dict) and "shared_memory_region" in parameters:
+        raise RequestError(f"{label}: shared memory is not offered")
+    if info.datatype == "BF16":
+        raise RequestError(f"{label}: has datatype BF16, which JSON cannot carry; send it as binary data")
+    assert info.datatype is not None
+    return _Slot(info, tuple(shape), 0, decode(tensor["data"], info.datatype, shape, label))
+
+
+def _flag(parameters: object, name: str, label: str, default: bool = False) -> bool:
+    if parameters is None:
+        return default
+    if not isinstance(parameters, dict):
+        raise RequestError(f"{label} must be an object, got {quote(parameters)}")
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise RequestError(f"{label}: {name} must be true or false, got {quote(value)}")
+    return value
+
+
+def elements(inference: Inference) -> int:
+    """How many elements a feed has."""
+    return sum(math.prod(value.shape) for value in inference.feed.values())

@@ -1,0 +1,318 @@
+"""What is at which address: the Open Inference Protocol, ``/score``, its descriptions, metrics, and the page."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+from onnx_operator.server.dataplane.inference import Inference
+from onnx_operator.server.dataplane.plane import DataPlane
+from onnx_operator.server.errors import RequestError
+from onnx_operator.server.http.connection import Exchange
+from onnx_operator.server.http.jsonbody import encode, parse_object
+from onnx_operator.server.http.openapi import openapi, swagger
+from onnx_operator.server.http.openinference import Codec, Form
+from onnx_operator.server.http.responses import JSON
+from onnx_operator.server.http.score import read_score, write_score
+from onnx_operator.server.http.server import HttpServer
+from onnx_operator.server.lifecycle import Lifecycle
+from onnx_operator.server.metrics import Metrics
+
+LARGE_BODY = 256 * 1024
+"""Bytes from which a body is parsed in a thread: parsing it on the loop would hold up the probes."""
+
+
+class Static(Protocol):
+    """A file that is sent as it is; see :class:`onnx_operator.server.page.static.StaticFile`."""
+
+    @property
+    def content(self) -> bytes:
+        """Its bytes."""
+
+    @property
+    def media_type(self) -> str:
+        """What they are."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Further headers."""
+
+
+class Script(Protocol):
+    """A scoring script in its own process; see :class:`onnx_operator.server.script.host.ScriptHost`."""
+
+    async def score(
+        self, raw: bytes, headers: Mapping[str, str], method: str, path: str, query: str, timeout: float
+    ) -> Any:
+        """Its answer: status, headers and body. Raises :class:`RequestError`."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One address. ``scoring`` requests are counted and limited; ``public`` ones need no token."""
+
+    handler: Callable[[Exchange], None]
+    methods: tuple[bytes, ...] = (b"GET", b"HEAD")
+    protocol: str = "other"
+    scoring: bool = False
+    public: bool = False
+
+
+class Routes:
+    """Answers requests: admits them by their head, then hands them to the data plane or the script."""
+
+    def __init__(self, server: HttpServer, plane: DataPlane, lifecycle: Lifecycle, metrics: Metrics) -> None:
+        self._server = server
+        self._plane = plane
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._codec: Codec | None = None
+        self._parser_codec: Codec | None = None
+        self._parsers = ThreadPoolExecutor(1, thread_name_prefix="parsing")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.script: Script | None = None
+        self.swagger: dict[str, Any] | None = None
+        """The script's own description, where it has one."""
+        self.example: dict[str, Any] | None = None
+        """A feed that the model answers, as JSON values by input."""
+        self._routes: dict[bytes, Route] = {
+            b"/v2": Route(lambda e: _json(e, plane.server_metadata())),
+            b"/v2/health/live": Route(lambda e: _json(e, {"live": True}), public=True),
+            b"/v2/health/ready": Route(self._ready, public=True),
+            b"/metrics": Route(self._render_metrics, public=True),
+            b"/score": Route(self._score, (b"POST",), "score", scoring=True),
+            b"/swagger.json": Route(self._swagger),
+            b"/openapi.json": Route(self._openapi),
+        }
+        model = b"/v2/models/" + plane.name.encode()
+        for path in (model, model + b"/versions/" + plane.version.encode()) if plane.version else (model,):
+            self._routes |= {
+                path: Route(self._model_metadata),
+                path + b"/ready": Route(self._model_ready),
+                path + b"/infer": Route(self._infer, (b"POST",), "rest", scoring=True),
+            }
+        server.use(self.admit, self.handle)
+
+    def attach(self) -> None:
+        """Begin to score: the data plane has its model."""
+        model = self._plane.model
+        self._codec = Codec(model, self._plane.name, self._plane.version)
+        self._parser_codec = Codec(model, self._plane.name, self._plane.version)
+
+    def add_files(self, files: Mapping[str, Static]) -> None:
+        """Serve files as they are."""
+        for path, file in files.items():
+            headers = b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in file.headers.items())
+            media_type = file.media_type.encode("latin-1")
+            self._routes[path.encode()] = Route(
+                lambda e, c=file.content, m=media_type, h=headers: e.answer(200, c, m, h),  # type: ignore[misc]
+                public=True,
+            )
+
+    def add_json(self, path: str, value: object) -> None:
+        """Serve a value as JSON."""
+        content = encode(value)
+        self._routes[path.encode()] = Route(lambda e: e.answer(200, content))
+
+    def add_lazy(self, path: str, media_type: str, make: Callable[[], bytes]) -> None:
+        """Serve what ``make`` gives, in a thread; it may raise :class:`RequestError`."""
+
+        async def answer(exchange: Exchange) -> None:
+            content = await asyncio.get_running_loop().run_in_executor(self._parsers, make)
+            exchange.answer(200, content, media_type.encode("latin-1"))
+
+        self._routes[path.encode()] = Route(lambda e: self._in_task(e, answer(e)))
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._parsers.shutdown(wait=False, cancel_futures=True)
+
+    # A request's head.
+
+    def admit(self, exchange: Exchange) -> RequestError | None:
+        """Find the route and refuse what its head says already."""
+        route = self._routes.get(exchange.path)
+        if route is None and b"%" in exchange.path:
+            route = self._routes.get(unquote_to_bytes(exchange.path))
+        server = self._server
+        if route is None:
+            return server.check_token(exchange.headers.get(b"authorization", b"")) or self._missing(exchange)
+        exchange.route = route
+        exchange.protocol = route.protocol
+        if not route.public:
+            refusal = server.check_token(exchange.headers.get(b"authorization", b""))
+            if refusal is not None:
+                return refusal
+        if exchange.method not in route.methods:
+            method, path = exchange.method.decode("latin-1"), exchange.path[:200].decode("latin-1")
+            return RequestError(f"{method} is not allowed at {path}", 405)
+        if route.scoring:
+            if b"content-encoding" in exchange.headers and exchange.headers[b"content-encoding"] != b"identity":
+                return RequestError("compressed bodies (Content-Encoding) are not understood; send it as it is", 415)
+            if self._codec is None and self.script is None:
+                return RequestError(f"model {self._plane.name} is still loading", 503)
+            return server.take_place(exchange)
+        return None
+
+    def _missing(self, exchange: Exchange) -> RequestError:
+        path = exchange.path[:200].decode("utf-8", "replace")
+        parts = unquote_to_bytes(exchange.path).decode("utf-8", "replace").split("/")
+        if parts[:3] == ["", "v2", "models"] and len(parts) > 3 and parts[-1]:
+            version = parts[5] if len(parts) > 5 and parts[4] == "versions" else None
+            try:
+                self._plane.check_name(parts[3], version)
+            except RequestError as error:
+                return error
+        return RequestError(f"there is nothing at {path}", 404)
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer a request that was admitted."""
+        exchange.route.handler(exchange)
+
+    # Descriptions.
+
+    def _ready(self, exchange: Exchange) -> None:
+        ready = self._lifecycle.ready
+        _json(exchange, {"ready": ready, "phase": self._lifecycle.state} | self._lifecycle.progress, _status(ready))
+
+    def _model_ready(self, exchange: Exchange) -> None:
+        ready = self._lifecycle.ready
+        body = {"name": self._plane.name, "ready": ready, "phase": self._lifecycle.state}
+        _json(exchange, body | self._lifecycle.progress, _status(ready))
+
+    def _model_metadata(self, exchange: Exchange) -> None:
+        if self.script is not None:
+            raise self._scripted()
+        _json(exchange, self._plane.model_metadata())
+
+    def _render_metrics(self, exchange: Exchange) -> None:
+        self._metrics.set_waiting(self._plane.waiting)
+        exchange.answer(200, self._metrics.render(), self._metrics.content_type.encode())
+
+    def _swagger(self, exchange: Exchange) -> None:
+        _json(exchange, swagger(self._plane, self.example, self.swagger if self.script is not None else None))
+
+    def _openapi(self, exchange: Exchange) -> None:
+        _json(exchange, openapi(self._plane, self.example, self.script is not None))
+
+    # Scoring.
+
+    def _infer(self, exchange: Exchange) -> None:
+        codec = self._codec
+        if codec is None:
+            raise self._scripted()
+        header_length = exchange.headers.get(b"inference-header-content-length")
+        if len(exchange.body) > LARGE_BODY:
+            self._in_task(exchange, self._infer_large(exchange, header_length))
+            return
+        inference, form = codec.read(exchange.body, header_length)
+        self._start_infer(exchange, inference, form)
+
+    async def _infer_large(self, exchange: Exchange, header_length: bytes | None) -> None:
+        codec = self._parser_codec
+        assert codec is not None
+        read = asyncio.get_running_loop().run_in_executor(self._parsers, codec.read, exchange.body, header_length)
+        inference, form = await read
+        exchange.body = b""
+        self._start_infer(exchange, inference, form)
+
+    def _start_infer(self, exchange: Exchange, inference: Inference, form: Form) -> None:
+        codec = self._codec
+        assert codec is not None
+
+        def write(results: list[Any]) -> None:
+            body, header_length = codec.write(form, results)
+            if header_length is None:
+                exchange.answer(200, body)
+            else:
+                length = b"Inference-Header-Content-Length: %d\r\n" % header_length
+                exchange.answer(200, body, b"application/octet-stream", length)
+
+        self._start(exchange, inference, write)
+
+    def _start(self, exchange: Exchange, inference: Inference, write: Callable[[list[Any]], None]) -> None:
+        def done(results: list[Any] | None, error: RequestError | None) -> None:
+            try:
+                if error is not None:
+                    exchange.fail(error)
+                else:
+                    assert results is not None
+                    write(results)
+            except RequestError as refused:
+                exchange.fail(refused)
+            except Exception as fault:
+                self._server.report(fault)
+                exchange.fail(RequestError("the server failed on this request", 500))
+
+        if not exchange.answered:
+            exchange.call = self._plane.start(inference, done, exchange.started + self._plane.timeout)
+
+    def _score(self, exchange: Exchange) -> None:
+        if self.script is not None:
+            self._in_task(exchange, self._run_script(exchange, self.script))
+        elif len(exchange.body) > LARGE_BODY:
+            self._in_task(exchange, self._score_large(exchange))
+        else:
+            self._start_score(exchange, read_score(self._plane.model, parse_object(exchange.body)))
+
+    async def _score_large(self, exchange: Exchange) -> None:
+        def read() -> Inference:
+            return read_score(self._plane.model, parse_object(exchange.body))
+
+        inference = await asyncio.get_running_loop().run_in_executor(self._parsers, read)
+        exchange.body = b""
+        self._start_score(exchange, inference)
+
+    def _start_score(self, exchange: Exchange, inference: Inference) -> None:
+        self._start(
+            exchange,
+            inference,
+            lambda results: exchange.answer(200, encode(write_score(inference.outputs, results))),
+        )
+
+    async def _run_script(self, exchange: Exchange, script: Script) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers.items()}
+        answer = await script.score(
+            exchange.body,
+            headers,
+            exchange.method.decode("latin-1"),
+            exchange.path.decode("latin-1"),
+            exchange.query.decode("latin-1"),
+            max(0.0, exchange.started + self._plane.timeout - monotonic()),
+        )
+        media_type, lines = JSON, b""
+        for name, value in answer.headers.items():
+            if name.lower() == "content-type":
+                media_type = value.encode("latin-1", "replace")
+            elif name.lower() not in ("content-length", "transfer-encoding", "connection", "date"):
+                lines += f"{name}: {value}\r\n".encode("latin-1", "replace")
+        exchange.answer(answer.status, answer.body, media_type, lines)
+
+    def _in_task(self, exchange: Exchange, work: Any) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except RequestError as error:
+                exchange.fail(error)
+            except Exception as fault:
+                self._server.report(fault)
+                exchange.fail(RequestError("the server failed on this request", 500))
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        exchange.call = exchange.call or task
+
+    def _scripted(self) -> RequestError:
+        return RequestError(f"model {self._plane.name} is served by its scoring script; POST its input to /score", 404)
+
+
+def _json(exchange: Exchange, value: object, status: int = 200) -> None:
+    exchange.answer(status, encode(value), JSON, b"Retry-After: 1\r\n" if status == 503 else b"")
+
+
+def _status(ready: bool) -> int:
+    return 200 if ready else 503

@@ -1,0 +1,204 @@
+"""The HTTP server: its sockets, its connections, and what they may take."""
+
+import asyncio
+import hmac
+import logging
+import socket
+import ssl
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from onnx_operator.server.errors import RequestError
+from onnx_operator.server.http.connection import Connection, Exchange
+from onnx_operator.server.http.responses import Clock
+from onnx_operator.server.lifecycle import Lifecycle
+from onnx_operator.server.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 1.0
+HEAD_SECONDS = 10.0
+WRITE_SECONDS = 30.0
+LINGER_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request, and all together, may take."""
+
+    max_body_bytes: int = 64 << 20
+    request_timeout: float = 5.0
+    """Seconds from a request's head to its answer, waiting included; as on Azure ML's endpoints."""
+    workers: int = 1
+    """Inferences that run at once."""
+    queue: int = 128
+    """Requests that may wait for a worker."""
+    connections: int = 16384
+    """Connections that are open at once; further ones are closed."""
+    idle_timeout: float = 75.0
+    """Seconds that a connection is kept between two requests."""
+
+
+Handler = Callable[[Exchange], None]
+Admit = Callable[[Exchange], RequestError | None]
+
+
+class HttpServer:
+    """Listens on sockets, and keeps what all its connections share."""
+
+    def __init__(self, lifecycle: Lifecycle, metrics: Metrics, limits: Limits, token: str = "") -> None:
+        self.loop = asyncio.get_running_loop()
+        self.limits = limits
+        self.clock = Clock()
+        self.now = monotonic()
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.access_log = False
+        self.on_finished: Callable[[Exchange, int], None] | None = None
+        """Told of each answer, for traces."""
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._token = token.encode()
+        self._handler: Handler = _nothing
+        self._admit: Admit = lambda _: None
+        self._present = 0
+        self._servers: list[asyncio.Server] = []
+        self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+        metrics.ready = lambda: float(lifecycle.ready)
+
+    def use(self, admit: Admit, handler: Handler) -> None:
+        """Set who decides on a request's head, and who answers it."""
+        self._admit = admit
+        self._handler = handler
+
+    async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Accept connections from now on."""
+        self._servers.append(
+            await self.loop.create_server(
+                self._connection, sock=listener, ssl=tls, ssl_handshake_timeout=10 if tls else None, backlog=2048
+            )
+        )
+
+    async def close(self, grace: float) -> None:
+        """Take no new connections, end idle ones, and give running requests ``grace`` seconds."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.end_idle()
+        end = monotonic() + grace
+        while any(c.phase not in ("linger", "idle") for c in self.connections) and monotonic() < end:
+            await asyncio.sleep(0.02)
+        self._sweeper.cancel()
+
+    @property
+    def in_flight(self) -> int:
+        """Scoring requests that have no answer yet."""
+        return self._present
+
+    def take_place(self, exchange: Exchange) -> RequestError | None:
+        """Count a scoring request, from before its body is read, so that a full server holds few bodies."""
+        most = self.limits.workers + self.limits.queue
+        if self._present >= most:
+            self._metrics.reject()
+            return RequestError(f"the server is full ({most} requests run or wait); try again shortly", 429)
+        self._present += 1
+        self._metrics.enter()
+        exchange.admitted = True
+        return None
+
+    def check_token(self, authorization: bytes) -> RequestError | None:
+        """The refusal of a request without the bearer token, where one is required (RFC 6750)."""
+        if not self._token:
+            return None
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token):
+            return None
+        return RequestError("send the endpoint's token as Authorization: Bearer TOKEN", 401)
+
+    # What connections call.
+
+    def _connection(self) -> Connection:
+        connection = Connection(self)
+        if len(self.connections) >= self.limits.connections:
+            self.loop.call_soon(connection.expire)
+        return connection
+
+    def admit(self, exchange: Exchange) -> RequestError | None:
+        """Decide on a request by its head. A refusal is answered once the body has been read."""
+        return self._admit(exchange)
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer a request, now or later."""
+        try:
+            if exchange.refusal is not None:
+                exchange.fail(exchange.refusal)
+            else:
+                self._handler(exchange)
+        except RequestError as error:
+            exchange.fail(error)
+        except Exception as error:
+            self.report(error)
+            exchange.fail(RequestError("the server failed on this request", 500))
+
+    def finished(self, exchange: Exchange, status: int) -> None:
+        """Count an exchange that has ended, once."""
+        if exchange.finished:
+            return
+        exchange.finished = True
+        if exchange.admitted:
+            self._present -= 1
+            self._metrics.leave()
+        self._metrics.observe(exchange.protocol, status, monotonic() - exchange.started)
+        if status >= 500 or self.access_log:
+            self._log(exchange, status)
+        if self.on_finished is not None:
+            self.on_finished(exchange, status)
+
+    def report(self, error: BaseException) -> None:
+        """Log a fault of ours with its traceback."""
+        text = "".join(traceback.format_exception(error))
+        logger.error("a request failed unexpectedly: %r", error, extra={"fields": {"traceback": text}})
+
+    def _log(self, exchange: Exchange, status: int) -> None:
+        fields = {
+            "method": exchange.method.decode("latin-1"),
+            "path": exchange.path[:200].decode("latin-1"),
+            "code": status,
+            "seconds": round(monotonic() - exchange.started, 6),
+            **trace_fields(exchange.headers),
+        }
+        logger.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra={"fields": fields})
+
+    def _sweep(self) -> None:
+        self.now = now = monotonic()
+        self.clock.tick()
+        limits = self.limits
+        patience = {
+            "idle": limits.idle_timeout,
+            "head": HEAD_SECONDS,
+            "body": limits.request_timeout,
+            "answer": float("inf"),
+            "write": WRITE_SECONDS,
+            "linger": LINGER_SECONDS,
+        }
+        for connection in [c for c in self.connections if now - c.since > patience[c.phase]]:
+            connection.expire()
+        self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+
+
+def trace_fields(headers: dict[bytes, bytes]) -> dict[str, str]:
+    """The request's id and W3C trace context (https://www.w3.org/TR/trace-context/) for a line of the log."""
+    fields = {}
+    if request_id := headers.get(b"x-request-id"):
+        fields["requestId"] = request_id[:256].decode("latin-1")
+    parts = headers.get(b"traceparent", b"").decode("latin-1").split("-")
+    if len(parts) >= 4 and len(parts[1]) == 32 and len(parts[2]) == 16:
+        fields |= {"traceId": parts[1], "spanId": parts[2]}
+    return fields
+
+
+def _nothing(exchange: Exchange) -> None:
+    exchange.fail(RequestError("nothing is served yet", 503))
