@@ -1,4 +1,5 @@
-"""Makes the generated files: the CRD, the chart's copy of it, the capabilities of the server image, reference pages.
+"""Makes the generated files: the CRD, the chart's copy of it, the capabilities of the server image, reference pages,
+and the modules of the gRPC protocol.
 
 ``python -m tests.tools.generate`` writes them, ``--check`` fails where one is not as it should be.
 """
@@ -16,7 +17,7 @@ from onnx_operator.api import crd, names
 from onnx_operator.api.conditions import MEANINGS
 from onnx_operator.controller.settings import Settings
 from onnx_operator.server.runtime.capabilities import capabilities_text, probe
-from tests.tools import providers
+from tests.tools import providers, stubs
 
 ROOT = Path(__file__).parents[2]
 CRD_FILE = f"{names.PLURAL}.{names.GROUP}.yaml"
@@ -141,6 +142,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs/reference/onnxmodel.md": _api_page(),
         ROOT / "docs/reference/reasons.md": _reasons_page(),
         ROOT / "docs/reference/providers.md": providers.page(),
+        **stubs.stubs(ROOT),
     }
 
 
