@@ -10,7 +10,7 @@ from pydantic import Field
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.names import ENV_FETCH_PLAN
-from onnx_operator.api.sources import ApiModel, ModelFiles, SourcePin, SourceSettings
+from onnx_operator.api.sources import ApiModel, ModelFiles, SourceFile, SourcePin, SourceSettings
 
 TERMINATION_MESSAGE_LIMIT = 2048
 """Bytes; the kubelet keeps 4096 of a container's termination message, a pod's containers share 12 KiB."""
@@ -70,6 +70,14 @@ LONGEST_PLAN = 4 * LONGEST_PLAN_VARIABLE
 """Bytes. A revision and the pods hold it too, each in an object of at most 1.5 MiB (etcd)."""
 
 
+class GoldenData(ApiModel):
+    """Recorded inputs and outputs, in the ONNX Model Zoo's layout, which ``fetch`` brings beside the model."""
+
+    uri: str = Field(description="a folder; names of files are relative to where it lies")
+    files: list[SourceFile]
+    directory: str = Field(default="/testdata", description="folder that is filled")
+
+
 class FetchPlan(ApiModel):
     """What the ``fetch`` container downloads: exactly the bytes that were inspected, or nothing."""
 
@@ -78,6 +86,7 @@ class FetchPlan(ApiModel):
     directory: str = Field(description="folder that is filled; the model is at directory/model.model")
     workload_identity: bool = Field(default=False, description="whether the pod's own cloud identity reads the source")
     sources: SourceSettings = Field(default_factory=SourceSettings)
+    test_data: GoldenData | None = Field(default=None, description="what the server tests the model with")
 
     def to_variables(self) -> dict[str, str]:
         """Environment variables that hold the plan. Raises ValueError where it is longer than ``LONGEST_PLAN``."""
@@ -105,6 +114,7 @@ class Phase(StrEnum):
     DOWNLOADING = "Downloading"
     LOADING = "Loading"
     WARMING_UP = "WarmingUp"
+    TESTING = "Testing"
     SERVING = "Serving"
 
 

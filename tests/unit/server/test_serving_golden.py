@@ -160,6 +160,12 @@ def test_data_sets_run_in_the_order_of_their_numbers_and_progress_is_told(tmp_pa
     assert told[0]["dataSets"] == 3
 
 
+def test_the_folder_that_was_fetched_may_lie_in_another(tmp_path: Path) -> None:
+    (tmp_path / ".onnx-operator-fetch").mkdir()
+    write(tmp_path / "resnet" / "test_data_set_0", input_0=X, output_0=LABEL)
+    assert golden_test(load_bytes(linear()), tmp_path).data_sets == 1
+
+
 def test_a_wrong_answer_names_data_set_output_place_and_values(tmp_path: Path) -> None:
     wrong = LOGITS.copy()
     wrong[1, 2] = 0.75

@@ -13,7 +13,15 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import FetchPlan, Phase, scheme_of
 from onnx_operator.api.names import SOURCE_DIRECTORY
 from onnx_operator.api.sources import SourceFile, SourcePin
-from onnx_operator.server.fetching.plan import WORK_FOLDER, FetchError, read_plan, take_credentials
+from onnx_operator.server.fetching.plan import (
+    WORK_FOLDER,
+    FetchError,
+    Part,
+    credentials_for,
+    parts_of,
+    read_plan,
+    take_credentials,
+)
 from onnx_operator.server.fetching.progress import Progress
 from onnx_operator.server.termination import TerminationLog
 
@@ -53,64 +61,74 @@ def run(environment: MutableMapping[str, str], retries: Retries, root: Path = Pa
 
 
 async def fetch(plan: FetchPlan, credentials: Mapping[str, str], retries: Retries, root: Path) -> None:
-    """Make ``plan.directory`` hold exactly the planned files. Raises :class:`FetchError`.
+    """Make the plan's folders hold exactly the planned files. Raises :class:`FetchError`.
 
     A file appears under its name only when it is complete and verified, those of an archive all at once. What an
-    earlier try left unfinished is continued where the pin makes sure that it is the same version.
+    earlier try left unfinished is continued where the pin makes sure that it is the same version. The model comes
+    first: what is wrong with it is told before what is wrong with its test data.
     """
-    try:
-        await _Work(plan, credentials, retries, root).fetch()
-    except OSError as error:
-        raise FetchError(Reason.DOWNLOAD_FAILED, f"cannot write to {plan.directory}: {error}") from None
+    for part in parts_of(plan):
+        try:
+            await _Work(part, plan, credentials, retries, root).fetch()
+        except FetchError as error:
+            if part.entry:
+                raise
+            # A pin that was observed would be taken for the model's.
+            raise FetchError(error.reason, f"test data: {error.message}") from None
+        except OSError as error:
+            raise FetchError(Reason.DOWNLOAD_FAILED, f"cannot write to {part.directory}: {error}") from None
 
 
 class _Work:
-    """One run of a plan."""
+    """One run of a part of a plan."""
 
-    def __init__(self, plan: FetchPlan, credentials: Mapping[str, str], retries: Retries, root: Path) -> None:
+    def __init__(
+        self, part: Part, plan: FetchPlan, credentials: Mapping[str, str], retries: Retries, root: Path
+    ) -> None:
+        self._part = part
         self._plan = plan
-        self._credentials = credentials
+        self._credentials = credentials_for(part.uri, credentials)
         self._retries = retries
         self._root = root
-        self._directory = Path(plan.directory)
+        self._directory = Path(part.directory)
         self._work = self._directory / WORK_FOLDER
         self._unpacked = self._work / "unpacked"
         self._mismatch = self._work / "mismatch"
         self._archive = self._work / "archive"
-        self._progress = Progress("downloading", plan.model.size_bytes)
+        self._progress = Progress(part.downloading, part.size_bytes)
 
     async def fetch(self) -> None:
-        model = self._plan.model
+        part = self._part
         if self._mismatch.exists():
             # A plan never changes: the same bytes need not be downloaded again to be refused again.
             raise FetchError(Reason.DIGEST_MISMATCH, self._mismatch.read_text())
-        if model.archive and self._unpacked.exists() and (self._directory / model.model).is_file():
+        path = self._directory / part.entry
+        if part.archive and self._unpacked.exists() and path.is_file():
             self._archive.unlink(missing_ok=True)
-            logger.info("the model is already there", extra={"fields": {"path": str(self._directory / model.model)}})
+            logger.info("%s is already there", part.what, extra={"fields": {"path": str(path)}})
             return
         await self._bring_files()
-        if model.archive:
+        if part.archive:
             await asyncio.to_thread(self._unpack)
         else:
             shutil.rmtree(self._work, ignore_errors=True)
-        path = self._directory / model.model
-        logger.info("the model is complete", extra={"fields": {"path": str(path), "bytes": model.size_bytes}})
+        logger.info("%s is complete", part.what, extra={"fields": {"path": str(path), "bytes": part.size_bytes}})
 
     def _target(self, file: SourceFile) -> Path:
-        return self._archive if self._plan.model.archive else self._directory / file.name
+        return self._archive if self._part.archive else self._directory / file.name
 
     def _shown(self, file: SourceFile) -> str:
         """The file as messages may name it: a query can carry a signature."""
-        uri = self._plan.uri.split("?", 1)[0]
-        return f"{uri} (file {file.name})" if len(self._plan.model.files) > 1 else uri
+        uri = self._part.uri.split("?", 1)[0]
+        return f"{uri} (file {file.name})" if len(self._part.files) > 1 else uri
 
     def _of(self, file: SourceFile, message: str) -> str:
         """A message of the source, with the file that it is about."""
-        return message if len(self._plan.model.files) == 1 or file.name in message else f"file {file.name}: {message}"
+        return message if len(self._part.files) == 1 or file.name in message else f"file {file.name}: {message}"
 
     async def _bring_files(self) -> None:
         missing = []
-        for number, file in enumerate(self._plan.model.files):
+        for number, file in enumerate(self._part.files):
             if await asyncio.to_thread(_holds, self._target(file), file):
                 _told("the file is already there", self._target(file), file.size_bytes, file.sha256)
                 self._progress.advance(file.size_bytes)
@@ -127,14 +145,14 @@ class _Work:
         from onnx_operator.model.sources.base import SourceError
         from onnx_operator.model.sources.opening import open_source
 
-        plan = self._plan
+        plan, uri = self._plan, self._part.uri
         try:
-            if scheme_of(plan.uri) == "pvc":
+            if scheme_of(uri) == "pvc":
                 from onnx_operator.model.sources.files import FileSource
 
-                return FileSource(plan.uri, credentials={}, settings=plan.sources, root=self._root)
+                return FileSource(uri, credentials={}, settings=plan.sources, root=self._root)
             return open_source(
-                plan.uri,
+                uri,
                 credentials=self._credentials,
                 settings=plan.sources,
                 workload_identity=plan.workload_identity,
@@ -233,15 +251,15 @@ class _Work:
     def _unpack(self) -> None:
         from onnx_operator.model.archive import ArchiveError, ArchiveLimits, extract
 
-        model = self._plan.model
-        shown = self._shown(model.files[0])
-        progress = Progress("unpacking", model.unpacked_bytes)
+        part = self._part
+        shown = self._shown(part.files[0])
+        progress = Progress("unpacking", part.unpacked_bytes)
         try:
-            extract(self._archive, self._directory, ArchiveLimits(unpacked_bytes=model.unpacked_bytes), progress)
+            extract(self._archive, self._directory, ArchiveLimits(unpacked_bytes=part.unpacked_bytes), progress)
         except ArchiveError as error:
             raise FetchError(Reason.DOWNLOAD_FAILED, f"{shown}: {error.reason}: {error.message}") from None
-        if not (self._directory / model.model).is_file():
-            raise FetchError(Reason.DOWNLOAD_FAILED, f"{shown} holds no {model.model}")
+        if not (self._directory / part.entry).is_file():
+            raise FetchError(Reason.DOWNLOAD_FAILED, f"{shown} holds no {part.entry}")
         self._work.mkdir(exist_ok=True)
         self._unpacked.touch()
         self._archive.unlink(missing_ok=True)

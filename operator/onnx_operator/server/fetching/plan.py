@@ -1,18 +1,51 @@
 """What ``fetch`` is told by its environment."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import CREDENTIAL_VARIABLES, FetchPlan, scheme_of
 from onnx_operator.api.names import ENV_FETCH_PLAN
-from onnx_operator.api.sources import SourcePin
+from onnx_operator.api.sources import SourceFile, SourcePin
 
 WORK_FOLDER = ".onnx-operator-fetch"
 """In the model's folder: what is under way, and what a restart of the container must know."""
 _IDENTITY_VARIABLES = frozenset({"AZURE_CLIENT_ID", "AZURE_TENANT_ID"})
 """Names of credentials that Azure's webhook also gives to workload identities; they are no secrets."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files of one URI that belong together: the model's, or its test data."""
+
+    what: str
+    uri: str
+    directory: str
+    files: Sequence[SourceFile]
+    entry: str = ""
+    """The model's path in the folder; test data has none."""
+    archive: bool = False
+    unpacked_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes to be fetched."""
+        return sum(file.size_bytes for file in self.files)
+
+    @property
+    def downloading(self) -> str:
+        """What the log calls its progress."""
+        return "downloading" if self.entry else f"downloading {self.what}"
+
+
+def parts_of(plan: FetchPlan) -> list[Part]:
+    """The model and, where the plan has some, its test data."""
+    model, data = plan.model, plan.test_data
+    parts = [Part("the model", plan.uri, plan.directory, model.files, model.model, model.archive, model.unpacked_bytes)]
+    return parts + ([Part("the test data", data.uri, data.directory, data.files)] if data else [])
 
 
 class FetchError(Exception):
@@ -37,8 +70,13 @@ def take_credentials(environment: MutableMapping[str, str]) -> dict[str, str]:
     kept = _IDENTITY_VARIABLES if plan and plan.workload_identity else frozenset()
     known = {name for names in CREDENTIAL_VARIABLES.values() for name in names} - kept
     found = {name: environment.pop(name) for name in known if name in environment}
-    counted = CREDENTIAL_VARIABLES.get(scheme_of(plan.uri), ()) if plan else ()
-    return {name: found[name] for name in counted if name in found}
+    counted = [name for part in (parts_of(plan) if plan else ()) for name in credentials_for(part.uri, found)]
+    return {name: found[name] for name in counted}
+
+
+def credentials_for(uri: str, credentials: Mapping[str, str]) -> dict[str, str]:
+    """Those of ``credentials`` that a URI's scheme has a use for."""
+    return {name: credentials[name] for name in CREDENTIAL_VARIABLES.get(scheme_of(uri), ()) if name in credentials}
 
 
 def read_plan(environment: Mapping[str, str]) -> FetchPlan:
@@ -58,12 +96,17 @@ def _check(plan: FetchPlan) -> None:
     # Whoever made it: nothing is written outside.
     from onnx_operator.model.sources.base import is_confined
 
+    for part in parts_of(plan):
+        names = [file.name for file in part.files]
+        for name in (*names, part.entry) if part.entry else names:
+            if not is_confined(name) or name.partition("/")[0] == WORK_FOLDER:
+                folder = "the model's folder" if part.entry else "the folder of the test data"
+                raise FetchError(Reason.DOWNLOAD_FAILED, f"the plan's file {name!r} leads out of {folder}")
+        if len(set(names)) != len(names):
+            raise FetchError(Reason.DOWNLOAD_FAILED, "the plan names a file twice")
     names = [file.name for file in plan.model.files]
-    for name in (*names, plan.model.model):
-        if not is_confined(name) or name.partition("/")[0] == WORK_FOLDER:
-            raise FetchError(Reason.DOWNLOAD_FAILED, f"the plan's file {name!r} leads out of the model's folder")
-    if len(set(names)) != len(names):
-        raise FetchError(Reason.DOWNLOAD_FAILED, "the plan names a file twice")
     if (len(names) != 1) if plan.model.archive else (plan.model.model not in names):
         expected = "one archive" if plan.model.archive else f"the model {plan.model.model!r} among its files"
         raise FetchError(Reason.DOWNLOAD_FAILED, f"the plan must name {expected}; it names {names}")
+    if plan.test_data and Path(plan.test_data.directory) == Path(plan.directory):
+        raise FetchError(Reason.DOWNLOAD_FAILED, "the plan puts the test data into the model's folder")

@@ -104,6 +104,10 @@ def find_data_sets(folder: Path) -> list[DataSet]:
     """List the data sets of ``folder``. Raises :class:`GoldenTestError` where there is none, or a file is missing."""
     if not folder.is_dir():
         raise GoldenTestError(f"the test data {folder} is no folder")
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    if len(entries) == 1 and entries[0].is_dir() and not _DATA_SET.fullmatch(entries[0].name):
+        # The folder that a URI names, within the one that it was fetched to.
+        return find_data_sets(entries[0])
     if any(_FILE.fullmatch(path.name) for path in folder.iterdir()):
         return [_data_set(folder)]
     found = [(int(m[1]), path) for path in folder.iterdir() if (m := _DATA_SET.fullmatch(path.name)) and path.is_dir()]
