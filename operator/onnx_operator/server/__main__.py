@@ -146,10 +146,6 @@ def run_server(
     from onnx_operator.server.serve import ServeSettings, Serving
     from onnx_operator.server.tls import TlsFiles
 
-    if not model.exists():
-        raise click.BadParameter(f"{model} does not exist.", param_hint="--model")
-    if not settings["script"] and not model.is_file():
-        raise click.BadParameter(f"{model} is a folder; name the .onnx file.", param_hint="--model")
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key go together.")
     if tls_client_ca is not None and tls_certificate is None:

@@ -134,6 +134,9 @@ class Serving:
 
     async def _listen(self) -> None:
         port = self._shared.port or self._settings.port
+        if self._settings.processes != 1 and self._shared.first and port:
+            # Sharing a port is for our own processes: a port that somebody else has is refused.
+            listen(self._settings.host, port).close()
         listener = listen(self._settings.host, port, reuse=self._settings.processes != 1)
         self._shared.port = listener.getsockname()[1]
         await self._http.listen(listener, self._tls)
@@ -160,7 +163,7 @@ class Serving:
     async def _start(self) -> bool:
         """Everything up to the first request; false when the model cannot be served."""
         try:
-            await (self._start_script() if self._settings.script else self._start_model())
+            facts = await (self._start_script() if self._settings.script else self._start_model())
         except Exception as error:
             cause = str(error) or type(error).__name__
             reason = getattr(error, "reason", Reason.LOAD_FAILED)
@@ -170,10 +173,13 @@ class Serving:
                 self._http.report(error)
             return False
         self._enter(Phase.SERVING)
+        if self._shared.first:
+            print(facts.model_dump_json(by_alias=True), file=sys.stdout, flush=True)
         return True
 
-    async def _start_script(self) -> None:
-        from onnx_operator.server.script.host import ScriptHost, ScriptSettings
+    async def _start_script(self) -> StartFacts:
+        from onnx_operator.server.script.host import ScriptHost
+        from onnx_operator.server.script.settings import ScriptSettings
 
         settings = self._settings
         assert settings.script is not None
@@ -183,27 +189,26 @@ class Serving:
         self._script = ScriptHost(
             ScriptSettings(
                 script=settings.script,
-                model_folder=model_folder,
+                model_directory=model_folder,
                 requirements=settings.requirements,
-                workers=1,
+                name=settings.name,
+                version=settings.version,
+                cpus=settings.intra_op_threads or available_cpus(),
             )
         )
         facts = await self._script.start()
-        self._routes.script = self._script
-        self._routes.swagger = facts.swagger
+        self._routes.attach_script(self._script, facts.swagger)
         self._add_page([], [], ["CPUExecutionProvider"])
         self._metrics.info = {"model": settings.name, "version": settings.version, "execution_providers": "script"}
         seconds = round(time.perf_counter() - started, 6)
-        self._tell(
-            StartFacts(
-                execution_providers=[],
-                load_seconds=seconds,
-                warm_up_seconds=0,
-                resident_memory_bytes=resident_memory_bytes(),
-            )
+        return StartFacts(
+            execution_providers=[],
+            load_seconds=seconds,
+            warm_up_seconds=0,
+            resident_memory_bytes=resident_memory_bytes(),
         )
 
-    async def _start_model(self) -> None:
+    async def _start_model(self) -> StartFacts:
         settings = self._settings
         model, warm, facts, golden = await asyncio.wrap_future(_in_daemon(self._load_blocking))
         further = 0
@@ -230,9 +235,8 @@ class Serving:
             await self._serve_grpc(self._shared.grpc_port or settings.grpc_port)
         if not self._shared.first:
             await self._listen()
-            return
         self._siblings.start(further)
-        self._tell(facts)
+        return facts
 
     async def _serve_grpc(self, port: int) -> None:
         from onnx_operator.server.rpc.server import GrpcLimits, serve_grpc
@@ -267,9 +271,6 @@ class Serving:
         self._routes.add_json("/page/facts.json", described | {"example": self._routes.example})
         if settings.model.is_file():
             self._routes.add_lazy("/page/model.onnx", "application/octet-stream", lambda: structure(settings.model))
-
-    def _tell(self, facts: StartFacts) -> None:
-        print(facts.model_dump_json(by_alias=True), file=sys.stdout, flush=True)
 
     def _load(self, intra_op_threads: int) -> tuple["Model", float]:
         # Imported here: the port answers before ONNX Runtime is in memory.

@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from onnx_operator.server.dataplane.call import Call
+from onnx_operator.server.dataplane.batching import run
 from onnx_operator.server.dataplane.plane import DataPlane
+from onnx_operator.server.http.jsonbody import encode, parse_object
+from onnx_operator.server.http.openinference import Codec
+from onnx_operator.server.http.score import read_score, write_score
 from onnx_operator.server.runtime.session import Model, SessionSettings, load
 
 ROOT = Path(__file__).parents[3]
@@ -91,16 +94,36 @@ def load_bytes(content: bytes) -> Model:
         return load(Path(file.name), SessionSettings())
 
 
-def plane(content: bytes, version: str = "") -> DataPlane:
-    served = DataPlane("m", version)
-    served.attach(load_bytes(content))
-    return served
+class Served:
+    """A model behind the bodies of its protocols, without a server."""
+
+    def __init__(self, content: bytes, version: str = "") -> None:
+        self.model = load_bytes(content)
+        self.codec = Codec(self.model, "m", version)
 
 
-def infer(served: DataPlane, request: Any) -> Any:
+def plane(content: bytes, version: str = "") -> Served:
+    return Served(content, version)
+
+
+def infer(served: Served, request: Any) -> Any:
     """Ask as a remote caller would: what goes in and comes out is JSON text."""
-    answer = served.infer(json.loads(json.dumps(request)), Call())
-    return json.loads(json.dumps(answer, allow_nan=False))
+    inference, form = served.codec.read(json.dumps(request).encode(), None)
+    body, header_length = served.codec.write(form, run(served.model, inference))
+    assert header_length is None
+    return json.loads(body)
+
+
+def metadata(content: bytes, version: str = "") -> dict[str, Any]:
+    """What the data plane says of a model."""
+    served = DataPlane("m", version)
+    served.attach(load_bytes(content), None)  # type: ignore[arg-type]
+    return served.model_metadata()
+
+
+def ask_score(model: Model, body: Any) -> Any:
+    inference = read_score(model, parse_object(json.dumps(body).encode()))
+    return json.loads(encode(write_score(inference.outputs, run(model, inference))))
 
 
 def tensor(name: str, datatype: str, shape: Sequence[int], data: Any) -> dict[str, Any]:
@@ -133,7 +156,7 @@ class Process:
             "ONNX_TERMINATION_LOG": str(self.termination),
         }
         command = [sys.executable, "-m", "onnx_operator.server", "serve", "--model", str(self.model)]
-        command += ["--name", "m", "--host", "127.0.0.1", "--port", "0", *options]
+        command += ["--name", "m", "--host", "127.0.0.1", "--port", "0", "--processes", "1", *options]
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -15,13 +15,14 @@ from onnx.backend.test.loader import load_model_tests
 from onnx_operator.server.dataplane.call import Call, Cancelled
 from onnx_operator.server.dataplane.tensors import DTYPES, decode, encode, encode_nested
 from onnx_operator.server.errors import RequestError
-from onnx_operator.server.http.score import score
 from onnx_operator.server.runtime.session import LoadError
 from tests.unit.server.serving import (
+    ask_score,
     identity,
     infer,
     linear,
     load_bytes,
+    metadata,
     model_bytes,
     node,
     plane,
@@ -72,7 +73,7 @@ def test_answers_equal_those_of_bare_onnx_runtime() -> None:
             np.testing.assert_array_equal(back, array, err_msg=case.name)
         plain = {i.name: json.loads(json.dumps(encode_nested(feed[i.name]))) for i in model.inputs}
         if all(feed[i.name].size for i in model.inputs):
-            scored = score(model, {"data": plain}, Call())
+            scored = ask_score(model, {"data": plain})
             for info, array in zip(model.outputs, expected, strict=True):
                 assert scored[info.name] == encode_nested(np.asarray(array)), case.name
         seen |= {str(info.datatype) for info in (*model.inputs, *model.outputs)}
@@ -115,7 +116,7 @@ def test_scalars_and_empty_tensors(shape: list[Any], sent: list[int], data: Any)
 
 
 def test_metadata_tells_names_types_and_shapes() -> None:
-    assert plane(linear(), "7").model_metadata() == {
+    assert metadata(linear(), "7") == {
         "name": "m",
         "versions": ["7"],
         "platform": "onnx_onnxv1",
@@ -236,12 +237,12 @@ def zipmap() -> bytes:
 
 def test_sequences_and_maps_are_left_to_score() -> None:
     served = plane(zipmap())
-    assert [output["name"] for output in served.model_metadata()["outputs"]] == ["same"]
+    assert [output["name"] for output in metadata(zipmap())["outputs"]] == ["same"]
     request: dict[str, Any] = {"inputs": [tensor("x", "FP32", [1, 2], [0.25, 0.75])]}
     assert [output["name"] for output in infer(served, request)["outputs"]] == ["same"]
     with pytest.raises(RequestError, match=r"output maps is seq.*not a tensor.*POST /score returns it"):
         infer(served, {**request, "outputs": [{"name": "maps"}]})
-    assert score(served.model, {"data": [[0.25, 0.75]]}, Call()) == {
+    assert ask_score(served.model, {"data": [[0.25, 0.75]]}) == {
         "maps": [{"4": 0.25, "9": 0.75}],
         "same": [[0.25, 0.75]],
     }

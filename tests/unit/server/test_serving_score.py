@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from onnx_operator.server.dataplane.call import Call
 from onnx_operator.server.errors import RequestError
-from onnx_operator.server.http.score import score
-from tests.unit.server.serving import identity, linear, load_bytes, model_bytes, node, value
+from tests.unit.server.serving import ask_score, identity, linear, load_bytes, model_bytes, node, value
 
 
 def two_inputs() -> bytes:
@@ -24,20 +22,20 @@ def two_inputs() -> bytes:
     "body", [{"data": [[1, 0, 0, 0]]}, {"data": {"X": [[1, 0, 0, 0]]}}, {"X": [[True, 0, 0.0, 0]]}]
 )
 def test_all_three_forms_are_understood(body: Any) -> None:
-    answer = score(load_bytes(linear()), body, Call())
+    answer = ask_score(load_bytes(linear()), body)
     assert answer["label"] == [2]
     np.testing.assert_allclose(answer["logits"], [[0, 0.1, 0.2]], rtol=1e-6)
 
 
 def test_an_input_may_be_called_data() -> None:
     model = load_bytes(two_inputs())
-    assert score(model, {"data": [1.5], "b": [2]}, Call()) == {"sum": [3.5]}
-    assert score(model, {"data": {"data": [1.5], "b": [2.0]}}, Call()) == {"sum": [3.5]}
-    assert score(load_bytes(identity(name="data")), {"data": [1.5]}, Call()) == {"y": [1.5]}
+    assert ask_score(model, {"data": [1.5], "b": [2]}) == {"sum": [3.5]}
+    assert ask_score(model, {"data": {"data": [1.5], "b": [2.0]}}) == {"sum": [3.5]}
+    assert ask_score(load_bytes(identity(name="data")), {"data": [1.5]}) == {"y": [1.5]}
 
 
 def test_missing_values_are_nan_both_ways() -> None:
-    assert score(load_bytes(identity()), {"data": [None, "NaN", 1]}, Call()) == {"y": ["NaN", "NaN", 1.0]}
+    assert ask_score(load_bytes(identity()), {"data": [None, "NaN", 1]}) == {"y": ["NaN", "NaN", 1.0]}
 
 
 @pytest.mark.parametrize(
@@ -54,14 +52,14 @@ def test_missing_values_are_nan_both_ways() -> None:
 )
 def test_refusals_say_what_was_expected(body: Any, message: str) -> None:
     with pytest.raises(RequestError) as refusal:
-        score(load_bytes(linear()), body, Call())
+        ask_score(load_bytes(linear()), body)
     assert refusal.value.status == 400
     assert message in refusal.value.message
 
 
 def test_several_inputs_must_be_named() -> None:
     with pytest.raises(RequestError, match="name the inputs") as refusal:
-        score(
+        ask_score(
             load_bytes(
                 model_bytes(
                     [node("Add", ["a", "b"], ["sum"])],
@@ -70,6 +68,5 @@ def test_several_inputs_must_be_named() -> None:
                 )
             ),
             {"data": [1]},
-            Call(),
         )
     assert "a (FP32 [N]), b (FP32 [N])" in refusal.value.message

@@ -352,6 +352,13 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.abort()
 
+    def give_up(self) -> None:
+        """Answer what is under way, which there is no more time for (the server stops)."""
+        if self._active is not None:
+            if self._active.call is not None:
+                self._active.call.cancel()
+            self._active.fail(RequestError("the server stops; send the request again", 503))
+
     def end_idle(self) -> None:
         """Close if no request is under way (the server drains)."""
         if self.phase == "idle" and self._active is None and self._transport is not None:

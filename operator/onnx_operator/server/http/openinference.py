@@ -5,7 +5,6 @@ for goes the thorough way, which either takes it too or says what is wrong.
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from onnx_operator.server.dataplane.inference import (
 from onnx_operator.server.dataplane.model import ServedModel
 from onnx_operator.server.dataplane.tensors import DTYPES, Array, TensorInfo, decode, encode, show_shape
 from onnx_operator.server.errors import RequestError, quote
+from onnx_operator.server.http.jsonbody import encode as json_bytes
 from onnx_operator.server.http.jsonbody import parse_object
 
 Json = dict[str, Any]
@@ -34,10 +34,10 @@ _BUFFER = {
     **dict.fromkeys(("INT8", "INT16", "INT32", "INT64"), ("i", np.dtype(np.int64))),
     **dict.fromkeys(("UINT8", "UINT16", "UINT32", "UINT64"), ("u", np.dtype(np.uint64))),
 }
+_ARRAY: Any = simdjson.Array
 _KNOWN = ("id", "outputs", "parameters")
 _MOST_PLANS = 64
 _LONGEST_PLAN = 4096
-_MOST_DATATYPES_DEEP = 64
 
 
 class Form:
@@ -82,7 +82,8 @@ class Codec:
             self._all: tuple[str, ...] | None = choose_outputs(model, ())
         except RequestError:
             self._all = None
-        self._form = Form(self._all or (), (False,) * len(self._all or ()), None)
+        plain = self._all is not None and all(model.output_by_name[n].datatype != "BF16" for n in self._all)
+        self._form = Form(self._all, (False,) * len(self._all), None) if plain and self._all is not None else None
         start: Json = {"model_name": name}
         if version:
             start["model_version"] = version
@@ -106,7 +107,9 @@ class Codec:
 
     def _read_quickly(self, body: bytes) -> tuple[Inference, Form] | None:
         document = self._parser.parse(body)
-        inputs = document["inputs"]
+        inputs: Any = document["inputs"]
+        if type(inputs) is not _ARRAY:
+            return None
         count, form, keys = len(inputs), self._form, 1
         brackets = 1 + 2 * count
         if len(document) > 1:
@@ -122,7 +125,7 @@ class Codec:
                 brackets += 1
                 outputs = document["outputs"].as_list()
             form = self._read_form(outputs, request_id, None)
-        elif self._all is None:
+        if form is None:
             return None
         # As many lists as there must be: the data is flat.
         at = -1
@@ -271,7 +274,7 @@ class Codec:
         """
         parts = [self._start]
         if form.id is not None:
-            parts += (b',"id":', orjson.dumps(form.id))
+            parts += (b',"id":', json_bytes(form.id))
         parts.append(b',"outputs":[')
         binary: list[bytes] = []
         separator = b""
@@ -355,7 +358,7 @@ def _read_slot(info: TensorInfo, tensor: Json) -> _Slot:
     if isinstance(parameters, dict) and "shared_memory_region" in parameters:
         raise RequestError(f"{label}: shared memory is not offered")
     if info.datatype == "BF16":
-        raise RequestError(f"{label}: has datatype BF16, which JSON cannot carry; send it as binary data")
+        raise RequestError(f"{label} has datatype BF16, which JSON cannot carry; send it as binary data")
     assert info.datatype is not None
     return _Slot(info, tuple(shape), 0, decode(tensor["data"], info.datatype, shape, label))
 
@@ -369,8 +372,3 @@ def _flag(parameters: object, name: str, label: str, default: bool = False) -> b
     if not isinstance(value, bool):
         raise RequestError(f"{label}: {name} must be true or false, got {quote(value)}")
     return value
-
-
-def elements(inference: Inference) -> int:
-    """How many elements a feed has."""
-    return sum(math.prod(value.shape) for value in inference.feed.values())

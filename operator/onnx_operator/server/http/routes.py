@@ -45,9 +45,14 @@ class Script(Protocol):
     """A scoring script in its own process; see :class:`onnx_operator.server.script.host.ScriptHost`."""
 
     async def score(
-        self, raw: bytes, headers: Mapping[str, str], method: str, path: str, query: str, timeout: float
+        self,
+        body: bytes,
+        headers: Mapping[str, str] | list[tuple[str, str]],
+        method: str = "POST",
+        target: str = "/score",
+        seconds: float = 5.0,
     ) -> Any:
-        """Its answer: status, headers and body. Raises :class:`RequestError`."""
+        """Its answer, whatever happens: ``status``, ``headers`` (pairs) and ``body``."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Routes:
         self._parser_codec: Codec | None = None
         self._parsers = ThreadPoolExecutor(1, thread_name_prefix="parsing")
         self._tasks: set[asyncio.Task[None]] = set()
-        self.script: Script | None = None
+        self._script: Script | None = None
         self.swagger: dict[str, Any] | None = None
         """The script's own description, where it has one."""
         self.example: dict[str, Any] | None = None
@@ -101,6 +106,12 @@ class Routes:
         model = self._plane.model
         self._codec = Codec(model, self._plane.name, self._plane.version)
         self._parser_codec = Codec(model, self._plane.name, self._plane.version)
+
+    def attach_script(self, script: Script, swagger: dict[str, Any] | None) -> None:
+        """Begin to score with a script."""
+        self._script = script
+        self.swagger = swagger
+        self._routes[b"/score"] = Route(self._score, (b"POST", b"GET", b"OPTIONS"), "score", scoring=True)
 
     def add_files(self, files: Mapping[str, Static]) -> None:
         """Serve files as they are."""
@@ -152,7 +163,7 @@ class Routes:
         if route.scoring:
             if b"content-encoding" in exchange.headers and exchange.headers[b"content-encoding"] != b"identity":
                 return RequestError("compressed bodies (Content-Encoding) are not understood; send it as it is", 415)
-            if self._codec is None and self.script is None:
+            if self._codec is None and self._script is None:
                 return RequestError(f"model {self._plane.name} is still loading", 503)
             return server.take_place(exchange)
         return None
@@ -184,7 +195,7 @@ class Routes:
         _json(exchange, body | self._lifecycle.progress, _status(ready))
 
     def _model_metadata(self, exchange: Exchange) -> None:
-        if self.script is not None:
+        if self._script is not None:
             raise self._scripted()
         _json(exchange, self._plane.model_metadata())
 
@@ -193,10 +204,10 @@ class Routes:
         exchange.answer(200, self._metrics.render(), self._metrics.content_type.encode())
 
     def _swagger(self, exchange: Exchange) -> None:
-        _json(exchange, swagger(self._plane, self.example, self.swagger if self.script is not None else None))
+        _json(exchange, swagger(self._plane, self.example, self.swagger if self._script is not None else None))
 
     def _openapi(self, exchange: Exchange) -> None:
-        _json(exchange, openapi(self._plane, self.example, self.script is not None))
+        _json(exchange, openapi(self._plane, self.example, self._script is not None))
 
     # Scoring.
 
@@ -251,8 +262,8 @@ class Routes:
             exchange.call = self._plane.start(inference, done, exchange.started + self._plane.timeout)
 
     def _score(self, exchange: Exchange) -> None:
-        if self.script is not None:
-            self._in_task(exchange, self._run_script(exchange, self.script))
+        if self._script is not None:
+            self._in_task(exchange, self._run_script(exchange, self._script))
         elif len(exchange.body) > LARGE_BODY:
             self._in_task(exchange, self._score_large(exchange))
         else:
@@ -274,17 +285,17 @@ class Routes:
         )
 
     async def _run_script(self, exchange: Exchange, script: Script) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers.items()}
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in exchange.headers.items()]
+        target = exchange.path + (b"?" + exchange.query if exchange.query else b"")
         answer = await script.score(
             exchange.body,
             headers,
             exchange.method.decode("latin-1"),
-            exchange.path.decode("latin-1"),
-            exchange.query.decode("latin-1"),
+            target.decode("latin-1"),
             max(0.0, exchange.started + self._plane.timeout - monotonic()),
         )
         media_type, lines = JSON, b""
-        for name, value in answer.headers.items():
+        for name, value in answer.headers:
             if name.lower() == "content-type":
                 media_type = value.encode("latin-1", "replace")
             elif name.lower() not in ("content-length", "transfer-encoding", "connection", "date"):

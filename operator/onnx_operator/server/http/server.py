@@ -54,7 +54,6 @@ class HttpServer:
         self.clock = Clock()
         self.now = monotonic()
         self.connections: set[Connection] = set()
-        self.draining = False
         self.access_log = False
         self.on_finished: Callable[[Exchange, int], None] | None = None
         """Told of each answer, for traces."""
@@ -83,15 +82,22 @@ class HttpServer:
 
     async def close(self, grace: float) -> None:
         """Take no new connections, end idle ones, and give running requests ``grace`` seconds."""
-        self.draining = True
+        self._lifecycle.draining = True
         for server in self._servers:
             server.close()
         for connection in list(self.connections):
             connection.end_idle()
         end = monotonic() + grace
-        while any(c.phase not in ("linger", "idle") for c in self.connections) and monotonic() < end:
+        while any(c.phase not in ("linger", "idle") for c in self.connections) and monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+        for connection in list(self.connections):
+            connection.give_up()
         self._sweeper.cancel()
+
+    @property
+    def draining(self) -> bool:
+        """Whether connections end with their next answer."""
+        return self._lifecycle.draining
 
     @property
     def in_flight(self) -> int:
