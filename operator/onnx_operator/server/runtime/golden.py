@@ -72,7 +72,7 @@ class DataSet:
 
 
 def golden_test(
-    model: Model, folder: Path, tolerances: Mapping[str, Tolerance] | None = None, note: Note = ignore
+    model: Model, folder: Path, note: Note = ignore, tolerances: Mapping[str, Tolerance] | None = None
 ) -> GoldenResult:
     """Run each data set in ``folder`` and compare all its outputs.
 

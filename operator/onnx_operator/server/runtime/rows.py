@@ -76,18 +76,20 @@ def run_rows(model: Model, rows: Rows, feed: Feed, count: int) -> list[Any]:
     return results
 
 
-def check_independence(model: Model, rows: Rows, guess: Guess, *, thorough: bool) -> tuple[Feed, list[Any]]:
+def check_independence(
+    model: Model, rows: Rows, guess: Guess, *, thorough: bool, count: int = 4
+) -> tuple[Feed, list[Any]]:
     """Compare random rows alone (or, in a fixed batch, among others) with rows among others.
 
-    Returns the feed and its results, for comparisons with larger batches. Raises :class:`NotBatchableError`. Without
-    ``thorough`` only what is indispensable is run.
+    Returns the feed of ``count`` rows and its results, for comparisons with larger batches. Raises
+    :class:`NotBatchableError`. Without ``thorough`` only what is indispensable is run.
     """
     kept: tuple[Feed, list[Any]] | None = None
     told_apart = False
     refusal = NotBatchableError("it gives the same answer whatever the input")
     for variant, scale, narrow in _variants(rows, guess, thorough):
         try:
-            feed, results, differ = _check(model, rows, variant, scale, narrow, thorough)
+            feed, results, differ = _check(model, rows, variant, scale, narrow, rows.fixed or count)
         except _UnansweredError as error:
             refusal = NotBatchableError(str(error))
             continue
@@ -113,10 +115,9 @@ def _variants(rows: Rows, guess: Guess, thorough: bool) -> Iterator[tuple[Guess,
 
 
 def _check(
-    model: Model, rows: Rows, guess: Guess, scale: float, narrow: bool, thorough: bool
+    model: Model, rows: Rows, guess: Guess, scale: float, narrow: bool, count: int
 ) -> tuple[Feed, list[Any], bool]:
     """Compare. The third value is whether the rows have different answers: else this tells nothing."""
-    count = rows.fixed or (4 if thorough else 2)
     feed = random_rows(rows.inputs, guess, count, scale, narrow)
     if rows.fixed:
         return _check_fixed(model, rows, guess, feed, (scale, narrow))

@@ -32,6 +32,10 @@ INLINE_SECONDS = 0.001
 _SLOW_SECONDS = 0.25
 """Models whose runs take this long are run as rarely as possible."""
 _BUDGET_SECONDS = 1.0
+_LARGE_SECONDS = 0.001
+"""Models whose runs take this long have large tensors in between, of which every row needs its own."""
+_PAYS = 0.95
+"""A larger batch is worth its memory as long as a row takes at most this share of the time in a smaller one."""
 _LONGEST_BATCH_SECONDS = 5.0
 """No batch is worth more than the time that a request has."""
 _MOST_ROWS = 4096
@@ -144,13 +148,14 @@ def _batches(
     elapsed: Callable[[], float],
 ) -> WarmUp:
     single = plain.seconds[1]
-    feed, results = check_independence(model, rows, guess, thorough=single < _SLOW_SECONDS / 5)
+    large = single > _LARGE_SECONDS
+    feed, results = check_independence(model, rows, guess, thorough=single < _SLOW_SECONDS / 5, count=2 if large else 4)
     seconds = dict(plain.seconds)
     per_row = _elements_of(feed) // len(results[0])
-    sizes = [n for n in _sizes(max_batch_size) if single * n <= _LONGEST_BATCH_SECONDS and per_row * n <= MAX_ELEMENTS]
-    for size in sizes:
-        if size < sizes[-1] and (single > _SLOW_SECONDS or elapsed() > _BUDGET_SECONDS):
-            continue
+    for size in _sizes(max_batch_size):
+        late = len(seconds) > 1 and elapsed() > _BUDGET_SECONDS
+        if late or single * size > _LONGEST_BATCH_SECONDS or per_row * size > MAX_ELEMENTS:
+            break
         try:
             seconds[size] = _time_batch(model, rows, feed, results, size, elapsed)
         except NotBatchableError as error:
@@ -158,6 +163,9 @@ def _batches(
             logger.warning("batches of %d rows do not work, smaller ones are made: %s", size, error)
             break
         note(batch=size, seconds=round(seconds[size], 6))
+        if large and seconds[size] / size > _PAYS * min(taken / n for n, taken in seconds.items() if n < size):
+            # The pod's memory is what one row at a time was estimated to take.
+            break
     if max(seconds) == 1:
         return replace(plain, reason="it is too slow, or its inputs are too large, for two rows at a time")
     return replace(plain, batchable=True, seconds=seconds)
