@@ -9,6 +9,7 @@ import click
 
 from onnx_operator import __version__
 from onnx_operator.cli.options import source_options
+from onnx_operator.cli.package import package
 
 if TYPE_CHECKING:
     from onnx_operator.api.report import InspectionResult
@@ -144,6 +145,8 @@ def serve(context: click.Context, model: Path, name: str | None, host: str, port
     logs.configure()
     context.invoke(serve_command, model=model, name=name or model.stem, host=host, port=port)
 
+
+main.add_command(package)
 
 if __name__ == "__main__":
     main()

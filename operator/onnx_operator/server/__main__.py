@@ -184,6 +184,20 @@ def _token(path: Path) -> str:
     return token
 
 
+@main.command(name="install-requirements")
+@click.option("--target", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to fill.")
+@click.option("--requirement", "requirements", multiple=True, metavar="NAME==VERSION", help="May be repeated.")
+@click.option("--file", "files", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--conda", "conda_files", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def install_requirements(
+    target: Path, requirements: tuple[str, ...], files: tuple[Path, ...], conda_files: tuple[Path, ...]
+) -> None:
+    """Install a script's pinned packages: requirements, requirements.txt files, the pip part of conda files."""
+    from onnx_operator.server.script.requirements import run
+
+    sys.exit(run(target, requirements, files, conda_files))
+
+
 @main.command()
 def capabilities() -> None:
     """Print what this image can run, as JSON."""
