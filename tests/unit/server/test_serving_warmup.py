@@ -162,6 +162,12 @@ BATCHABLE = {
     "numbers in text": rowwise(node("Cast", ["x"], ["y"], to=FLOAT), element=STRING),
     "identities": rowwise(node("Gather", ["W", "x"], ["y"]), element=INT64),
     "an unnamed batch": rowwise(node("Relu", ["x"], ["y"]), batch=None),
+    "answers that hardly differ": rowwise(
+        node("Mul", ["x", "small"], ["h"]),
+        node("Add", ["h", "one"], ["y"]),
+        small=np.array(2e-5, np.float32),
+        one=np.array(1, np.float32),
+    ),
     "thresholds far from zero": rowwise(
         node("Greater", ["x", "limit"], ["g"]), node("Cast", ["g"], ["y"], to=FLOAT), limit=np.array(3000, np.float32)
     ),
@@ -216,9 +222,24 @@ NOT_BATCHABLE = {
         r"output y has shape \[2, 4\] for 1 rows",
     ),
     "a square": (rowwise(node("Relu", ["x"], ["y"]), rest="N"), "open first dimension N is also another one"),
+    "a faint trace of the batch": (
+        rowwise(
+            node("ReduceMean", ["x", "first"], ["m"]),
+            node("Mul", ["m", "small"], ["h"]),
+            node("Add", ["h", "one"], ["y1"]),
+            node("Identity", ["x"], ["x1"]),
+            node("Mul", ["x1", "zero"], ["z"]),
+            node("Add", ["z", "y1"], ["y"]),
+            first=np.array([0]),
+            small=np.array(2e-5, np.float32),
+            one=np.array(1, np.float32),
+            zero=np.array(0, np.float32),
+        ),
+        "depend on the other rows|differ too little",
+    ),
     "a constant answer": (
         rowwise(node("Mul", ["x", "zero"], ["y"]), zero=np.array(0, np.float32)),
-        "same answer whatever the input",
+        "differ too little to tell",
     ),
     "one row only": (rowwise(node("Relu", ["x"], ["y"]), batch=1), "first dimension is always 1"),
     "an unknown rank": (identity(shape=None), "no declared dimensions"),
