@@ -34,6 +34,11 @@ _BUFFER = {
     **dict.fromkeys(("INT8", "INT16", "INT32", "INT64"), ("i", np.dtype(np.int64))),
     **dict.fromkeys(("UINT8", "UINT16", "UINT32", "UINT64"), ("u", np.dtype(np.uint64))),
 }
+_SQUARES = {
+    name: float(np.finfo(name_dtype).max) ** 2
+    for name, name_dtype in DTYPES.items()
+    if name_dtype.kind == "f" and name != "FP64"
+}
 _ARRAY: Any = simdjson.Array
 _KNOWN = ("id", "outputs", "parameters")
 _MOST_PLANS = 64
@@ -312,6 +317,9 @@ def _narrowed(values: Array, datatype: str) -> Array | None:
     if values.dtype == dtype:
         return values
     if dtype.kind == "f":
+        # No element is larger than the root of the sum of squares.
+        if values.dot(values) <= _SQUARES[datatype]:
+            return values.astype(dtype)
         with np.errstate(over="ignore", under="ignore"):
             narrow = values.astype(dtype)
         return None if np.isinf(narrow).any() else narrow
@@ -352,7 +360,8 @@ def _read_slot(info: TensorInfo, tensor: Json) -> _Slot:
     if size is not None:
         if type(size) is not int or size < 0:
             raise RequestError(f"{label}: binary_data_size must be a number of bytes, got {quote(size)}")
-        if "data" in tensor:
+        # kserve's client says of an empty tensor that its data is null, too.
+        if tensor.get("data") not in (None, []):
             raise RequestError(f'{label}: has both "data" and binary_data_size; send one of them')
         return _Slot(info, tuple(shape), size, None)
     if isinstance(parameters, dict) and "shared_memory_region" in parameters:

@@ -1,0 +1,1 @@
+"""Clients of others as the oracle of the scoring server."""
