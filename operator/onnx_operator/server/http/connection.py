@@ -19,10 +19,27 @@ if TYPE_CHECKING:
 
 MOST_HEADER_BYTES = 32 * 1024
 MOST_HEADERS = 100
+LONGEST_KNOWN_HEAD = 2048
 MOST_PIPELINED = 16
 """Requests of one connection that may wait behind the one being answered; then it is not read any further."""
 _SINGLE = frozenset({b"authorization", b"content-encoding", b"inference-header-content-length", b"host"})
 """Headers that would mean two things if they came twice."""
+
+
+class Head:
+    """The head of a request that was parsed and admitted, for requests whose head has the very same bytes."""
+
+    __slots__ = ("headers", "keep_alive", "length", "method", "path", "query", "route")
+
+    def __init__(self, exchange: "Exchange", length: int) -> None:
+        self.method = exchange.method
+        self.path = exchange.path
+        self.query = exchange.query
+        self.headers = exchange.headers
+        self.keep_alive = exchange.keep_alive
+        self.route = exchange.route
+        self.length = length
+        """Bytes of the body."""
 
 
 class Exchange:
@@ -46,11 +63,13 @@ class Exchange:
         "started",
     )
 
-    def __init__(self, connection: "Connection", method: bytes, target: bytes, headers: dict[bytes, bytes]) -> None:
+    def __init__(
+        self, connection: "Connection", method: bytes, path: bytes, query: bytes, headers: dict[bytes, bytes]
+    ) -> None:
         self.connection = connection
         self.method = method
-        path, _, self.query = target.partition(b"?")
         self.path = path
+        self.query = query
         self.headers = headers
         self.body = b""
         self.started = monotonic()
@@ -96,7 +115,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_pipelined",
-        "_refused",
+        "_raw_head",
         "_server",
         "_size",
         "_target",
@@ -121,7 +140,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._closing = False
         self._discarding = False
-        self._refused = False
+        self._raw_head = b""
         self.half_closed = False
         self.since = monotonic()
         """When the phase began (seconds, monotonic)."""
@@ -178,7 +197,17 @@ class Connection(asyncio.Protocol):
         if self._discarding:
             return
         if self.phase == "idle":
-            self._enter("head")
+            # Nothing is under way: a request begins here.
+            end = data.find(b"\r\n\r\n") + 4
+            if end > 3 and not self._pipelined:
+                known = self._server.heads.get(data[:end])
+                if known is not None and len(data) == end + known.length:
+                    self._repeat(known, data[end:])
+                    return
+                if end <= LONGEST_KNOWN_HEAD:
+                    self._raw_head = data[:end]
+            self.phase = "head"
+            self.since = self._server.now
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -223,7 +252,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Decide what can be decided before the body is read."""
         headers, server = self._headers, self._server
-        exchange = Exchange(self, self._parser.get_method(), self._target, headers)
+        path, _, query = self._target.partition(b"?")
+        exchange = Exchange(self, self._parser.get_method(), path, query, headers)
         self._current = exchange
         if exchange.path.startswith((b"http://", b"https://")):
             exchange.path = b"/" + exchange.path.partition(b"://")[2].partition(b"/")[2]
@@ -259,6 +289,8 @@ class Connection(asyncio.Protocol):
         chunks = self._chunks
         exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         exchange.keep_alive = self._parser.should_keep_alive()
+        if self._raw_head:
+            self._remember(exchange)
         if self._active is None and not self._paused:
             self._begin(exchange)
         else:
@@ -267,6 +299,28 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
         if not exchange.keep_alive:
             self._discarding = True
+
+    def _remember(self, exchange: Exchange) -> None:
+        raw, self._raw_head = self._raw_head, b""
+        headers = exchange.headers
+        if exchange.refusal is None and b"transfer-encoding" not in headers and b"expect" not in headers:
+            self._server.remember(raw, Head(exchange, int(headers.get(b"content-length", b"0"))))
+
+    def _repeat(self, known: Head, body: bytes) -> None:
+        """Begin a request whose head is that of an earlier one, byte for byte: it would be parsed to the same."""
+        exchange = Exchange(self, known.method, known.path, known.query, known.headers)
+        exchange.body = body
+        exchange.keep_alive = known.keep_alive
+        exchange.route = route = known.route
+        exchange.protocol = route.protocol
+        if route.scoring:
+            exchange.refusal = self._server.take_place(exchange)
+        if not exchange.keep_alive:
+            self._discarding = True
+        self._active = exchange
+        self.phase = "answer"
+        self.since = self._server.now
+        self._server.handle(exchange)
 
     # From request to answer.
 
@@ -282,13 +336,13 @@ class Connection(asyncio.Protocol):
         if transport is None:
             return
         close = not exchange.keep_alive or self._server.draining or self._closing
+        asked = exchange.headers
         if close:
             headers += b"Connection: close\r\n"
-        elif exchange.headers.get(b"connection", b"").lower() == b"keep-alive":
+        elif b"connection" in asked and asked[b"connection"].lower() == b"keep-alive":
             headers += b"Connection: keep-alive\r\n"
-        request_id = exchange.headers.get(b"x-request-id")
-        if request_id is not None:
-            headers += b"X-Request-Id: " + request_id[:256] + b"\r\n"
+        if b"x-request-id" in asked:
+            headers += b"X-Request-Id: " + asked[b"x-request-id"][:256] + b"\r\n"
         first = head(self._server.clock, status, len(body), media_type, headers)
         transport.write(first if exchange.method == b"HEAD" else first + body)
         if exchange is self._active:
@@ -298,7 +352,8 @@ class Connection(asyncio.Protocol):
         if close or (self.half_closed and not self._pipelined):
             self._close()
             return
-        self._enter("write" if self._paused else "idle")
+        self.phase = "write" if self._paused else "idle"
+        self.since = self._server.now
         if self._pipelined:
             self._server.loop.call_soon(self._next)
 
@@ -312,7 +367,7 @@ class Connection(asyncio.Protocol):
         """Answer a request that cannot be read on, after those before it, and close."""
         if self._closing or self._discarding:
             return
-        exchange = self._current or Exchange(self, b"", b"", {})
+        exchange = self._current or Exchange(self, b"", b"", b"", {})
         self._current = None
         exchange.keep_alive = False
         exchange.refusal = error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from onnx_operator.server.errors import RequestError
-from onnx_operator.server.http.connection import Connection, Exchange
+from onnx_operator.server.http.connection import Connection, Exchange, Head
 from onnx_operator.server.http.responses import Clock
 from onnx_operator.server.lifecycle import Lifecycle
 from onnx_operator.server.metrics import Metrics
@@ -22,6 +22,7 @@ SWEEP_SECONDS = 1.0
 HEAD_SECONDS = 10.0
 WRITE_SECONDS = 30.0
 LINGER_SECONDS = 2.0
+MOST_HEADS = 512
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class HttpServer:
         self.clock = Clock()
         self.now = monotonic()
         self.connections: set[Connection] = set()
+        self.heads: dict[bytes, Head] = {}
+        """Heads of requests that were parsed and admitted, by their bytes."""
         self.access_log = False
         self.on_finished: Callable[[Exchange, int], None] | None = None
         """Told of each answer, for traces."""
@@ -103,6 +106,12 @@ class HttpServer:
     def in_flight(self) -> int:
         """Scoring requests that have no answer yet."""
         return self._present
+
+    def remember(self, raw: bytes, head: Head) -> None:
+        """Keep a head that was parsed and admitted. Callers send the same one again and again."""
+        if len(self.heads) >= MOST_HEADS:
+            self.heads.clear()
+        self.heads[raw] = head
 
     def take_place(self, exchange: Exchange) -> RequestError | None:
         """Count a scoring request, from before its body is read, so that a full server holds few bodies."""
