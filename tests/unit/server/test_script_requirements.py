@@ -180,3 +180,19 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_a_secret_of_the_index_is_not_told(tmp_path: Path) -> None:
     assert requirements._tail("Looking in https://user:token@host/simple\n x") == "Looking in https://…@host/simple x"
+
+
+def test_an_index_that_cannot_be_reached_is_not_a_missing_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = tmp_path / "termination"
+    monkeypatch.setenv("ONNX_TERMINATION_LOG", str(message))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://user:token@127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert requirements.run(tmp_path / "requirements", ["language==2.0"]) == 1
+    told = json.loads(message.read_text())["message"]
+    assert "the package index cannot be used for language==2.0" in told
+    assert "refused" in told
+    assert "token" not in told

@@ -113,6 +113,8 @@ def _pip() -> Iterator[list[str]]:
 def _install(pip: list[str], folder: Path, pins: Sequence[str]) -> None:
     # Wheels first: what cannot be had as one is found out in a second, and named.
     code, said = _run_pip(pip, folder, pins, ["--only-binary", ":all:"])
+    if code and (trouble := _trouble(said)):
+        raise InstallError(f"the package index cannot be used for {', '.join(pins)}: {trouble}")
     if code and "No matching distribution found" in said:
         logger.warning("not all of it is to be had as wheels, trying sources too: %s", _cause(said))
         shutil.rmtree(folder)
@@ -142,6 +144,12 @@ def _run_pip(pip: list[str], folder: Path, pins: Sequence[str], options: list[st
                 said.append(text)
                 logger.info("%s", text, extra={"fields": {"stream": "pip"}})
     return process.returncode, "\n".join(said)
+
+
+def _trouble(said: str) -> str:
+    """What keeps pip from asking the index at all; it then only says that there is no such version."""
+    lines = [line for line in said.splitlines() if line.startswith(("Could not fetch URL", "WARNING: Retrying"))]
+    return _tail(lines[-1]) if lines and "(from versions: none)" in said else ""
 
 
 def _cause(said: str) -> str:
