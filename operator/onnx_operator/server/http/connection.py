@@ -211,7 +211,8 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(RequestError("upgrading to another protocol is not offered", 400))
+            # No other protocol is offered: the request is answered in this one, and nothing after it is read.
+            self._discarding = True
         except httptools.HttpParserError as error:
             cause = error.__context__
             if isinstance(cause, RequestError):
@@ -288,7 +289,7 @@ class Connection(asyncio.Protocol):
         self._current = None
         chunks = self._chunks
         exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        exchange.keep_alive = self._parser.should_keep_alive()
+        exchange.keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         if self._raw_head:
             self._remember(exchange)
         if self._active is None and not self._paused:
