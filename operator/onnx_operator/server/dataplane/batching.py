@@ -72,13 +72,7 @@ class Batcher:
 
     def immediate(self, inference: Inference) -> bool:
         """Whether ``inference`` would run on the loop in this turn of it."""
-        if not self._inline or self._policy.delay:
-            return False
-        elements = 0
-        for value in inference.feed.values():
-            elements += value.size
-        inference.small = elements <= self._policy.largest
-        return inference.small
+        return self._inline and not self._policy.delay and _elements(inference) <= self._policy.largest
 
     def submit(self, inference: Inference) -> None:
         """Run ``inference`` soon; its ``done`` is called on the loop. Cancelled through its ``call``, if it has one."""
@@ -116,27 +110,25 @@ class Batcher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while waiting and (self._inline or self._free):
-            if policy.delay and not self._due():
+        while waiting:
+            inline = self._inline and _elements(waiting[0]) <= policy.largest
+            if not (inline or self._free) or (policy.delay and not self._due()):
                 break
-            batch = self._take()
+            batch = self._take(policy.largest if inline else 0)
             if not batch:
                 continue
             self._observe(len(batch), sum([i.rows for i in batch]) or 1, perf_counter() - batch[0].queued)
-            if self._inline and all([inference.small for inference in batch]):
-                # Processor time: that others kept this process waiting says nothing of the model.
-                started = thread_time()
-                answers = self._compute(batch)
-                if thread_time() - started > SLOW_RUN_SECONDS:
-                    self._inline = False
-                self._finish(batch, answers)
-            elif self._free:
+            if not inline:
                 self._free -= 1
                 future = self._pool.submit(self._compute, batch)
                 future.add_done_callback(lambda f, b=batch: self._loop.call_soon_threadsafe(self._finished, b, f))  # type: ignore[misc]
-            else:
-                waiting.extendleft(reversed(batch))
-                break
+                continue
+            # Processor time: that others kept this process waiting says nothing of the model.
+            started = thread_time()
+            answers = self._compute(batch)
+            if thread_time() - started > SLOW_RUN_SECONDS:
+                self._inline = False
+            self._finish(batch, answers)
 
     def _due(self) -> bool:
         """Whether the oldest has waited long enough, or enough wait with it; sets the clock if not."""
@@ -154,8 +146,11 @@ class Batcher:
         self._timer = self._loop.call_later(remaining, self._turn)
         return False
 
-    def _take(self) -> list[Inference]:
-        """Take the oldest and what may run with it, in order; nobody waits for those given up."""
+    def _take(self, largest: int) -> list[Inference]:
+        """Take the oldest and what may run with it, in order; nobody waits for those given up.
+
+        ``largest`` bounds the elements of all together, 0 does not.
+        """
         waiting, most = self._waiting, max(self._policy.size, self._policy.pad)
         first = waiting.popleft()
         if first.call is not None and first.call.cancelled:
@@ -163,6 +158,9 @@ class Batcher:
         batch, rows = [first], first.rows
         if first.key is None or rows >= most:
             return batch
+        if largest:
+            # Rows of one shape have the same number of elements.
+            most = min(most, max(rows, largest * rows // max(1, _elements(first))))
         others: list[Inference] = []
         while waiting:
             inference = waiting.popleft()
@@ -260,6 +258,13 @@ def run(model: ServedModel, inference: Inference, call: Call | None = None) -> l
             raise
         told = ", ".join(f"{dimension} is {' and '.join(map(str, found))}" for dimension, found in clashing.items())
         raise RequestError(f"inputs disagree on sizes that the model gives one name: {told}; {error.message}") from None
+
+
+def _elements(inference: Inference) -> int:
+    count = 0
+    for value in inference.feed.values():
+        count += value.size
+    return count
 
 
 def _shared(batch: Sequence[Inference]) -> Call | None:

@@ -19,7 +19,7 @@ class Inference:
     :func:`choose_outputs` are the checks.
     """
 
-    __slots__ = ("call", "done", "feed", "key", "outputs", "queued", "rows", "small")
+    __slots__ = ("call", "done", "feed", "key", "outputs", "queued", "rows")
 
     def __init__(self, feed: dict[str, Array], outputs: tuple[str, ...]) -> None:
         self.feed = feed
@@ -29,7 +29,6 @@ class Inference:
         self.key: object = None
         self.rows = 0
         self.queued = 0.0
-        self.small = False
 
 
 def find_input(model: ServedModel, name: str) -> TensorInfo:
