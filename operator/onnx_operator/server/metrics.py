@@ -39,7 +39,8 @@ _ROWS = _BATCH + len(SIZES) + 2
 _REJECTED = _ROWS + 1
 _IN_FLIGHT = _REJECTED + 1
 _WAITING = _IN_FLIGHT + 1
-_SLOTS = _WAITING + 1
+_CALLS = _WAITING + 1
+_SLOTS = _CALLS + 1
 
 
 class Metrics(Collector):
@@ -83,25 +84,26 @@ class Metrics(Collector):
         own[_ROWS] += rows
 
     def enter(self) -> None:
-        """A scoring request came."""
-        self._own[_IN_FLIGHT] += 1
+        """A call of gRPC came."""
+        self._own[_CALLS] += 1
 
     def leave(self) -> None:
         """It has its answer."""
-        self._own[_IN_FLIGHT] -= 1
+        self._own[_CALLS] -= 1
 
     def reject(self) -> None:
         """A scoring request was turned away by a full queue."""
         self._own[_REJECTED] += 1
 
-    def set_waiting(self, count: int) -> None:
-        """How many inferences of this process have not begun."""
-        self._own[_WAITING] = count
+    def set_present(self, in_flight: int, waiting: int) -> None:
+        """How many HTTP requests of this process have no answer, and how many inferences have not begun."""
+        self._own[_IN_FLIGHT] = in_flight
+        self._own[_WAITING] = waiting
 
     def forget(self, number: int) -> None:
         """A process has ended: nothing is in flight there any more. What it counted stays."""
         row = self._rows[number]
-        row[_IN_FLIGHT] = row[_WAITING] = 0
+        row[_IN_FLIGHT] = row[_WAITING] = row[_CALLS] = 0
 
     def set(self, name: str, documentation: str, value: float) -> None:
         """Tell a figure of the start, such as ``model_load_seconds``."""
@@ -139,7 +141,9 @@ class Metrics(Collector):
             "onnx_server_requests_rejected", "Scoring requests turned away by a full queue.", total[_REJECTED]
         )
         yield GaugeMetricFamily(
-            "onnx_server_requests_in_flight", "Scoring requests being answered or waiting.", total[_IN_FLIGHT]
+            "onnx_server_requests_in_flight",
+            "Scoring requests being answered or waiting.",
+            total[_IN_FLIGHT] + total[_CALLS],
         )
         yield GaugeMetricFamily("onnx_server_requests_waiting", "Inferences that have not begun.", total[_WAITING])
         yield GaugeMetricFamily("onnx_server_ready", "1 while new requests should come here.", self.ready())

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -172,6 +173,10 @@ class Serving:
             if not _expected(error):
                 self._http.report(error)
             return False
+        # What is here now stays: collecting garbage need not look at it again, nor at every few requests.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
         self._enter(Phase.SERVING)
         if self._shared.first:
             print(facts.model_dump_json(by_alias=True), file=sys.stdout, flush=True)

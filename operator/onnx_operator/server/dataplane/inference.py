@@ -19,16 +19,15 @@ class Inference:
     :func:`choose_outputs` are the checks.
     """
 
-    __slots__ = ("call", "done", "feed", "key", "outputs", "queued", "rows")
+    call: Call | None = None
+    done: Done | None = None
+    key: object = None
+    rows = 0
+    queued = 0.0
 
     def __init__(self, feed: dict[str, Array], outputs: tuple[str, ...]) -> None:
         self.feed = feed
         self.outputs = outputs
-        self.call: Call | None = None
-        self.done: Done | None = None
-        self.key: object = None
-        self.rows = 0
-        self.queued = 0.0
 
 
 def find_input(model: ServedModel, name: str) -> TensorInfo:

@@ -90,9 +90,13 @@ class TensorInfo:
         """Whether sizes agree wherever the model fixes one."""
         if not self.shape:
             return True
-        return len(shape) == len(self.shape) and all(
-            not isinstance(expected, int) or expected == size for expected, size in zip(self.shape, shape, strict=True)
-        )
+        if len(shape) != len(self.shape):
+            return False
+        # A loop: this runs for every tensor of every request.
+        for expected, size in zip(self.shape, shape, strict=True):
+            if expected != size and isinstance(expected, int):
+                return False
+        return True
 
 
 def show_shape(shape: Sequence[Dimension]) -> str:

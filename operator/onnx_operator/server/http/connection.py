@@ -45,23 +45,16 @@ class Head:
 class Exchange:
     """A request and the way to answer it, exactly once."""
 
-    __slots__ = (
-        "admitted",
-        "answered",
-        "body",
-        "call",
-        "connection",
-        "finished",
-        "headers",
-        "keep_alive",
-        "method",
-        "path",
-        "protocol",
-        "query",
-        "refusal",
-        "route",
-        "started",
-    )
+    # Defaults of the class: setting them on each request would take longer than routing it.
+    body = b""
+    keep_alive = True
+    answered = False
+    finished = False
+    admitted = False
+    protocol = "other"
+    refusal: RequestError | None = None
+    route: Any = None
+    call: Any = None
 
     def __init__(
         self, connection: "Connection", method: bytes, path: bytes, query: bytes, headers: dict[bytes, bytes]
@@ -71,16 +64,7 @@ class Exchange:
         self.path = path
         self.query = query
         self.headers = headers
-        self.body = b""
         self.started = monotonic()
-        self.keep_alive = True
-        self.answered = False
-        self.finished = False
-        self.admitted = False
-        self.protocol = "other"
-        self.refusal: RequestError | None = None
-        self.route: Any = None
-        self.call: Any = None
 
     def answer(self, status: int, body: bytes, media_type: bytes = JSON, headers: bytes = b"") -> None:
         """Send the answer. Nothing happens when there is one already, or nobody to send it to."""

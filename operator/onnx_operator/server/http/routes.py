@@ -200,7 +200,7 @@ class Routes:
         _json(exchange, self._plane.model_metadata())
 
     def _render_metrics(self, exchange: Exchange) -> None:
-        self._metrics.set_waiting(self._plane.waiting)
+        self._metrics.set_present(self._server.in_flight, self._plane.waiting)
         exchange.answer(200, self._metrics.render(), self._metrics.content_type.encode())
 
     def _swagger(self, exchange: Exchange) -> None:

@@ -120,7 +120,6 @@ class HttpServer:
             self._metrics.reject()
             return RequestError(f"the server is full ({most} requests run or wait); try again shortly", 429)
         self._present += 1
-        self._metrics.enter()
         exchange.admitted = True
         return None
 
@@ -165,7 +164,6 @@ class HttpServer:
         exchange.finished = True
         if exchange.admitted:
             self._present -= 1
-            self._metrics.leave()
         self._metrics.observe(exchange.protocol, status, monotonic() - exchange.started)
         if status >= 500 or self.access_log:
             self._log(exchange, status)
