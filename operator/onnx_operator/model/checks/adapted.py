@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import onnx
-from onnx import ModelProto, NodeProto
+from onnx import FunctionProto, ModelProto, NodeProto
 
 from onnx_operator.model.checks.versions import called_functions, opsets_of
 from onnx_operator.model.nodes import all_nodes, domain_of
@@ -23,7 +23,8 @@ def adapted(model: ModelProto) -> ModelProto:
     called = called_functions(copy)
     del copy.functions[:]
     copy.functions.extend(called)
-    for owner in (copy, *copy.functions):
+    owners: list[ModelProto | FunctionProto] = [copy, *copy.functions]
+    for owner in owners:
         for each in owner.opset_import:
             each.domain = domain_of(each.domain)
     hidden = False
@@ -33,7 +34,7 @@ def adapted(model: ModelProto) -> ModelProto:
             node.domain = _HIDDEN
             hidden = True
     if hidden:
-        for owner in (copy, *copy.functions):
+        for owner in owners:
             owner.opset_import.add(domain=_HIDDEN, version=1)
     return copy
 

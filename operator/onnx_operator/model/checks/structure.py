@@ -26,8 +26,8 @@ def check_structure(model: ModelProto) -> None:
     ONNX asks for sorted nodes, but the runtime sorts them itself, and some exporters rely on it. Raises
     :class:`RefusedError` (``InvalidGraph``).
     """
-    for body in (model.graph.node, *(function.node for function in model.functions)):
-        for node in all_nodes(body):
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in all_nodes(nodes):
             _check_einsum(node)
     _check_graph(model.graph, frozenset())
     for function in model.functions:
