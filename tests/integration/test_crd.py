@@ -185,6 +185,14 @@ def test_kubectl_explain_knows_the_fields(apiserver, path, word):
 # --- accepted ---------------------------------------------------------------------------------------------------------
 
 GOOD = {
+    "inline script": model(
+        scoring={"script": "def run(raw_data): return raw_data", "requirements": ["pillow==11.0.0"]}
+    ),
+    "script of a config map": model(scoring={"configMapName": "score", "requirements": ["a.b-c[x,y]==1.0+cpu"]}),
+    "image with a script": model(scoring={"image": "registry.example.com/scored@sha256:" + "a" * 64}),
+    "batching": model(batching={"maxBatchSize": 16, "maxDelayMilliseconds": 0}),
+    "test data": model(model={"testData": "s3://models/resnet50/test_data_set_0"}),
+    "no fallback": model(runtime="GPU", session={"onFallback": "Fail"}),
     "shortest name": model("a"),
     "longest name": model("a" * 52),
     "https": model(model={"uri": "https://models.example.com:8443/a/b.onnx"}),
@@ -247,6 +255,22 @@ def without_uri():
 
 
 BAD = {
+    "two scripts": (model(scoring={"script": "x", "configMapName": "score"}), "exactly one of configMapName, script"),
+    "no script": (model(scoring={"requirements": ["a==1"]}), "exactly one of configMapName, script"),
+    "image with requirements": (model(scoring={"image": "i", "requirements": ["a==1"]}), "brings its own packages"),
+    "unpinned requirement": (
+        model(scoring={"script": "x", "requirements": ["pillow"]}),
+        "spec.scoring.requirements[0]",
+    ),
+    "option as requirement": (
+        model(scoring={"script": "x", "requirements": ["--pre"]}),
+        "spec.scoring.requirements[0]",
+    ),
+    "empty batch": (model(batching={"maxBatchSize": 0}), "spec.batching.maxBatchSize"),
+    "endless delay": (model(batching={"maxDelayMilliseconds": 1001}), "spec.batching.maxDelayMilliseconds"),
+    "test data in a claim": (model(model={"testData": "pvc://claim/data"}), "must be a folder"),
+    "fallback on the CPU": (model(session={"onFallback": "Fail"}), "onFallback: Fail needs runtime: GPU"),
+    "unknown fallback": (model(runtime="GPU", session={"onFallback": "Maybe"}), "spec.session.onFallback"),
     # name → manifest, the field that must be named
     "no spec": ({k: v for k, v in model().items() if k != "spec"}, "spec"),
     "no model": (model() | {"spec": {}}, "spec.model"),
@@ -306,7 +330,7 @@ BAD = {
     "unknown in model": (model(model={"url": "x"}), "spec.model.url"),
     "unknown in spec": (model(replica=1), "spec.replica"),
     "unknown at the top": (model() | {"sepc": {}}, "sepc"),
-    "field of later": (model(batching={"maxBatchSize": 2}), "spec.batching"),
+    "field of later": (model(autoscaling={"minReplicas": 1}), "spec.autoscaling"),
     "runtime TPU": (model(runtime="TPU"), "spec.runtime"),
     "runtime in small letters": (model(runtime="gpu"), "spec.runtime"),
     "pool with capitals": (model(nodePool="T4"), "spec.nodePool"),

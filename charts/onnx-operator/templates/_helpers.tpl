@@ -97,6 +97,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
+# Scoring scripts of models, by name; those that carry the label onnx-operator.dev/scoring are watched.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch]
 # For kubectl describe.
 - apiGroups: [events.k8s.io]
   resources: [events]

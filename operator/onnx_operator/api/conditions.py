@@ -49,6 +49,7 @@ class Reason(StrEnum):
     TOO_LARGE = "TooLarge"
     NO_MATCHING_POOL = "NoMatchingPool"
     POD_TEMPLATE_REJECTED = "PodTemplateRejected"
+    SCORING_REJECTED = "ScoringRejected"
     # ModelValid, Unknown
     SOURCE_UNREACHABLE = "SourceUnreachable"
 
@@ -67,6 +68,7 @@ class Reason(StrEnum):
     COMPLETE = "Complete"
     OUT_OF_MEMORY = "OutOfMemory"
     LOAD_FAILED = "LoadFailed"
+    GOLDEN_TEST_FAILED = "GoldenTestFailed"
     CRASH_LOOP = "CrashLoop"
     NAME_CONFLICT = "NameConflict"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -103,6 +105,8 @@ MEANINGS: dict[Reason, str] = {
     Reason.TOO_LARGE: "Beyond a limit of the operator's settings; the message names it.",
     Reason.NO_MATCHING_POOL: "No node pool fits the runtime, the memory and the namespace.",
     Reason.POD_TEMPLATE_REJECTED: "`spec.podTemplate` (or `spec.resources`) gives pods that cannot be.",
+    Reason.SCORING_REJECTED: "`spec.scoring` cannot be used: its ConfigMap is missing or too large (retried), or the "
+    "settings forbid scripts.",
     Reason.SOURCE_UNREACHABLE: "The store did not answer, or not sensibly. Retried, later each time.",
     Reason.INSPECTING: "The model is being read.",
     Reason.SOURCE_CHANGED: "The store holds other bytes than were inspected; they are inspected as a new revision.",
@@ -117,6 +121,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.COMPLETE: "All replicas run the desired revision.",
     Reason.OUT_OF_MEMORY: "The model needed more memory than its limit. Raise `spec.resources.limits.memory`.",
     Reason.LOAD_FAILED: "ONNX Runtime could not load the model, or its warm-up inference failed.",
+    Reason.GOLDEN_TEST_FAILED: "The model answers its recorded inputs (`spec.model.testData`) otherwise than recorded.",
     Reason.CRASH_LOOP: "The server ends again and again.",
     Reason.NAME_CONFLICT: "An object of the model's name exists that does not belong to it.",
     Reason.DEADLINE_EXCEEDED: "No progress for too long; the message names the cause.",

@@ -87,6 +87,8 @@ class FetchPlan(ApiModel):
     workload_identity: bool = Field(default=False, description="whether the pod's own cloud identity reads the source")
     sources: SourceSettings = Field(default_factory=SourceSettings)
     test_data: GoldenData | None = Field(default=None, description="what the server tests the model with")
+    scoring: dict[str, str] = Field(default_factory=dict, description="the scoring script's files, by name")
+    scoring_directory: str = Field(default="/scoring", description="folder that they are written to")
 
     def to_variables(self) -> dict[str, str]:
         """Environment variables that hold the plan. Raises ValueError where it is longer than ``LONGEST_PLAN``."""
@@ -160,6 +162,7 @@ class StartFacts(ApiModel):
     event: str = "started"
     execution_providers: list[str] = Field(description="providers that run at least one node, ONNX Runtime's names")
     fallback_operators: list[str] = Field(default_factory=list, description="operators that run on the CPU")
+    fallback_causes: list[str] = Field(default_factory=list, description="why, in ONNX Runtime's words")
     load_seconds: float
     warm_up_seconds: float
     resident_memory_bytes: int

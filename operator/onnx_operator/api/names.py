@@ -20,6 +20,8 @@ LABEL_REVISION = f"{GROUP}/revision"
 """Name of the ControllerRevision that a pod was rendered from; never part of a selector."""
 LABEL_CREDENTIALS = f"{GROUP}/credentials"
 """A Secret consents to be read for a model's source by carrying this label with the value ``true``."""
+LABEL_SCORING = f"{GROUP}/scoring"
+"""A ConfigMap with a scoring script that carries this label with the value ``true`` is watched."""
 LABEL_INSPECTION = f"{GROUP}/inspection"
 """Name of the OnnxModel that a short inspection pod looks at. Such a pod carries no label that selects serving pods."""
 TRACK_STABLE = "stable"
@@ -43,7 +45,13 @@ VOLUME_SOURCE = "source"
 SOURCE_DIRECTORY = "/source"
 """Where the claim of a ``pvc`` source is mounted, read-only, in whatever container reads it."""
 TERMINATION_LOG = "/dev/termination-log"
+SCORING_DIRECTORY = "/scoring"
+IMAGE_SCORING_DIRECTORY = "/opt/scoring"
+"""Where images of ``kubectl onnx package`` hold the script."""
+REQUIREMENTS_DIRECTORY = "/requirements"
+TEST_DATA_DIRECTORY = "/testdata"
 HTTP_PORT = 8080
+GRPC_PORT = 8081
 SERVICE_PORT = 80
 
 ENV_FETCH_PLAN = "ONNX_FETCH_PLAN"

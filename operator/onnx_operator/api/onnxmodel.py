@@ -92,6 +92,8 @@ class Credentials(SpecModel):
     )
 
 
+REQUIREMENT = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._,-]+\])?==[A-Za-z0-9.!+_-]+$"
+"""A pinned requirement (https://packaging.python.org/en/latest/specifications/version-specifiers/)."""
 _REST = r"/[^#\s]+"
 _CONTAINER = r"(\$root|\$web|[a-z0-9](-?[a-z0-9]){2,62})"
 _LABEL = "[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -121,6 +123,9 @@ URI_MESSAGE = (
 )
 
 
+_FOLDER_SCHEMES = ("https", "s3", "gs", "az", "abfss", "hf")
+
+
 class ModelSource(SpecModel):
     """The desired model: where it is, and what it is called."""
 
@@ -146,6 +151,24 @@ class ModelSource(SpecModel):
         ),
     )
     credentials: Credentials | None = None
+    test_data: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2048,
+        description=(
+            "A folder with recorded inputs and outputs that the model must reproduce before it takes traffic: "
+            "input_0.pb … and output_0.pb … as the ONNX Model Zoo has them, or folders test_data_set_0 … that "
+            "hold them. https, s3, gs, az, abfss or hf; read with the model's credentials."
+        ),
+        json_schema_extra=_validated(
+            _rule(
+                f"self.matches(r'^({'|'.join(f for f in URI_FORMS if f.partition(':')[0] in _FOLDER_SCHEMES)})$')",
+                "must be a folder: https://HOST/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/PATH, "
+                "abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH or hf://ORGANISATION/REPOSITORY/PATH, "
+                "for example s3://models/resnet50/test_data_set_0",
+            )
+        ),
+    )
     version: str | None = Field(
         default=None, min_length=1, max_length=64, description="The model's version in your own words."
     )
@@ -183,6 +206,51 @@ class Session(SpecModel):
         ge=1,
         le=512,
         description="Operators that run at the same time. Default: 1, one after the other.",
+    )
+    on_fallback: Literal["Serve", "Fail"] | None = Field(
+        default=None,
+        description=(
+            "What a pod does when operators fall to the CPU although a GPU was asked for. Serve (default) serves and "
+            "says so in the condition Accelerated; Fail does not become ready."
+        ),
+    )
+
+
+class Batching(SpecModel):
+    """How requests that arrive together run together."""
+
+    max_batch_size: int | None = Field(
+        default=None, ge=1, le=4096, description="Rows of one run; 1 runs each request alone. Default: 32."
+    )
+    max_delay_milliseconds: int | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="How long a request waits for others. Default: 0, which runs together what is waiting already.",
+    )
+
+
+class Scoring(SpecModel):
+    """An Azure ML style scoring script with init() and run(raw_data), which answers /score."""
+
+    config_map_name: DnsSubdomain | None = Field(
+        default=None,
+        description=(
+            f"A ConfigMap of the same namespace with score.py and the files that it reads, at most 64 KiB. Its content "
+            f'is part of the revision; with the label {GROUP}/scoring: "true" a change is seen at once.'
+        ),
+    )
+    script: str | None = Field(default=None, min_length=1, max_length=65536, description="The text of score.py.")
+    image: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=512,
+        description="A server image that holds the script and its packages, made by kubectl onnx package.",
+    )
+    requirements: list[Annotated[str, Field(max_length=256, pattern=REQUIREMENT)]] | None = Field(
+        default=None,
+        max_length=64,
+        description="Packages that are installed when a pod starts (for development), each as NAME==VERSION.",
     )
 
 
@@ -243,6 +311,20 @@ class OnnxModelSpec(SpecModel):
     )
     resources: Resources | None = None
     session: Session | None = None
+    batching: Batching | None = None
+    scoring: Scoring | None = Field(
+        default=None,
+        json_schema_extra=_validated(
+            _rule(
+                "(has(self.configMapName) ? 1 : 0) + (has(self.script) ? 1 : 0) + (has(self.image) ? 1 : 0) == 1",
+                "exactly one of configMapName, script and image says where the script is",
+            ),
+            _rule(
+                "!has(self.requirements) || !has(self.image)",
+                "an image brings its own packages; requirements go with configMapName or script",
+            ),
+        ),
+    )
     service_account_name: DnsSubdomain | None = Field(
         default=None,
         description="The pods' service account. Its token is not mounted unless podTemplate asks for it.",
@@ -299,6 +381,7 @@ class Started(ApiModel):
     revision: str
     execution_providers: list[str] = Field(max_length=8)
     fallback_operators: list[str] = Field(default_factory=list, max_length=64)
+    fallback_causes: list[str] = Field(default_factory=list, max_length=8)
     resident_memory_bytes: int
 
 
@@ -340,5 +423,13 @@ SPEC_RULES = [
             "a GPU execution provider (CUDA, TensorRT) needs runtime: GPU",
         ),
         "fieldPath": ".session.executionProviders",
+    },
+    {
+        **_rule(
+            "!has(self.session) || !has(self.session.onFallback) || self.session.onFallback != 'Fail' "
+            "|| (has(self.runtime) && self.runtime == 'GPU')",
+            "onFallback: Fail needs runtime: GPU; on the CPU nothing falls back",
+        ),
+        "fieldPath": ".session.onFallback",
     },
 ]

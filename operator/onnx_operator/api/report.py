@@ -9,7 +9,7 @@ from pydantic import Field, WithJsonSchema
 from onnx_operator.api.capabilities import Capabilities as Capabilities
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.signatures import SignatureSettings
-from onnx_operator.api.sources import ApiModel, ModelFiles, SourcePin, SourceSettings
+from onnx_operator.api.sources import ApiModel, ModelFiles, SourceFile, SourcePin, SourceSettings
 
 MAX_TENSORS = 64
 """Inputs and outputs together."""
@@ -214,6 +214,7 @@ class InspectionRequest(ApiModel):
     workload_identity: bool = Field(default=False, description="whether the process's own cloud identity may read it")
     sources: SourceSettings = Field(default_factory=SourceSettings)
     signatures: SignatureSettings = Field(default_factory=SignatureSettings)
+    test_data: str = Field(default="", description="folder of recorded inputs and outputs; empty: none")
     capabilities: Capabilities
 
 
@@ -228,4 +229,7 @@ class InspectionResult(ApiModel):
     report: ModelReport | None = None
     interface: str = ""
     files: ModelFiles | None = Field(default=None, description="of an accepted model: what pods fetch")
+    test_data: list[SourceFile] = Field(
+        default_factory=list, description="of an accepted model: recorded inputs and outputs"
+    )
     refusal: Refusal | None = None

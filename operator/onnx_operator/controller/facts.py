@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 LOG_BYTES = 256 * 1024
 MAX_OPERATORS = 16
 MAX_NAME_BYTES = 64
+MAX_CAUSE_BYTES = 256
 ATTEMPTS = 3
 READ_TIMEOUT_SECONDS = 10.0
 PAUSE_SECONDS = 5.0
@@ -83,6 +84,7 @@ class FactReader:
                     revision=entry.revision,
                     execution_providers=[shorten(p, MAX_NAME_BYTES) for p in facts.execution_providers[:8]],
                     fallback_operators=[shorten(o, MAX_NAME_BYTES) for o in facts.fallback_operators[:MAX_OPERATORS]],
+                    fallback_causes=[shorten(cause, MAX_CAUSE_BYTES) for cause in facts.fallback_causes[:8]],
                     resident_memory_bytes=facts.resident_memory_bytes,
                 )
                 self._queue.add(model)

@@ -4,11 +4,19 @@ from typing import Any
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES, IDENTITY_SCHEMES, FetchPlan, scheme_of, secret_key
+from onnx_operator.api.contract import (
+    CREDENTIAL_VARIABLES,
+    IDENTITY_SCHEMES,
+    FetchPlan,
+    GoldenData,
+    scheme_of,
+    secret_key,
+)
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import Refusal
-from onnx_operator.api.sources import ModelFiles
+from onnx_operator.api.sources import ModelFiles, SourceFile
 from onnx_operator.controller.settings import Settings
+from onnx_operator.model.inspection.golden import first_file
 
 
 class TooManyFilesError(Exception):
@@ -43,7 +51,13 @@ def literal(text: str) -> str:
     return text.replace("$", "$$")
 
 
-def fetch_env(spec: OnnxModelSpec, files: ModelFiles, settings: Settings) -> list[dict[str, Any]]:
+def fetch_env(
+    spec: OnnxModelSpec,
+    files: ModelFiles,
+    settings: Settings,
+    scoring: dict[str, str] | None = None,
+    test_data: list[SourceFile] | None = None,
+) -> list[dict[str, Any]]:
     """The environment of ``fetch``: its plan, and the keys of the credentials Secret that the scheme uses.
 
     Raises:
@@ -57,6 +71,11 @@ def fetch_env(spec: OnnxModelSpec, files: ModelFiles, settings: Settings) -> lis
         workload_identity=reads_by_identity(spec, settings),
         # Only what this scheme uses: certificates of others would take room in vain.
         sources=settings.sources.for_scheme(scheme_of(uri)),
+        test_data=GoldenData(uri=first_file(spec.model.test_data), files=test_data, directory=names.TEST_DATA_DIRECTORY)
+        if test_data and spec.model.test_data
+        else None,
+        scoring=scoring or {},
+        scoring_directory=names.SCORING_DIRECTORY,
     )
     try:
         variables = plan.to_variables()

@@ -12,7 +12,7 @@ import kopf
 
 from onnx_operator.api import names
 from onnx_operator.controller.inspections import ModelKey
-from onnx_operator.controller.kube import CHILD_KINDS, CONTROLLER_REVISION, ONNX_MODEL, POD, Kind
+from onnx_operator.controller.kube import CHILD_KINDS, CONFIG_MAP, CONTROLLER_REVISION, ONNX_MODEL, POD, Kind
 from onnx_operator.controller.queue import KeyedQueue
 
 CHILD_DELAY_SECONDS = 0.1
@@ -83,6 +83,15 @@ def build_registry(
             if namespace and model:
                 queue.add_after((namespace, model), CHILD_DELAY_SECONDS)
 
+    async def script_changed(namespace: str | None, type: str | None, **_: Any) -> None:  # noqa: A002
+        if type is None:
+            relisting.listed()
+        # Which models it belongs to is in their specs: few share a namespace, and a look costs no write.
+        for key in known():
+            if key[0] == namespace:
+                queue.add_after(key, CHILD_DELAY_SECONDS)
+
+    kopf.on.event(*_resource(CONFIG_MAP), registry=registry, id="configmaps")(script_changed)
     kopf.on.event(*_resource(ONNX_MODEL), registry=registry, id="model")(model_changed)
     for kind in WATCHED_CHILDREN:
         kopf.on.event(*_resource(kind), registry=registry, id=kind.plural)(child_changed)
@@ -105,4 +114,5 @@ def build_settings() -> kopf.OperatorSettings:
     settings.queueing.exit_timeout = 0.2
     for kind in WATCHED_CHILDREN:
         settings.watching.label_selectors[_resource(kind)] = names.LABEL_MODEL
+    settings.watching.label_selectors[_resource(CONFIG_MAP)] = f"{names.LABEL_SCORING}=true"
     return settings

@@ -23,6 +23,8 @@ IMAGE_REASONS = (
 )
 PRIORITY = (
     Reason.LOAD_FAILED,
+    Reason.GOLDEN_TEST_FAILED,
+    Reason.FALLBACK_TO_CPU,
     Reason.OUT_OF_MEMORY,
     Reason.CRASH_LOOP,
     Reason.DIGEST_MISMATCH,

@@ -60,10 +60,13 @@ from onnx_operator.controller.revisions import (
     proves,
     revision_name,
 )
+from onnx_operator.controller.scoring import ScoringRejectedError, read_scoring
 from onnx_operator.controller.settings import Settings
 from onnx_operator.controller.status import Situation, compute_status
 
 logger = logging.getLogger(__name__)
+
+SCORING_RETRY_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def inspection_key(spec: OnnxModelSpec, model: Object, signatures: SignatureSett
         source.uri,
         source.sha256,
         source.credentials.secret_name if source.credentials else None,
+        *([source.test_data] if source.test_data else []),
         (model["metadata"].get("annotations") or {}).get(names.ANNOTATION_REFRESH),
     ]
     if uses_service_account(spec):
@@ -117,6 +121,7 @@ def persisted_result(key: str, status: OnnxModelStatus, revisions: list[Revision
                     report=status.model,
                     interface=status.interface,
                     files=files,
+                    test_data=next((data.test_data for data in same if data.report.source == source), []),
                 )
         verdict = next((c for c in status.conditions if c.type == ConditionType.MODEL_VALID), None)
         # A reason that this version does not know, left by a newer one, is no conclusion.
@@ -139,6 +144,7 @@ def persisted_result(key: str, status: OnnxModelStatus, revisions: list[Revision
         report=newest.report,
         interface=newest.interface,
         files=newest.files,
+        test_data=newest.test_data,
     )
 
 
@@ -275,6 +281,7 @@ class Reconciler:
             workload_identity=uses_operator_identity(spec, self._settings),
             sources=self._settings.sources,
             signatures=self._settings.signatures,
+            test_data=spec.model.test_data or "",
             capabilities=self._capabilities.without_kernels() if uses_gpu(spec) else self._capabilities,
         )
         if needs_pod(spec, self._settings):
@@ -304,7 +311,18 @@ class Reconciler:
             return _Decision(current, result.refusal)
         if result.files is None:
             raise ValueError("an accepted inspection holds the model's files")
-        inputs = inputs_hash(spec, result.report)
+        if spec.pod_template and not self._settings.allow_pod_template:
+            message = "spec.podTemplate: the operator's settings forbid it (allowPodTemplate: false)"
+            return _Decision(current, Refusal(reason=Reason.POD_TEMPLATE_REJECTED, message=message))
+        try:
+            scoring = await read_scoring(self._kube, model["metadata"]["namespace"], spec, self._settings)
+        except ScoringRejectedError as error:
+            if error.refusal.retriable:
+                self._queue.add_after(
+                    (model["metadata"]["namespace"], model["metadata"]["name"]), SCORING_RETRY_SECONDS
+                )
+            return _Decision(current, error.refusal)
+        inputs = inputs_hash(spec, result.report, scoring, result.test_data)
         if current and current.data.inputs == inputs and proves(current.data.files, result.files):
             return _Decision(current)
         uid = model["metadata"]["uid"]
@@ -312,7 +330,7 @@ class Reconciler:
         if rejected and rejected[0] == inspection + inputs:
             return _Decision(current, rejected[1])
         try:
-            revision = await self._new_revision(model, spec, inspection, inputs, result, revisions, children)
+            revision = await self._new_revision(model, spec, inspection, inputs, result, scoring, revisions, children)
         except (NoMatchingPoolError, PodTemplateRejectedError, TooManyFilesError) as error:
             self._rejected[uid] = (inspection + inputs, error.refusal)
             return _Decision(current, error.refusal)
@@ -330,6 +348,7 @@ class Reconciler:
         inspection: str,
         inputs: str,
         result: InspectionResult,
+        scoring: dict[str, str],
         revisions: list[Revision],
         children: Children,
     ) -> Revision:
@@ -339,7 +358,9 @@ class Reconciler:
             raise ValueError("an accepted inspection holds a report and the model's files")
         report = report.model_copy(update={"version": version_label(spec, report)})
         pool = choose_pool(spec, namespace, report, self._settings.effective_pools())
-        rendered = render(RenderInput(name, namespace, spec, report, files, pool, self._settings))
+        rendered = render(
+            RenderInput(name, namespace, spec, report, files, pool, self._settings, scoring, result.test_data)
+        )
         await check_names(self._kube, model, rendered, children)
         data = RevisionData(
             inputs=inputs,
@@ -347,6 +368,7 @@ class Reconciler:
             inspection_key=inspection,
             report=report,
             files=files,
+            test_data=result.test_data,
             workload_identity=reads_by_identity(spec, self._settings),
             interface=result.interface,
             pool=pool.name,

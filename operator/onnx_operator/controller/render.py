@@ -12,7 +12,7 @@ import math
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jinja2
@@ -23,11 +23,12 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import claim_of
 from onnx_operator.api.onnxmodel import GPU_PROVIDERS, ExecutionProvider, OnnxModelSpec, Runtime
 from onnx_operator.api.report import ModelReport, Refusal
-from onnx_operator.api.sources import ModelFiles
+from onnx_operator.api.sources import ModelFiles, SourceFile
 from onnx_operator.controller.fetching import fetch_env, identity_marks, literal
 from onnx_operator.controller.merge import strategic_merge
 from onnx_operator.controller.pools import stay_off
 from onnx_operator.controller.quantities import MEBIBYTE, mebibytes, parse_quantity
+from onnx_operator.controller.scoring import script_path
 from onnx_operator.controller.settings import Pool, Settings
 
 TEMPLATES = {
@@ -71,6 +72,9 @@ class RenderInput:
     files: ModelFiles
     pool: Pool
     settings: Settings
+    scoring: dict[str, str] = field(default_factory=dict)
+    """The scoring script's files, by name."""
+    test_data: list[SourceFile] = field(default_factory=list)
 
 
 def selector_labels(name: str) -> dict[str, str]:
@@ -136,7 +140,7 @@ def execution_providers(spec: OnnxModelSpec) -> list[ExecutionProvider]:
 def _server_args(inputs: RenderInput) -> list[str]:
     session = inputs.spec.session
     model = literal(f"--model={names.MODEL_DIRECTORY}/{inputs.files.model}")
-    args = ["serve", model, f"--name={inputs.name}", f"--port={names.HTTP_PORT}"]
+    args = ["serve", model, f"--name={inputs.name}", f"--port={names.HTTP_PORT}", f"--grpc-port={names.GRPC_PORT}"]
     if inputs.spec.model.version:
         args.append(literal(f"--version={inputs.spec.model.version}"))
     args += [f"--execution-provider={p.value}" for p in execution_providers(inputs.spec)]
@@ -144,7 +148,31 @@ def _server_args(inputs: RenderInput) -> list[str]:
         args.append(f"--intra-op-threads={session.intra_op_threads}")
     if session and session.inter_op_threads:
         args.append(f"--inter-op-threads={session.inter_op_threads}")
+    if session and session.on_fallback:
+        args.append(f"--on-fallback={session.on_fallback}")
+    batching = inputs.spec.batching
+    if batching and batching.max_batch_size:
+        args.append(f"--max-batch-size={batching.max_batch_size}")
+    if batching and batching.max_delay_milliseconds is not None:
+        args.append(f"--max-delay-milliseconds={batching.max_delay_milliseconds}")
+    if inputs.test_data:
+        args.append(f"--test-data={names.TEST_DATA_DIRECTORY}")
+    if script := script_path(inputs.spec):
+        args.append(f"--script={script}")
+    if _requirements(inputs.spec):
+        args.append(f"--requirements-directory={names.REQUIREMENTS_DIRECTORY}")
+    if inputs.settings.page:
+        args.append("--page")
     return args
+
+
+def _requirements(spec: OnnxModelSpec) -> list[str]:
+    return (spec.scoring.requirements or []) if spec.scoring else []
+
+
+def _pip_env(settings: Settings) -> list[dict[str, str]]:
+    pairs = {"PIP_INDEX_URL": settings.pip.index_url, "PIP_TRUSTED_HOST": settings.pip.trusted_host}
+    return [{"name": name, "value": literal(value)} for name, value in pairs.items() if value]
 
 
 def _to_yaml(value: Any) -> str:
@@ -183,12 +211,21 @@ def _variables(inputs: RenderInput) -> Mapping[str, Any]:
         "pod_annotations": identity_annotations,
         "service_account_name": inputs.spec.service_account_name,
         "image": settings.image_of(pool),
+        "server_image": (inputs.spec.scoring and inputs.spec.scoring.image) or settings.image_of(pool),
+        "scoring": bool(inputs.scoring),
+        "scoring_directory": names.SCORING_DIRECTORY,
+        "requirements": [literal(f"--requirement={requirement}") for requirement in _requirements(inputs.spec)],
+        "requirements_directory": names.REQUIREMENTS_DIRECTORY,
+        "pip_env": _pip_env(settings),
+        "test_data": bool(inputs.test_data),
+        "test_data_directory": names.TEST_DATA_DIRECTORY,
+        "test_data_volume_size": mebibytes(sum(f.size_bytes for f in inputs.test_data) * 1.05 + 4 * MEBIBYTE),
         "image_pull_policy": settings.image_pull_policy,
         "image_pull_secrets": [{"name": s} for s in settings.image_pull_secrets],
         "node_selector": pool.node_selector,
         "tolerations": [t.model_dump(by_alias=True, exclude_none=True) for t in pool.tolerations],
         "node_selector_terms": stay_off(gpu_pools) if pool.runtime is Runtime.CPU else [],
-        "fetch_env": fetch_env(inputs.spec, inputs.files, settings),
+        "fetch_env": fetch_env(inputs.spec, inputs.files, settings, inputs.scoring, inputs.test_data),
         "server_args": _server_args(inputs),
         "resources": _resources(inputs),
         "model_directory": names.MODEL_DIRECTORY,
@@ -197,6 +234,7 @@ def _variables(inputs: RenderInput) -> Mapping[str, Any]:
         # A file is renamed when it is complete, not copied; the rest is room for the file system's own blocks.
         "model_volume_size": mebibytes(size * 1.05 + 16 * MEBIBYTE),
         "http_port": names.HTTP_PORT,
+        "grpc_port": names.GRPC_PORT,
         "service_port": names.SERVICE_PORT,
         "start_deadline_seconds": START_DEADLINE_SECONDS,
         "progress_deadline_seconds": 600 + size // SLOWEST_DOWNLOAD_BYTES_PER_SECOND,
@@ -224,13 +262,13 @@ def _with_pod_template(deployment: Manifest, spec: OnnxModelSpec) -> Manifest:
                 f"{where}.volumes: the volume {volume['name']!r} holds the model and cannot be changed; "
                 "give your volume another name"
             )
-    for field in ("containers", "initContainers"):
-        for container in _objects(pod_spec.get(field), f"{where}.{field}"):
-            for mount in _objects(container.get("volumeMounts"), f"{where}.{field}.volumeMounts"):
+    for group in ("containers", "initContainers"):
+        for container in _objects(pod_spec.get(group), f"{where}.{group}"):
+            for mount in _objects(container.get("volumeMounts"), f"{where}.{group}.volumeMounts"):
                 path = posixpath.normpath(str(mount.get("mountPath")))
                 if path == names.MODEL_DIRECTORY or path.startswith(names.MODEL_DIRECTORY + "/"):
                     raise PodTemplateRejectedError(
-                        f"{where}.{field}: nothing else can be mounted at {names.MODEL_DIRECTORY}, "
+                        f"{where}.{group}: nothing else can be mounted at {names.MODEL_DIRECTORY}, "
                         "where the model is; choose another mountPath"
                     )
     merged = strategic_merge(deployment["spec"]["template"], patch)

@@ -15,7 +15,7 @@ from pydantic import Field
 from onnx_operator.api import names
 from onnx_operator.api.onnxmodel import OnnxModelSpec, Runtime
 from onnx_operator.api.report import ModelReport
-from onnx_operator.api.sources import ApiModel, ModelFiles
+from onnx_operator.api.sources import ApiModel, ModelFiles, SourceFile
 from onnx_operator.controller.render import Manifest, child_labels
 
 HISTORY = 5
@@ -35,6 +35,7 @@ class RevisionData(ApiModel):
     inspection_key: str
     report: ModelReport
     files: ModelFiles | None = Field(default=None, description="what the pods fetch; unknown in revisions of old")
+    test_data: list[SourceFile] = Field(default_factory=list, description="recorded inputs and outputs that pods fetch")
     workload_identity: bool = Field(default=False, description="whether the pods' own identity reads the source")
     interface: str
     pool: str
@@ -52,8 +53,11 @@ class Revision:
     data: RevisionData
 
 
-def inputs_hash(spec: OnnxModelSpec, report: ModelReport) -> str:
-    """Changes exactly when the pods would have to: by the spec (less replicas, suspend, tags), or by the source's pin.
+def inputs_hash(
+    spec: OnnxModelSpec, report: ModelReport, scoring: dict[str, str] | None = None, test_data: list[SourceFile] | None = None
+) -> str:
+    """Changes exactly when the pods would have to: by the spec (less replicas, suspend, tags), by the source's pin,
+    or by the content of the scoring script and the test data.
 
     A digest that is found out later changes nothing: :func:`proves` compares digests.
     """
@@ -61,12 +65,17 @@ def inputs_hash(spec: OnnxModelSpec, report: ModelReport) -> str:
     # Defaults that are written out ask for nothing else than those that are not.
     if relevant.get("runtime") == Runtime.CPU:
         del relevant["runtime"]
-    for field in ("podTemplate", "session", "resources"):
+    for field in ("podTemplate", "session", "batching", "resources"):
         if not relevant.get(field):
             relevant.pop(field, None)
     for field in ("tags", "description", "sha256"):
         relevant["model"].pop(field, None)
-    return digest([relevant, report.source.model_dump(mode="json")])
+    decisive: list[Any] = [relevant, report.source.model_dump(mode="json")]
+    if scoring:
+        decisive.append(scoring)
+    if test_data:
+        decisive.append([file.model_dump(mode="json", exclude={"sha256"}) for file in test_data])
+    return digest(decisive)
 
 
 def proves(files: ModelFiles | None, wanted: ModelFiles) -> bool:

@@ -173,6 +173,13 @@ class InspectionSettings(SettingsModel):
     timeout_seconds: float = Field(default=3600, description="longest inspection")
 
 
+class PipSettings(SettingsModel):
+    """Where the packages of scoring scripts come from."""
+
+    index_url: str = Field(default="", description="a package index; empty: the public one")
+    trusted_host: str = Field(default="", description="HOST:PORT of an index without a certificate that is trusted")
+
+
 class Settings(SettingsModel):
     """Everything that the platform team decides for all models."""
 
@@ -191,6 +198,12 @@ class Settings(SettingsModel):
         default_factory=StrictSignatureSettings, description="whose signatures models carry (OpenSSF model signing)"
     )
     inspection: InspectionSettings = Field(default_factory=InspectionSettings)
+    allow_scoring: bool = Field(default=True, description="whether models may bring scripts (spec.scoring)")
+    allow_pod_template: bool = Field(
+        default=True, description="whether models may change their pods (spec.podTemplate)"
+    )
+    page: bool = Field(default=False, description="whether pods serve a page to try the model at /")
+    pip: PipSettings = Field(default_factory=PipSettings)
     templates_directory: str = Field(default="", description="folder of templates that replace ours, by file name")
     workers: int = Field(default=8, ge=1, le=64, description="models reconciled at the same time")
 

@@ -137,6 +137,9 @@ def _accelerated(s: Situation) -> _Verdict | None:
     if s.started is None or s.started.revision != s.current.name:
         return _Verdict(UNKNOWN, Reason.NOT_REPORTED, "no pod has reported yet which execution providers run the model")
     on_gpu = [p for p in s.started.execution_providers if not p.startswith("CPU")]
+    causes = "; ".join(s.started.fallback_causes)
+    if not on_gpu and causes:
+        return _Verdict(FALSE, Reason.FALLBACK_TO_CPU, f"the whole model runs on the CPU: {causes}")
     if not on_gpu:
         return _Verdict(
             FALSE,
@@ -146,7 +149,11 @@ def _accelerated(s: Situation) -> _Verdict | None:
         )
     if s.started.fallback_operators:
         operators = ", ".join(s.started.fallback_operators[:20])
-        return _Verdict(FALSE, Reason.FALLBACK_TO_CPU, f"no GPU kernel in {', '.join(on_gpu)} for: {operators}")
+        return _Verdict(
+            FALSE,
+            Reason.FALLBACK_TO_CPU,
+            f"on the CPU: {operators} ({causes or 'no GPU kernel in ' + ', '.join(on_gpu)})",
+        )
     return _Verdict(TRUE, Reason.ON_GPU, f"all operators run in {', '.join(on_gpu)}")
 
 

@@ -312,6 +312,7 @@ class Serving:
         facts = StartFacts(
             execution_providers=model.assignment.providers,
             fallback_operators=model.assignment.fallback_operators,
+            fallback_causes=[f"{provider}: {cause}" for provider, cause in model.assignment.causes.items()],
             load_seconds=round(load_seconds, 6),
             warm_up_seconds=round(warmed - loaded, 6),
             resident_memory_bytes=resident_memory_bytes(),

@@ -30,7 +30,17 @@ from tests.unit.controller.samples import (
 )
 
 
-def manifests(name="resnet50", namespace="default", megabytes=100, pool_=None, settings_=None, files_=None, **fields):
+def manifests(
+    name="resnet50",
+    namespace="default",
+    megabytes=100,
+    pool_=None,
+    settings_=None,
+    files_=None,
+    scoring_=None,
+    test_data=(),
+    **fields,
+):
     found = report(megabytes)
     inputs = RenderInput(
         name,
@@ -40,6 +50,8 @@ def manifests(name="resnet50", namespace="default", megabytes=100, pool_=None, s
         files_ or files(found),
         pool_ or pool("cpu"),
         settings_ or settings(),
+        scoring_ or {},
+        list(test_data),
     )
     return {m["kind"]: m for m in render(inputs)}
 
@@ -115,9 +127,10 @@ def test_the_disruption_budget_lets_broken_pods_be_evicted():
     assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
-def test_the_service_answers_on_port_80():
+def test_the_service_answers_http_on_port_80_and_grpc_on_8081():
     assert manifests()["Service"]["spec"]["ports"] == [
-        {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}
+        {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"},
+        {"name": "grpc", "port": 8081, "targetPort": "grpc", "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"},
     ]
 
 
@@ -303,6 +316,59 @@ def test_any_text_reaches_the_containers_as_it_was_written(path, version):
     assert f"--version={version}" in [in_container(a) for a in server(**fields)["args"]]
 
 
+def test_the_server_is_told_how_requests_share_a_run_and_what_a_fallback_means():
+    args = server(batching={"maxBatchSize": 16, "maxDelayMilliseconds": 0}, session={"onFallback": "Fail"})["args"]
+    assert {"--max-batch-size=16", "--max-delay-milliseconds=0", "--on-fallback=Fail"} <= set(args)
+    assert not [a for a in server()["args"] if a.startswith(("--max-", "--on-fallback", "--script", "--page"))]
+
+
+def test_the_page_is_off_unless_the_platform_team_wants_it():
+    assert "--page" in server(settings_=settings(page=True))["args"]
+
+
+SCRIPT = {"score.py": "def init(): ...\n", "labels.txt": "$(HOME) $$ ü\n"}
+
+
+def test_a_script_reaches_the_pod_as_it_was_written():
+    fields = {"scoring": {"configMapName": "score"}, "scoring_": SCRIPT}
+    assert plan(**fields).scoring == SCRIPT
+    assert "--script=/scoring" in server(**fields)["args"]
+    for container in (fetch(**fields), server(**fields)):
+        assert "/scoring" in [m["mountPath"] for m in container["volumeMounts"]]
+
+
+def test_requirements_are_installed_by_a_container_of_their_own_with_the_platforms_index():
+    fields = {
+        "scoring": {"script": "x", "requirements": ["pillow==11.0.0"]},
+        "scoring_": SCRIPT,
+        "settings_": settings(pip={"indexUrl": "http://pip.example/simple"}),
+    }
+    pod = pod_spec(**fields)
+    (container,) = [c for c in pod["initContainers"] if c["name"] == "requirements"]
+    assert container["args"] == ["install-requirements", "--target=/requirements", "--requirement=pillow==11.0.0"]
+    assert container["env"] == [{"name": "PIP_INDEX_URL", "value": "http://pip.example/simple"}]
+    assert "--requirements-directory=/requirements" in server(**fields)["args"]
+    assert next(m for m in server(**fields)["volumeMounts"] if m["name"] == "requirements")["readOnly"] is True
+    assert_restricted(pod)
+
+
+def test_an_image_with_a_script_serves_and_the_platforms_image_fetches():
+    fields = {"scoring": {"image": "registry.example/scored:1"}}
+    assert server(**fields)["image"] == "registry.example/scored:1"
+    assert fetch(**fields)["image"] != "registry.example/scored:1"
+    assert "--script=/opt/scoring" in server(**fields)["args"]
+
+
+def test_recorded_inputs_and_outputs_are_fetched_and_tested():
+    names = ["test_data_set_0/input_0.pb", "test_data_set_0/output_0.pb"]
+    data = [files(report()).files[0].model_copy(update={"name": name}) for name in names]
+    fields = {"model": {"testData": "s3://models/resnet50/data"}, "test_data": data}
+    found = plan(**fields).test_data
+    assert found.files == data
+    assert found.uri == "s3://models/resnet50/data/input_0.pb"
+    assert "--test-data=/testdata" in server(**fields)["args"]
+
+
 def test_the_server_is_told_the_model_and_its_options():
     args = server(
         model={"version": "7"}, session={"intraOpThreads": 2, "interOpThreads": 3, "executionProviders": ["CPU"]}
@@ -312,6 +378,7 @@ def test_the_server_is_told_the_model_and_its_options():
         "--model=/models/resnet50.onnx",
         "--name=resnet50",
         "--port=8080",
+        "--grpc-port=8081",
         "--version=7",
         "--execution-provider=CPU",
         "--intra-op-threads=2",

@@ -71,6 +71,9 @@ def test_what_does_not_reach_the_pods_makes_no_new_revision(change):
         {"session": {"intraOpThreads": 2}},
         {"serviceAccountName": "models"},
         {"podTemplate": {"spec": {"priorityClassName": "high"}}},
+        {"batching": {"maxBatchSize": 4}},
+        {"scoring": {"script": "x"}},
+        {"model": {"testData": "s3://models/data"}},
         {"model": {"version": "2"}},
         {"model": {"uri": "s3://models/other.onnx"}},
         {"model": {"credentials": {"secretName": "s"}}},
@@ -79,6 +82,14 @@ def test_what_does_not_reach_the_pods_makes_no_new_revision(change):
 )
 def test_what_reaches_the_pods_makes_a_new_revision(change):
     assert inputs_hash(spec(**change), report()) != inputs_hash(spec(), report())
+
+
+def test_another_script_or_other_test_data_makes_a_new_revision():
+    scored = spec(scoring={"configMapName": "score"})
+    assert inputs_hash(scored, report(), {"score.py": "a"}) != inputs_hash(scored, report(), {"score.py": "b"})
+    data = files().files
+    other = [data[0].model_copy(update={"pin": SourcePin(kind="Conditional", value='"other"')})]
+    assert inputs_hash(spec(), report(), {}, data) != inputs_hash(spec(), report(), {}, other)
 
 
 def test_other_bytes_make_a_new_revision():

@@ -11,6 +11,7 @@ from onnx_operator.api.report import InspectionRequest, InspectionResult, Refusa
 from onnx_operator.api.signatures import SignedManifest
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.model.inspection.feed import Progress, SourceFeed
+from onnx_operator.model.inspection.golden import find_test_data
 from onnx_operator.model.inspection.isolation import Parser, ParserError, SignatureRefusedError
 from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.signatures.signing import (
@@ -48,7 +49,10 @@ async def inspect(
             ) as source,
             _parser(parser, limits, request.signatures.required) as judge,
         ):
-            return await inspect_source(source, request, limits=limits, parser=judge, progress=progress, look=look)
+            result = await inspect_source(source, request, limits=limits, parser=judge, progress=progress, look=look)
+        if request.test_data and result.refusal is None:
+            return result.model_copy(update={"test_data": await find_test_data(request)})
+        return result
     except SourceError as error:
         return refused(error, look.pin)
 

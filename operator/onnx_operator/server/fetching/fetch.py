@@ -67,6 +67,10 @@ async def fetch(plan: FetchPlan, credentials: Mapping[str, str], retries: Retrie
     earlier try left unfinished is continued where the pin makes sure that it is the same version. The model comes
     first: what is wrong with it is told before what is wrong with its test data.
     """
+    try:
+        write_scoring(plan)
+    except OSError as error:
+        raise FetchError(Reason.DOWNLOAD_FAILED, f"cannot write to {plan.scoring_directory}: {error}") from None
     for part in parts_of(plan):
         try:
             await _Work(part, plan, credentials, retries, root).fetch()
@@ -77,6 +81,12 @@ async def fetch(plan: FetchPlan, credentials: Mapping[str, str], retries: Retrie
             raise FetchError(error.reason, f"test data: {error.message}") from None
         except OSError as error:
             raise FetchError(Reason.DOWNLOAD_FAILED, f"cannot write to {part.directory}: {error}") from None
+
+
+def write_scoring(plan: FetchPlan) -> None:
+    """Write the scoring script's files, which the plan holds. Raises OSError."""
+    for name, text in plan.scoring.items():
+        Path(plan.scoring_directory, name).write_text(text)
 
 
 class _Work:
