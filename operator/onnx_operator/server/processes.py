@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 MOST_PROCESSES = 64
 ENV_NUMBER = "ONNX_SERVER_PROCESS"
-"""Number of a further process, 1 and up, the descriptor of the shared figures, and the ports: ``1:5:8080:8081``."""
+"""Number of a further process, 1 and up, the descriptor of the shared figures, the ports, and the first process."""
 _PR_SET_PDEATHSIG = 1
 _RESTART_SECONDS = 5.0
 
@@ -32,9 +32,10 @@ class Shared:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         if ENV_NUMBER in environment:
-            self.number, self.descriptor, self.port, self.grpc_port = map(int, environment[ENV_NUMBER].split(":"))
+            numbers = map(int, environment[ENV_NUMBER].split(":"))
+            self.number, self.descriptor, self.port, self.grpc_port, self.parent = numbers
         else:
-            self.number, self.port, self.grpc_port = 0, 0, 0
+            self.number, self.port, self.grpc_port, self.parent = 0, 0, 0, 0
             self.descriptor = os.memfd_create("figures", 0)
             os.ftruncate(self.descriptor, memory_size(MOST_PROCESSES))
         self.metrics = Metrics(mmap.mmap(self.descriptor, memory_size(MOST_PROCESSES)), self.number)
@@ -77,7 +78,7 @@ class Siblings:
     async def _keep(self, number: int) -> None:
         descriptor = self._shared.descriptor
         ports = f"{self._shared.port}:{self._shared.grpc_port}"
-        environment = {**os.environ, ENV_NUMBER: f"{number}:{descriptor}:{ports}"}
+        environment = {**os.environ, ENV_NUMBER: f"{number}:{descriptor}:{ports}:{os.getpid()}"}
         while True:
             # Not the termination log, nor standard output: causes and facts are told once.
             process = await asyncio.create_subprocess_exec(
@@ -99,9 +100,11 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, *arguments[1:]]
 
 
-def end_with_parent() -> None:
-    """Ask the kernel to end this process when the one that started it has ended."""
+def end_with_parent(parent: int) -> None:
+    """Ask the kernel to end this process when the one that started it has ended. Ends at once if that is so already."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 def further_processes(cpus: int, resident_bytes: int, root: Path = Path("/")) -> int:

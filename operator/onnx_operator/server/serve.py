@@ -102,7 +102,7 @@ class Serving:
         """
         settings = self._settings
         if not self._shared.first:
-            end_with_parent()
+            end_with_parent(self._shared.parent)
         self._tls = server_context(settings.tls) if settings.tls else None
         self._http = HttpServer(self._lifecycle, self._metrics, settings.limits, settings.token)
         self._http.access_log = settings.access_log
