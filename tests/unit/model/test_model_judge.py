@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.backend.test
+import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -396,3 +397,22 @@ def test_capabilities_decide() -> None:
 def test_messages_stay_short() -> None:
     m = model([node("Relu", ["missing" * 10], ["y"], name="n" * 5000)])
     assert len(message(m)) < 2000
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 13])
+@pytest.mark.parametrize("ir_version", [3, 4, 8])
+def test_constants_of_any_type_are_taken_in_old_files_as_the_runtime_takes_them(opset: int, ir_version: int) -> None:
+    # Exports of Custom Vision hold their labels like this, those of PyTorch 1.0 the shapes for Reshape.
+    labels = helper.make_tensor("labels", TensorProto.STRING, [2], [b"apple", b"pear"])
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 2])
+    nodes = [
+        helper.make_node("Constant", [], ["names"], value=labels),
+        helper.make_node("Constant", [], ["to"], value=shape),
+        helper.make_node("Reshape", ["x", "to"], ["y"]),
+    ]
+    outputs = [value("y", ("N", 2)), value("names", (2,), TensorProto.STRING)]
+    old = model(nodes, outputs=outputs, opsets=[("", opset)], ir_version=ir_version)
+    result = verdict(old)
+    assert result.refusal is None, result.refusal
+    assert [i.name for i in result.report.inputs] == ["x"]
+    ort.InferenceSession(old.SerializeToString(), providers=["CPUExecutionProvider"])
