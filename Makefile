@@ -8,7 +8,7 @@ STAMP := $(VENV)/.stamp
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.cluster/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
 
-.PHONY: help venv lock generate lint unit integration e2e test test-soak test-examples bench cluster-up cluster-down cluster-status images demo clean
+.PHONY: help venv lock generate lint unit integration e2e test test-soak test-examples bench bench-serving cluster-up cluster-down cluster-status images demo clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ test-examples: $(STAMP) ## Deploy every example to the cluster and compare its a
 
 bench: $(STAMP) ## Measure, as ratios against a baseline in the same run
 	$(BIN)/python -m benchmarks
+
+bench-serving: $(STAMP) ## Measure scoring beside KServe and MLServer (needs wrk and h2load; about ten minutes)
+	$(BIN)/python -m benchmarks.serving --output docs/benchmarks-serving.md
 
 cluster-up: $(STAMP) ## Start a real local Kubernetes (kubeconfig: .cluster/kubeconfig)
 	$(BIN)/python -m tests.cluster up

@@ -12,9 +12,8 @@ _INSPECTED: dict[str, tuple[str, Callable]] = {
     "inspect-squeezenet": ("light_squeezenet (no weights)", cases.squeezenet),
     "inspect-resnet50": ("ResNet-50", cases.resnet50),
 }
-_STEPS = {"steps-mlp": "MLP, 8 clients"}
 _REMOTE = {case.name: case for case in remote.CASES}
-NAMES = [*(case.name for case in cases.SERVING), *_STEPS, *_INSPECTED, *_REMOTE, "download", "memory"]
+NAMES = [*_INSPECTED, *_REMOTE, "download", "memory"]
 
 
 @click.command()
@@ -23,7 +22,7 @@ NAMES = [*(case.name for case in cases.SERVING), *_STEPS, *_INSPECTED, *_REMOTE,
 @click.option("--repeats", type=click.IntRange(3, 50), default=3, show_default=True, help="Turns of each measurement.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write the page to this file.")
 def main(names: tuple[str, ...], seconds: float, repeats: int, output: Path | None) -> None:
-    """Measure scoring, inspection, downloads and memory estimates against baselines in the same run.
+    """Measure inspection, downloads and memory estimates against baselines in the same run.
 
     Without a NAME all are measured, in about eight minutes, most of them for "memory". All traffic stays on this
     machine's loopback.
@@ -31,7 +30,7 @@ def main(names: tuple[str, ...], seconds: float, repeats: int, output: Path | No
     chosen = names or NAMES
     described = machine.describe()
     machine.pin(machine.cores()[1])
-    serving, inspection, steps, far = [], [], [], []
+    inspection, far = [], []
     more: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -50,15 +49,10 @@ def main(names: tuple[str, ...], seconds: float, repeats: int, output: Path | No
             elif name in _INSPECTED:
                 title, make = _INSPECTED[name]
                 inspection.append(measure.inspection(title, make(), folder, seconds, repeats))
-            elif name in _STEPS:
-                steps.append((_STEPS[name], measure.steps(cases.SERVING[0], folder, seconds, repeats)))
-            else:
-                case = next(case for case in cases.SERVING if case.name == name)
-                serving.append(measure.serving(case, folder, seconds, repeats))
     if far:
         more = {"Reading from afar": remote.report(far)} | more
     command = " ".join(["python -m benchmarks", *names, f"--seconds {seconds:g} --repeats {repeats}"])
-    page = report.document(command, described, repeats, serving, inspection, steps, more)
+    page = report.document(command, described, repeats, inspection, more)
     click.echo(page)
     if output is not None:
         output.write_text(page, encoding="utf-8")

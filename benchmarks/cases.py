@@ -1,9 +1,5 @@
 """What is measured: models made from a seed, the requests for them, and how many clients send these."""
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -77,45 +73,3 @@ def resnet50() -> ModelProto:
     del model.graph.node[:]
     model.graph.node.extend(kept)
     return model
-
-
-@dataclass(frozen=True)
-class Serving:
-    """One scoring measurement. ``longer`` multiplies the time where few requests fit into it."""
-
-    name: str
-    title: str
-    make: Callable[[], ModelProto]
-    input: str
-    shape: tuple[int, ...]
-    clients: int
-    longer: float = 1.0
-
-
-SERVING = (
-    Serving("mlp-8", "MLP 784→256→10, JSON", mlp, "x", (1, 784), 8),
-    Serving("mlp-32", "MLP 784→256→10, JSON", mlp, "x", (1, 784), 32),
-    Serving("iris-8", "linear 4→3, JSON", iris, "x", (1, 4), 8),
-    Serving("squeezenet-4", "SqueezeNet 3×224×224, JSON", squeezenet, "data_0", (1, 3, 224, 224), 4, longer=3.0),
-)
-
-
-@cache
-def rows(shape: tuple[int, ...]) -> list[Any]:
-    """The inputs of all requests, uniform in 0 to 1 as pixels are."""
-    random = np.random.default_rng(SEED)
-    return [random.random(shape, dtype=np.float32) for _ in range(PAYLOADS)]
-
-
-def bodies(case: Serving) -> list[bytes]:
-    """Requests as most Python clients write them: ``array.tolist()``, so up to 17 digits a number."""
-    return [
-        json.dumps(
-            {
-                "inputs": [
-                    {"name": case.input, "datatype": "FP32", "shape": list(case.shape), "data": row.ravel().tolist()}
-                ]
-            }
-        ).encode()
-        for row in rows(case.shape)
-    ]

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("onnx-operator", "onnxruntime", "onnx", "numpy", "uvicorn", "httptools", "uvloop", "starlette")
+PACKAGES = ("onnx-operator", "onnxruntime", "onnx", "numpy", "httptools", "uvloop", "orjson", "pysimdjson", "grpcio")
 
 
 _ALL = frozenset(os.sched_getaffinity(0))

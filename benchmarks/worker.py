@@ -1,10 +1,9 @@
-"""Baselines and steps, each in a process of its own that is pinned to the measured core.
+"""Baselines, each in a process of its own that is pinned to the measured core.
 
 Started as ``python -m benchmarks.worker KIND MODEL CASE``. It prints a line of JSON when it is ready, then
 one for each number of seconds that it reads.
 """
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -15,8 +14,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks import machine
-
-_SLICES = 5
 
 
 class Worker:
@@ -59,15 +56,15 @@ class Worker:
 
 
 def _bare(model: Path, case: str) -> Callable[[], object]:
+    """One run of the model on a ready row; ``case`` tells the input and its shape as JSON."""
+    import numpy as np
     import onnxruntime as ort
 
-    from benchmarks.cases import SERVING, rows
-
-    serving = next(each for each in SERVING if each.name == case)
+    name, shape = json.loads(case)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    feed = {serving.input: rows(serving.shape)[0]}
+    feed = {name: np.random.default_rng(7).random(shape, dtype=np.float32)}
     return lambda: session.run(None, feed)
 
 
@@ -111,60 +108,6 @@ def _checker(model: Path) -> Callable[[], object]:
     return work
 
 
-def _steps(model: Path, case: str) -> Callable[[float], dict[str, float]]:
-    """Microseconds of the core for each step that an inference request takes inside the server."""
-    import uvloop
-
-    from benchmarks.cases import SERVING, bodies, rows
-    from onnx_operator.server.dataplane.call import Call
-    from onnx_operator.server.dataplane.plane import DataPlane
-    from onnx_operator.server.http.jsonbody import encode, parse_object
-    from onnx_operator.server.runtime.session import SessionSettings, load
-
-    serving = next(each for each in SERVING if each.name == case)
-    served = load(model, SessionSettings())
-    plane = DataPlane("m")
-    plane.attach(served)
-    body, feed = bodies(serving)[0], {serving.input: rows(serving.shape)[0]}
-    request = parse_object(body)
-    answer = plane.infer(request, Call())
-    names = [output.name for output in served.outputs]
-
-    async def hops(count: int) -> float:
-        from concurrent.futures import ThreadPoolExecutor
-
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(2) as pool:
-            began = time.process_time()
-            for _ in range(count):
-                await loop.run_in_executor(pool, int)
-            return (time.process_time() - began) / count * 1e6
-
-    def measure(seconds: float) -> dict[str, float]:
-        each = seconds / 6
-        run = _microseconds(lambda: served.session.run(None, feed), each)
-        through = _microseconds(lambda: served.run(names, feed, Call()), each)
-        return {
-            "run": run,
-            "options": through - run,
-            "parse": _microseconds(lambda: parse_object(body), each),
-            "arrays": _microseconds(lambda: plane.infer(request, Call()), each) - through,
-            "encode": _microseconds(lambda: encode(answer), each),
-            "hop": uvloop.run(hops(2000)),
-        }
-
-    return measure
-
-
-def _microseconds(work: Callable[[], object], seconds: float) -> float:
-    """The median over slices of the time, so that one interruption does not count."""
-    means = []
-    for _ in range(_SLICES):
-        runs, _, spent = _repeat(work, seconds / _SLICES)
-        means.append(spent / runs * 1e6)
-    return sorted(means)[_SLICES // 2]
-
-
 def _repeat(work: Callable[[], object], seconds: float) -> tuple[int, float, float]:
     """Work for some seconds; return how often, and the seconds of the clock and of the core."""
     runs, began, spent = 0, time.perf_counter(), time.process_time()
@@ -179,12 +122,6 @@ def _repeat(work: Callable[[], object], seconds: float) -> tuple[int, float, flo
 def main() -> None:
     """Prepare, say so, and measure as often as told."""
     kind, model, case = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    if kind == "steps":
-        steps = _steps(model, case)
-        print("{}", flush=True)
-        for line in sys.stdin:
-            print(json.dumps(steps(float(line))), flush=True)
-        return
     work = {"bare": lambda: _bare(model, case), "judge": lambda: _judge(model), "checker": lambda: _checker(model)}[
         kind
     ]()

@@ -1,0 +1,1 @@
+"""Scoring, measured: our server and those of KServe and MLServer against bare runs of the model."""
