@@ -40,6 +40,10 @@ def _counts(report: Path, level: Level) -> None:
         level.skipped += skipped
 
 
+INTEGRATION = ["tests/integration", "tests/clients", "tests/examples", "tests/browser"]
+"""Folders of tests against programs that are not ours: API servers, stores, clients of others, a browser."""
+
+
 def _pytest(name: str, arguments: list[str], directory: Path) -> Level:
     level, report = Level(name), directory / f"{name}.xml"
     started = time.monotonic()
@@ -70,11 +74,11 @@ def main(soak: bool) -> None:
         if soak:
             # What the seeded examples do not find, new ones may.
             os.environ["HYPOTHESIS_PROFILE"] = "default"
-            levels.append(_pytest("soak", ["tests/unit", "tests/integration", "tests/e2e", "-m", "soak"], directory))
+            levels.append(_pytest("soak", ["tests/unit", *INTEGRATION, "tests/e2e", "-m", "soak"], directory))
         else:
             levels.append(_lint())
             levels.append(_pytest("unit", ["tests/unit", "-n", "2", "-m", "not soak"], directory))
-            levels.append(_pytest("integration", ["tests/integration", "-n", "2", "-m", "not soak"], directory))
+            levels.append(_pytest("integration", [*INTEGRATION, "-n", "2", "-m", "not soak and not examples"], directory))
             e2e = ["tests/e2e", "-n", workers, "--dist", "loadgroup", "-m", "not soak and not examples"]
             levels.append(_pytest("end-to-end", e2e, directory))
             # By itself, since it installs the operator with settings of its own.

@@ -54,7 +54,10 @@ class Revision:
 
 
 def inputs_hash(
-    spec: OnnxModelSpec, report: ModelReport, scoring: dict[str, str] | None = None, test_data: list[SourceFile] | None = None
+    spec: OnnxModelSpec,
+    report: ModelReport,
+    scoring: dict[str, str] | None = None,
+    test_data: list[SourceFile] | None = None,
 ) -> str:
     """Changes exactly when the pods would have to: by the spec (less replicas, suspend, tags), by the source's pin,
     or by the content of the scoring script and the test data.

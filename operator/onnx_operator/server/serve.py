@@ -273,7 +273,8 @@ class Serving:
         settings = self._settings
         self._routes.add_files(site())
         described = facts(settings.name, settings.version, inputs, outputs, providers, scripted=bool(settings.script))
-        self._routes.add_json("/page/facts.json", described | {"example": self._routes.example})
+        described |= {"example": self._routes.example, "graph": settings.model.is_file()}
+        self._routes.add_json("/page/facts.json", described)
         if settings.model.is_file():
             self._routes.add_lazy("/page/model.onnx", "application/octet-stream", lambda: structure(settings.model))
 
