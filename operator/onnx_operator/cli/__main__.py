@@ -12,6 +12,8 @@ from onnx_operator.cli.options import source_options
 from onnx_operator.cli.package import package
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from onnx_operator.api.report import InspectionResult
 
 
@@ -130,20 +132,147 @@ def _inspect(uri: str, sha256: str, sources: dict[str, Any]) -> "InspectionResul
         raise SystemExit(2 if isinstance(error, ParserError) else 130) from None
 
 
-@main.command()
-@click.argument("model", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--name", default=None, help="The model's name in URLs; default: the file's name.")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
-@click.pass_context
-def serve(context: click.Context, model: Path, name: str | None, host: str, port: int) -> None:
-    """Serve a model file on this machine, with the server that runs in the cluster."""
-    from onnx_operator.server import logs
-    from onnx_operator.server.__main__ import serve as serve_command
+def _accepted(sources: dict[str, Any]) -> "Callable[[str, str], InspectionResult]":
+    """An inspection that ends the command where the model is refused, saying why."""
 
-    # The server's own log tells the address once it listens, and when it is ready.
-    logs.configure()
-    context.invoke(serve_command, model=model, name=name or model.stem, host=host, port=port)
+    def inspect(uri: str, sha256: str) -> "InspectionResult":
+        from onnx_operator.cli import tables
+        from onnx_operator.cli.inspect import exit_code
+
+        result = _inspect(uri, sha256, sources)
+        if result.refusal is not None:
+            code = exit_code(result)
+            tables.show(tables.refusal(uri, result, code == 2), to_stderr=True)
+            raise SystemExit(code)
+        return result
+
+    return inspect
+
+
+@main.command()
+@click.argument("model")
+@click.option("--name", help="The model's name in URLs. Default: that of the manifest or of the file.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; :: means all.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0 takes a free one.")
+@click.option("--page/--no-page", default=True, show_default=True, help="A page at / to try the model.")
+@click.option("--open", "open_browser", is_flag=True, help="Show the page in the browser.")
+@click.option("--script", type=click.Path(path_type=Path, exists=True), help="A scoring script, or its folder.")
+@click.option("--test-data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Golden data to test.")
+@click.option("--max-batch-size", type=click.IntRange(1, 4096), help="Rows of one run.")
+@click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes at the port.")
+@click.option("--json-log", is_flag=True, help="Log as the pods do, a JSON object a line.")
+@source_options
+def serve(
+    model: str,
+    name: str | None,
+    host: str,
+    port: int,
+    grpc_port: int,
+    page: bool,
+    open_browser: bool,
+    script: Path | None,
+    test_data: Path | None,
+    max_batch_size: int | None,
+    processes: int,
+    json_log: bool,
+    **sources: Any,
+) -> None:
+    """Serve a model on this machine, with the server that runs in the cluster.
+
+    MODEL is what inspect takes (a file, a folder, an archive, https://…, s3://…, gs://…, az://…, oci://…, hf://…,
+    models:/…), or a manifest (.yaml, .json, - for standard input): then its version, session, batching and scoring
+    script count too. The model is judged first; what lies elsewhere is downloaded once.
+    """
+    from onnx_operator.cli.serving import addresses, prepare
+    from onnx_operator.server import logs
+    from onnx_operator.server.__main__ import run_server, serve_defaults
+
+    logs.configure(plain=not json_log)
+    identity = sources["workload_identity"]
+    prepared = prepare(model, name, _accepted(sources), sources["sources"], workload_identity=identity)
+    options = serve_defaults() | prepared.options
+    given = {"script": script, "test_data": test_data, "max_batch_size": max_batch_size}
+    options |= {option: value for option, value in given.items() if value is not None}
+    options |= {"host": host, "port": port, "grpc_port": grpc_port, "page": page, "processes": processes}
+    if port:
+        grpc = None if options["script"] else grpc_port
+        for line in addresses(host, port, grpc, prepared.name, page=page):
+            click.echo(line, err=True)
+    if open_browser and page and port:
+        _open_when_ready(f"http://{'127.0.0.1' if host == '::' else host}:{port}/")
+    run_server(model=prepared.path, name=prepared.name, **options)
+
+
+def _open_when_ready(url: str) -> None:
+    import threading
+    import time
+    import urllib.error
+    import urllib.request
+
+    def wait() -> None:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{url}v2/health/ready", timeout=5)  # noqa: S310 - our own address
+            except OSError:
+                time.sleep(0.1)
+            else:
+                click.launch(url)
+                return
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@main.command()
+@click.argument("model", required=False)
+@click.option("--endpoint", metavar="URL", help="Ask a running server; MODEL is then the model's name.")
+@click.option("--data", metavar="JSON", help="The body of /score or of an inference request; @FILE, or - to read it.")
+@click.option("--input", "inputs", multiple=True, metavar="NAME=FILE", help="A .npy, .npz, .pb or .json file; repeat.")
+@click.option(
+    "--token-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The endpoint's token."
+)
+@_OUTPUT
+@source_options
+def predict(
+    model: str | None,
+    endpoint: str | None,
+    data: str | None,
+    inputs: tuple[str, ...],
+    token_file: Path | None,
+    output: str,
+    **sources: Any,
+) -> None:
+    """Predict once, without a server or with a running one.
+
+    MODEL is what serve takes. Without --data and --input the model is asked with made-up values.
+
+    Exit codes: 0 answered, 1 refused, 2 the model or the endpoint could not be reached.
+    """
+    from onnx_operator.cli import predict as work
+
+    if data is not None and inputs:
+        raise click.UsageError("give the input with --data or with --input, not both")
+    body = work.read_data(data) if data is not None else None
+    arrays = work.read_inputs(inputs)
+    if endpoint is not None:
+        token = token_file.read_text().strip() if token_file else ""
+        if model is None and (arrays or (body and b'"inputs"' in body)):
+            raise click.UsageError("name the model: kubectl onnx predict NAME --endpoint URL")
+        answer = work.predict_there(endpoint, model or "", body, arrays, token)
+    elif model is None:
+        raise click.UsageError("name a model, or a running server with --endpoint")
+    else:
+        from onnx_operator.cli.serving import prepare
+
+        identity = sources["workload_identity"]
+        prepared = prepare(model, None, _accepted(sources), sources["sources"], workload_identity=identity)
+        if "script" in prepared.options:
+            raise click.ClickException("the manifest has a scoring script: run it with serve, and ask with --endpoint")
+        answer = work.predict_here(prepared.path, prepared.name, body, arrays)
+    if output == "json":
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    else:
+        work.show(answer)
 
 
 main.add_command(package)

@@ -115,6 +115,12 @@ def serve_options(command: Any) -> Any:
     return command
 
 
+def serve_defaults() -> dict[str, Any]:
+    """What the options of ``serve`` are when none is given, for :func:`run_server`."""
+    parsed = serve.make_context("serve", ["--model=.", "--name=."]).params
+    return {name: value for name, value in parsed.items() if name not in ("model", "name")}
+
+
 @main.command()
 @serve_options
 def serve(**options: Any) -> None:

@@ -27,10 +27,23 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
-def configure(level: int = logging.INFO) -> None:
-    """Send every logger's records to standard error as JSON."""
+class PlainFormatter(logging.Formatter):
+    """A line for people: the time of day, the message and its fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one record."""
+        fields = getattr(record, "fields", {})
+        told = " ".join(f"{name}={value}" for name, value in fields.items() if name != "traceback")
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        line = f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()} {told}".rstrip()
+        trouble = fields.get("traceback") or (self.formatException(record.exc_info) if record.exc_info else "")
+        return f"{line}\n{trouble}".rstrip()
+
+
+def configure(level: int = logging.INFO, *, plain: bool = False) -> None:
+    """Send every logger's records to standard error: as JSON, or ``plain`` for people."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(PlainFormatter() if plain else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -272,6 +272,11 @@ class Codec:
             check_feed(self._model, feed)
         return Inference(feed, form.outputs)
 
+    def read_form(self, outputs: list[str]) -> Form:
+        """The form of an answer with these outputs, BF16 as bytes and all else as JSON."""
+        binary = tuple(self._model.output_by_name[name].datatype == "BF16" for name in outputs)
+        return Form(tuple(outputs), binary, None)
+
     def _read_request_form(self, request: Json) -> Form:
         request_id = request.get("id")
         if request_id is not None and not isinstance(request_id, str):
