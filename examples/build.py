@@ -58,7 +58,10 @@ def check(example: Example, folder: Path) -> Made:
     file = example.file
     content = (folder / file.name).read_bytes()
     again = Example(folder)
-    found = differences(example.expected, again.expected, TOLERANCE, "expected.json")
+    found: list[str] = []
+    # What a script answers is compared where it is served.
+    if (folder / "expected.json").exists():
+        found = differences(example.expected, again.expected, TOLERANCE, "expected.json")
     return Made(len(content), file.exists() and content == file.read_bytes(), found)
 
 

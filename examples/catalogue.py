@@ -37,15 +37,25 @@ class Example:
     @property
     def manifest(self) -> dict[str, Any]:
         """The OnnxModel."""
-        manifest: dict[str, Any] = yaml.safe_load((self.folder / "model.yaml").read_text())
-        return manifest
+        return next(document for document in self.documents if document["kind"] == "OnnxModel")
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        """All that the manifest holds: the OnnxModel, and the ConfigMap of its script if it has one."""
+        return list(yaml.safe_load_all((self.folder / "model.yaml").read_text()))
 
     @property
     def file(self) -> Path:
-        """The model that `spec.model.uri` names: checked in, or made by `python -m examples.build NAME`."""
+        """The model that `spec.model.uri` names: checked in, or where `python -m examples.build NAME` puts it."""
         name = self.manifest["spec"]["model"]["uri"].rpartition("/")[2]
         checked_in = self.folder / name
         return checked_in if checked_in.exists() else built(self.name) / name
+
+    def ensure(self) -> Path:
+        """The model's file, made where it is not here. Takes seconds: such makers need no environment of their own."""
+        if not self.file.exists():
+            subprocess.run([sys.executable, "-m", "examples.build", self.name], cwd=ROOT, check=True)
+        return self.file
 
     @property
     def script(self) -> Path | None:

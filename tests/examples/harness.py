@@ -31,7 +31,7 @@ ENVIRONMENT = {
 def served(example: Example) -> Iterator[str]:
     """The URL of an `onnx-server serve` that is ready, until the context ends."""
     with tempfile.TemporaryDirectory(prefix=f"{example.name}-") as temporary:
-        model = fetched(example.file, Path(temporary))
+        model = fetched(example.ensure(), Path(temporary))
         command = [sys.executable, "-m", "onnx_operator.server", "serve", "--model", str(model)]
         command += ["--name", example.name, "--host", "127.0.0.1", "--port", "0", "--request-timeout", "60"]
         if example.script is not None:

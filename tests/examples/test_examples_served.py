@@ -14,7 +14,7 @@ ALL = pytest.mark.parametrize("example", examples(), ids=lambda example: example
 
 @ALL
 def test_its_model_is_found_valid(example: Example) -> None:
-    command = [sys.executable, "-m", "onnx_operator.cli", "inspect", str(example.file), "--output", "json"]
+    command = [sys.executable, "-m", "onnx_operator.cli", "inspect", str(example.ensure()), "--output", "json"]
 
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
 
@@ -53,3 +53,13 @@ def test_its_maker_pins_every_package(example: Example) -> None:
     lines = requirements.read_text().split() if requirements.exists() else []
 
     assert all("==" in line for line in lines)
+
+
+@ALL
+def test_its_manifest_holds_its_script(example: Example) -> None:
+    if example.script is None:
+        assert "scoring" not in example.manifest["spec"]
+        return
+    name = example.manifest["spec"]["scoring"]["configMapName"]
+    (config_map,) = [d for d in example.documents if d["kind"] == "ConfigMap" and d["metadata"]["name"] == name]
+    assert config_map["data"] == {"score.py": example.script.read_text()}

@@ -78,7 +78,9 @@ def main(soak: bool) -> None:
         else:
             levels.append(_lint())
             levels.append(_pytest("unit", ["tests/unit", "-n", "2", "-m", "not soak"], directory))
-            levels.append(_pytest("integration", [*INTEGRATION, "-n", "2", "-m", "not soak and not examples"], directory))
+            levels.append(
+                _pytest("integration", [*INTEGRATION, "-n", "2", "-m", "not soak and not examples"], directory)
+            )
             e2e = ["tests/e2e", "-n", workers, "--dist", "loadgroup", "-m", "not soak and not examples"]
             levels.append(_pytest("end-to-end", e2e, directory))
             # By itself, since it installs the operator with settings of its own.
