@@ -16,7 +16,7 @@ from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import Refusal
 from onnx_operator.api.sources import ModelFiles, SourceFile
 from onnx_operator.controller.settings import Settings
-from onnx_operator.model.inspection.golden import first_file
+from onnx_operator.model.inspection.golden import folder_of
 
 
 class TooManyFilesError(Exception):
@@ -71,7 +71,7 @@ def fetch_env(
         workload_identity=reads_by_identity(spec, settings),
         # Only what this scheme uses: certificates of others would take room in vain.
         sources=settings.sources.for_scheme(scheme_of(uri)),
-        test_data=GoldenData(uri=first_file(spec.model.test_data), files=test_data, directory=names.TEST_DATA_DIRECTORY)
+        test_data=GoldenData(uri=folder_of(spec.model.test_data), files=test_data, directory=names.TEST_DATA_DIRECTORY)
         if test_data and spec.model.test_data
         else None,
         scoring=scoring or {},

@@ -38,10 +38,11 @@ PRIORITY = (
     Reason.LOADING,
 )
 """Which cause speaks for a rollout when its pods have several: the one that waiting will not cure comes first."""
-MODEL_FAULTS = frozenset({Reason.LOAD_FAILED, Reason.OUT_OF_MEMORY, Reason.CRASH_LOOP, Reason.DIGEST_MISMATCH})
+_OWN_FAULTS = frozenset({Reason.LOAD_FAILED, Reason.GOLDEN_TEST_FAILED, Reason.FALLBACK_TO_CPU, Reason.DIGEST_MISMATCH})
+MODEL_FAULTS = _OWN_FAULTS | {Reason.OUT_OF_MEMORY, Reason.CRASH_LOOP}
 """Causes that lie in the model (or its resources), not in the cluster."""
 UNDER_WAY = frozenset({Reason.DOWNLOADING, Reason.LOADING, Reason.ROLLING_OUT})
-CLAIMABLE = frozenset({Reason.LOAD_FAILED, Reason.DOWNLOAD_FAILED, Reason.SOURCE_CHANGED, Reason.DIGEST_MISMATCH})
+CLAIMABLE = _OWN_FAULTS | {Reason.DOWNLOAD_FAILED, Reason.SOURCE_CHANGED}
 """Reasons that a container may give itself: anybody's container can write anything into its termination log."""
 MAX_FAILURES = 4
 MAX_FAILURE_PODS = 3

@@ -365,7 +365,7 @@ def test_recorded_inputs_and_outputs_are_fetched_and_tested():
     fields = {"model": {"testData": "s3://models/resnet50/data"}, "test_data": data}
     found = plan(**fields).test_data
     assert found.files == data
-    assert found.uri == "s3://models/resnet50/data/input_0.pb"
+    assert found.uri == "s3://models/resnet50/data/"
     assert "--test-data=/testdata" in server(**fields)["args"]
 
 

@@ -15,15 +15,15 @@ MOST_TENSORS = 64
 MOST_BYTES = 256 << 20
 
 
-def first_file(uri: str) -> str:
-    """The address of a file in the folder, by which sources open the folder: a folder alone may be taken for a file."""
-    return f"{uri.rstrip('/')}/input_0.pb"
+def folder_of(uri: str) -> str:
+    """The address as one of a folder: sources would take a name without a slash at its end for a file's."""
+    return f"{uri.rstrip('/')}/"
 
 
 async def find_test_data(request: InspectionRequest) -> list[SourceFile]:
     """The files of ``request.test_data``, with pins. Raises :class:`SourceError`; without any, ``SourceNotFound``."""
     async with open_source(
-        first_file(request.test_data),
+        folder_of(request.test_data),
         credentials=request.credentials,
         settings=request.sources,
         workload_identity=request.workload_identity,
