@@ -13,7 +13,7 @@ LOCKS: dict[str, list[str]] = {
     "operator": ["--extra", "controller"],
     "server": ["--extra", "server"],
     "server-gpu": ["--extra", "server-gpu"],
-    "dev": ["--extra", "controller", "--extra", "server", "--extra", "cli", "--group", "dev"],
+    "dev": ["--extra", "controller", "--extra", "server", "--extra", "cli", "--extra", "otel", "--group", "dev"],
 }
 
 

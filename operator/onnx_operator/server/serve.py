@@ -28,6 +28,7 @@ from onnx_operator.server.processes import Shared, Siblings, end_with_parent, fu
 from onnx_operator.server.runtime.threads import available_cpus
 from onnx_operator.server.termination import TerminationLog
 from onnx_operator.server.tls import TlsFiles, server_context
+from onnx_operator.server.tracing import tracer
 
 if TYPE_CHECKING:
     from onnx_operator.server.rpc.server import GrpcServer
@@ -106,6 +107,9 @@ class Serving:
         self._tls = server_context(settings.tls) if settings.tls else None
         self._http = HttpServer(self._lifecycle, self._metrics, settings.limits, settings.token)
         self._http.access_log = settings.access_log
+        traces = tracer(settings.name, settings.version)
+        if traces is not None:
+            self._http.on_finished = traces.finished
         self._routes = Routes(self._http, self._plane, self._lifecycle, self._metrics)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -130,6 +134,8 @@ class Serving:
             await self._http.close(settings.drain_timeout)
             if self._script is not None:
                 await self._script.stop()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
             self._routes.close()
             self._plane.close()
 

@@ -180,3 +180,45 @@ def test_probes_answer_while_a_long_inference_runs_and_a_full_server_says_so(bus
     assert answers[0].json == {"error": "no answer within 3 s"}
     # The inference that nobody waits for any more has made room.
     assert busy.post("/score", {"data": [1]}).json == {"total": 64.0}
+
+
+def test_traces_go_to_the_collector_that_the_environment_names() -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    received: list[Any] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                import gzip
+
+                body = gzip.decompress(body)
+            received.append(ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        thread = threading.Thread(target=collector.serve_forever)
+        thread.start()
+        endpoint = f"http://127.0.0.1:{collector.server_port}"
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+            with serving(linear(), "--version", "7") as process:
+                parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+                process.post("/v2/models/m/infer", INFER, traceparent=parent)
+                process.get("/v2/health/live")
+                process.terminate()
+                assert process.wait() == 0
+        collector.shutdown()
+        thread.join()
+    (span,) = [s for r in received for rs in r.resource_spans for ss in rs.scope_spans for s in ss.spans]
+    assert span.name == "POST /v2/models/m/infer"
+    assert span.trace_id.hex() == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert span.parent_span_id.hex() == "00f067aa0ba902b7"
+    assert span.end_time_unix_nano > span.start_time_unix_nano
