@@ -81,7 +81,7 @@ class Exchange:
         elif error.status == 401:
             headers = b'WWW-Authenticate: Bearer realm="onnx-server"\r\n'
         elif error.status == 405:
-            headers = b"Allow: " + (b"GET, HEAD" if self.method not in (b"GET", b"HEAD") else b"POST") + b"\r\n"
+            headers = b"Allow: " + b", ".join(self.route.methods if self.route else ()) + b"\r\n"
         self.answer(error.status, error_body(error.message), JSON, headers)
 
 

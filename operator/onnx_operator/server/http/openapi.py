@@ -12,6 +12,15 @@ from onnx_operator.server.dataplane.tensors import DTYPES, TensorInfo
 
 Json = dict[str, Any]
 
+_SPELLED: Json = {"enum": ["NaN", "Infinity", "-Infinity"]}
+_ELEMENTS: dict[str, Json] = {
+    "f": {"anyOf": [{"type": ["number", "boolean", "null"]}, _SPELLED]},
+    "i": {"type": ["integer", "boolean"]},
+    "u": {"type": ["integer", "boolean"]},
+    "b": {"anyOf": [{"type": "boolean"}, {"enum": [0, 1]}]},
+}
+"""What ``/score`` takes for an element, by the kind of its type."""
+
 
 def openapi(plane: DataPlane, example: Mapping[str, Any] | None, scripted: bool = False) -> Json:
     """The document at ``/openapi.json``. ``example`` holds nested lists by input. Raises RequestError while loading."""
@@ -119,7 +128,7 @@ def infer_request_schema(plane: DataPlane) -> Json:
         "type": "object",
         "required": ["inputs"],
         "properties": {
-            "id": {"type": "string"},
+            "id": {"type": ["string", "null"]},
             "inputs": {
                 "type": "array",
                 "items": {"oneOf": [_tensor(info) for info in inputs]} if inputs else {},
@@ -127,17 +136,17 @@ def infer_request_schema(plane: DataPlane) -> Json:
                 "maxItems": len(inputs),
             },
             "outputs": {
-                "type": "array",
+                "type": ["array", "null"],
                 "items": {
                     "type": "object",
                     "required": ["name"],
                     "properties": {
                         "name": {"enum": [info.name for info in plane.model.outputs if info.datatype]},
-                        "parameters": {"type": "object", "properties": {"binary_data": {"type": "boolean"}}},
+                        "parameters": {"type": ["object", "null"], "properties": {"binary_data": {"type": "boolean"}}},
                     },
                 },
             },
-            "parameters": {"type": "object", "properties": {"binary_data_output": {"type": "boolean"}}},
+            "parameters": {"type": ["object", "null"], "properties": {"binary_data_output": {"type": "boolean"}}},
         },
     }
 
@@ -209,7 +218,7 @@ def _shape_schema(info: TensorInfo) -> Json:
 def _nested(info: TensorInfo) -> Json:
     assert info.datatype is not None
     kind = DTYPES[info.datatype].kind
-    element: Json = {"type": {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}.get(kind, "string")}
+    element = dict(_ELEMENTS.get(kind, {"type": "string"}))
     if not info.shape:
         return {"description": f"{info.datatype}, a value or nested lists"}
     for size in reversed(info.shape):
@@ -231,6 +240,11 @@ def _shape(value: Any) -> list[int]:
 
 def _plain(schema: Any) -> Any:
     """The schema in Swagger 2.0's words, which know no ``const``."""
+    if isinstance(schema, dict) and (isinstance(schema.get("type"), list) or "anyOf" in schema):
+        # The first of the types is the usual one.
+        first = schema["anyOf"][0] if "anyOf" in schema else schema
+        kind = first["type"]
+        return {"type": kind[0] if isinstance(kind, list) else kind}
     if isinstance(schema, dict):
         return {("enum" if k == "const" else k): ([v] if k == "const" else _plain(v)) for k, v in schema.items()}
     return schema
@@ -263,6 +277,9 @@ def _post(operation: str, summary: str, request: Json, response: Json, example: 
         "504": f"No answer within {plane.timeout:g} s",
     }
     responses: Json = {"200": {"description": "The outputs", "content": {"application/json": {"schema": response}}}}
+    if operation == "modelInfer":
+        # With binary tensors: JSON, then bytes.
+        responses["200"]["content"]["application/octet-stream"] = {}
     responses |= {code: {"description": text, "content": error} for code, text in failures.items()}
     return {
         "operationId": operation,
