@@ -8,6 +8,8 @@ from benchmarks.measure import InspectionResult, Spread
 _METHOD = """\
 Made by {command}. `make bench` measures the same, with fewer repeats, and only prints.
 
+Scoring has [a page of its own](benchmarks-serving.md).
+
 Absolute figures say more about a machine than about a program, so each measurement is a ratio against a baseline: the
 two take turns {repeats} times, a ratio is formed from each pair of turns, and the tables give the median with the
 least and the greatest. Models and requests come from a fixed seed.
