@@ -139,5 +139,5 @@ def test_grpcurl_scores(server: Server):
 
     assert answer["id"] == "7"
     assert answer["outputs"] == [
-        {"name": "y", "datatype": "FP32", "shape": ["1", "3"], "contents": {"fp32Contents": ANSWER}}
+        {"name": "y", "datatype": "FP32", "shape": ["1", "3"], "contents": {"fp32_contents": ANSWER}}
     ]
