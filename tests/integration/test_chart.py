@@ -160,6 +160,9 @@ def _needed() -> set[tuple[str, str, str]]:
         (names.GROUP, f"{names.PLURAL}/finalizers", "update"),
         ("", "pods/log", "get"),
         ("", "secrets", "get"),
+        ("", "configmaps", "get"),
+        ("", "configmaps", "list"),
+        ("", "configmaps", "watch"),
         ("events.k8s.io", "events", "create"),
     }
 

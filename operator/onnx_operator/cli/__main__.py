@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from onnx_operator.cli.options import source_options
 from onnx_operator.cli.package import package
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from onnx_operator.api.report import InspectionResult
 
@@ -111,13 +112,28 @@ def _as_json(result: "InspectionResult") -> str:
     return result.report.model_dump_json(by_alias=True, indent=2, exclude_none=True)
 
 
+@contextmanager
+def _interruptible() -> "Iterator[None]":
+    """Let an interrupt end what runs, at once: asyncio only cancels, and a library may take that for a broken line."""
+    import signal
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _inspect(uri: str, sha256: str, sources: dict[str, Any]) -> "InspectionResult":
     from onnx_operator.cli.inspect import inspect_model
     from onnx_operator.cli.progress import reading
     from onnx_operator.model.inspection.isolation import ParserError
 
     try:
-        with reading(uri) as progress:
+        with _interruptible(), reading(uri) as progress:
             return inspect_model(
                 uri,
                 sha256,

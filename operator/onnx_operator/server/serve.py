@@ -119,6 +119,7 @@ class Serving:
         if self._shared.first:
             # A further process gets no connection before it can answer.
             await self._listen()
+            self._probe_grpc_port()
         stopping = asyncio.create_task(stop.wait())
         loading = asyncio.create_task(self._start())
         try:
@@ -148,6 +149,15 @@ class Serving:
         self._shared.port = listener.getsockname()[1]
         await self._http.listen(listener, self._tls)
         logger.info("listening", extra={"fields": {"port": listener.getsockname()[1]}})
+
+    def _probe_grpc_port(self) -> None:
+        """See that the port is free while there is nothing to lose yet: gRPC itself starts with the model."""
+        port = self._settings.grpc_port
+        if port:
+            try:
+                listen(self._settings.host, port).close()
+            except OSError as error:
+                raise OSError(error.errno, f"the gRPC port {port}: {error.strerror}") from None
 
     def _enter(self, phase: Phase) -> None:
         self._lifecycle.enter(phase)
@@ -265,6 +275,7 @@ class Serving:
             metrics=self._metrics,
             tls=settings.tls,
             token=settings.token,
+            reuse_port=settings.processes != 1,
         )
         self._shared.grpc_port = self._grpc.port
         logger.info("listening for gRPC", extra={"fields": {"grpcPort": self._grpc.port}})

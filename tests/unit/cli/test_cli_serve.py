@@ -38,7 +38,7 @@ def test_a_model_is_served_under_its_file_name_until_a_signal_ends_it(
     listener.close()
 
     with subprocess.Popen(
-        command(path, "--port", port),
+        command(path, "--port", port, "--grpc-port", 0, "--json-log"),
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -72,11 +72,25 @@ def test_a_taken_port_is_named(tmp_path: Path, listener: socket.socket) -> None:
     path.write_bytes(models.linear())
     port = listener.getsockname()[1]
 
-    done = subprocess.run(command(path, "--port", port), env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command(path, "--port", port, "--grpc-port", 0), env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+    )
 
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_taken_grpc_port_is_named(tmp_path: Path, listener: socket.socket) -> None:
+    path = tmp_path / "iris.onnx"
+    path.write_bytes(models.linear())
+    port = listener.getsockname()[1]
+    options = ("--port", 0, "--grpc-port", port)
+
+    done = subprocess.run(command(path, *options), env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 1
+    assert f"the gRPC port {port}: Address already in use" in done.stderr
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_the_cause(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_good_start_is_told_in_one_line_of_facts() -> None:
             "event",
             "executionProviders",
             "fallbackOperators",
-        "fallbackCauses",
+            "fallbackCauses",
             "loadSeconds",
             "warmUpSeconds",
             "residentMemoryBytes",
