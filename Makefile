@@ -43,8 +43,8 @@ test: $(STAMP) ## Lint, unit, integration and end-to-end tests, with a summary
 test-soak: $(STAMP) ## The long forms of the tests
 	$(BIN)/python -m tests.tools.run_tests --soak
 
-test-examples: $(STAMP) ## Deploy every example to the cluster and compare its answers
-	$(BIN)/python -m pytest tests/e2e -m examples
+test-examples: $(STAMP) ## Deploy every example to the cluster and compare its answers; make its model anew
+	$(BIN)/python -m pytest tests/e2e tests/examples -m examples
 
 bench: $(STAMP) ## Measure, as ratios against a baseline in the same run
 	$(BIN)/python -m benchmarks
