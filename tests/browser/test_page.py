@@ -159,7 +159,7 @@ def test_names_of_classes_come_from_a_file(chromium: Browser, iris: Process) -> 
         page.get_by_role("button", name="Predict").click()
         page.locator("#outputs summary", has_text="names of the classes").click()
         file = {"name": "labels.txt", "mimeType": "text/plain", "buffer": b"setosa\nversicolor\nvirginica\n"}
-        page.locator("#labels").set_input_files(file)  # type: ignore[arg-type]
+        page.locator("#outputs input.labels").set_input_files(file)  # type: ignore[arg-type]
         expect(page.locator(".bars")).to_contain_text("setosa")
 
 
@@ -306,6 +306,14 @@ def test_it_is_light_or_dark_as_the_reader_wants_it_and_fits_a_phone(chromium: B
     phone = {"width": 390, "height": 800}
     with visiting(chromium, url(iris), color_scheme="dark", viewport=phone) as watched:
         assert luminance(watched.page, "body") < 60
+        assert watched.page.evaluate("document.documentElement.scrollWidth") <= 390
+    with (
+        serving(pictures([1, 3, 224, 224]), "--page") as process,
+        visiting(chromium, url(process), viewport=phone) as watched,
+    ):
+        file = {"name": "a picture with a long name.png", "mimeType": "image/png", "buffer": picture()[0]}
+        watched.page.locator("input[type=file]").set_input_files(file)  # type: ignore[arg-type]
+        watched.page.wait_for_selector(".drop img:not([hidden])")
         assert watched.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 

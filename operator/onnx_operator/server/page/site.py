@@ -14,6 +14,9 @@ _OURS = {
     "index.html": "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
+    "elements.js": "text/javascript; charset=utf-8",
+    "elsewhere.js": "text/javascript; charset=utf-8",
+    "prediction.js": "text/javascript; charset=utf-8",
     "tensors.js": "text/javascript; charset=utf-8",
     "picture.js": "text/javascript; charset=utf-8",
 }

@@ -15,14 +15,19 @@ from onnx_operator.model.reading.wire import BYTES, WireError, head
 from onnx_operator.server.errors import RequestError
 
 LARGEST_KEPT = 1024
-"""Bytes of whole numbers that stay: sizes and axes are structure."""
+"""Bytes of sizes, axes and texts that stay: they are structure."""
 FEW_FLOATS = 16
 """Bytes of an attribute's floats that stay: scales and the like."""
 MOST_BYTES = 32 << 20
 _DATA = frozenset({4, 5, 6, 7, 9, 10, 11})
 """Fields of TensorProto that hold elements."""
-_WHOLE = frozenset({2, 3, 4, 5, 6, 7, 12, 13})
-"""TensorProto.DataType of whole numbers."""
+_INT64 = 7
+"""TensorProto.DataType of sizes and axes; quantised weights are of smaller types."""
+
+_MOST_OF_ATTRIBUTE = ((4, LARGEST_KEPT), (7, FEW_FLOATS), (8, LARGEST_KEPT), (9, LARGEST_KEPT))
+"""Bytes that stay of an attribute's text, floats, whole numbers and texts; compiled parts of a model are texts too."""
+_TRAINING = 20
+"""ModelProto.training_info, graphs with weights of their own."""
 
 Rewrite = Callable[[memoryview], bytes]
 
@@ -94,7 +99,7 @@ def _rewrite(message: memoryview, inner: Mapping[int, Rewrite], gone: Container[
 
 def _tensor(message: memoryview) -> bytes:
     kinds = [_varint(message, f.begin)[0] for f in _fields(message) if f.number == 2 and f.kind == 0]
-    if len(message) <= LARGEST_KEPT and kinds and kinds[-1] in _WHOLE:
+    if len(message) <= LARGEST_KEPT and kinds and kinds[-1] == _INT64:
         return bytes(message)
     return _rewrite(message, {}, _DATA)
 
@@ -107,7 +112,7 @@ def _attribute(message: memoryview) -> bytes:
     sizes = Counter[int]()
     for field in _fields(message):
         sizes[field.number] += field.end - field.begin
-    gone = {number for number, most in ((7, FEW_FLOATS), (8, LARGEST_KEPT)) if sizes[number] > most}
+    gone = {number for number, most in _MOST_OF_ATTRIBUTE if sizes[number] > most}
     return _rewrite(message, {5: _tensor, 6: _graph, 10: _tensor, 11: _graph, 22: _sparse, 23: _sparse}, gone)
 
 
@@ -124,7 +129,7 @@ def _function(message: memoryview) -> bytes:
 
 
 def _model(message: memoryview) -> bytes:
-    return _rewrite(message, {7: _graph, 25: _function})
+    return _rewrite(message, {7: _graph, 25: _function}, {_TRAINING})
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

@@ -25,7 +25,7 @@ class Host {
   }
 
   async start() {
-    const read = await fetch(MODEL);
+    const read = await (parent.structure ? parent.structure() : fetch(MODEL));
     if (!read.ok) {
       const answer = await read.json().catch(() => ({}));
       await this.message(answer.error || `the model's structure cannot be read (${read.status})`, true, null);

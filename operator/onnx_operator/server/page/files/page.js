@@ -1,17 +1,12 @@
+import { curl, isLarge, python } from "./elsewhere.js";
+import { $, make } from "./elements.js";
 import { layout, elements, SCALES } from "./picture.js";
-import { count, filled, flatten, nested, number, ranking, show, startShape } from "./tensors.js";
+import { present } from "./prediction.js";
+import { count, filled, flatten, fromText, nested, show, startShape, toText, whole } from "./tensors.js";
 
 const MOST_FIELDS = 16;
-const MOST_SHOWN = 400;
-const $ = (id) => document.getElementById(id);
-const make = (tag, properties = {}, ...children) => {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-};
 
 let facts;
-let labels = [];
 const readers = new Map();
 const writers = new Map();
 
@@ -32,7 +27,7 @@ async function start() {
   $("footer").textContent = facts.server;
   $("inputs").replaceChildren();
   if (facts.scripted) {
-    script();
+    await script();
   } else {
     facts.inputs.filter((input) => !input.optional).forEach(field);
   }
@@ -58,8 +53,10 @@ function ask(path, body) {
 
 // The form.
 
-function script() {
-  const area = make("textarea", { id: "input-body", rows: 8, spellcheck: false, value: '{"data": [[1, 2, 3, 4]]}' });
+async function script() {
+  const described = await ask("/swagger.json").then((read) => (read.ok ? read.json() : {}), () => ({}));
+  const sample = described.definitions?.ServiceInput?.example ?? { data: [[1, 2, 3, 4]] };
+  const area = make("textarea", { id: "input-body", rows: 8, spellcheck: false, value: toText(sample) });
   $("inputs").append(make("label", { htmlFor: area.id }, "Body, as the script's run() takes it"), area);
   area.addEventListener("input", same);
 }
@@ -110,7 +107,7 @@ function text(box, input, shape, place) {
     held.shape = of;
     held.data = data;
     const shown = data.length <= 20000;
-    area.value = shown ? JSON.stringify(nested(data, of)) : `(${data.length} elements, filled in; type here to replace them)`;
+    area.value = shown ? toText(nested(data, of)) : `(${data.length} elements, filled in; type here to replace them)`;
     area.readOnly = false;
     same();
   };
@@ -196,10 +193,10 @@ function element(input, written) {
     return written;
   }
   if (input.datatype === "BOOL") {
-    return value === "true" || value === "1";
+    return { true: true, 1: true, false: false, 0: false }[value] ?? written;
   }
-  if (["NaN", "Infinity", "-Infinity"].includes(value)) {
-    return value;
+  if (/^[+-]?\d+$/.test(value)) {
+    return whole(value.replace("+", ""));
   }
   // What is no number goes as it is: the server says what it expects.
   return value !== "" && Number.isFinite(Number(value)) ? Number(value) : written;
@@ -207,7 +204,7 @@ function element(input, written) {
 
 function parse(value, name) {
   try {
-    return JSON.parse(value);
+    return fromText(value);
   } catch (error) {
     throw new Error(`${name}: this is not JSON: ${error.message}`);
   }
@@ -224,7 +221,12 @@ function request() {
       inputs.push({ name: input.name, datatype: input.datatype, ...read() });
     }
   }
-  return { path: `/v2/models/${encodeURIComponent(facts.name)}/infer`, body: JSON.stringify({ inputs }) };
+  // The protocol has no form for sequences and maps.
+  if (facts.outputs.some((output) => output.datatype.includes("("))) {
+    const named = inputs.map(({ name, shape, data }) => [name, nested(data, shape)]);
+    return { path: "/score", body: toText({ data: Object.fromEntries(named) }) };
+  }
+  return { path: `/v2/models/${encodeURIComponent(facts.name)}/infer`, body: toText({ inputs }) };
 }
 
 function useExample() {
@@ -252,66 +254,19 @@ async function predict(event) {
     const read = await ask(wanted.path, wanted.body);
     const answer = await read.text();
     const took = performance.now() - began;
-    const value = JSON.parse(answer || "null");
+    const value = read.headers.get("content-type")?.includes("json") ? fromText(answer || "null") : answer;
     $("token-row").hidden = read.status !== 401 && !$("token").value;
     if (!read.ok) {
       fail(value?.error || `${read.status} ${read.statusText}`);
       return;
     }
     $("latency").textContent = `${took.toFixed(1)} ms, network included`;
-    if (value && Array.isArray(value.outputs)) {
-      $("outputs").replaceChildren(...value.outputs.flatMap(output));
-    } else {
-      $("outputs").replaceChildren(json(value));
-    }
+    present($("outputs"), value, facts);
   } catch (error) {
     fail(`no answer: ${error.message}`);
   } finally {
     $("predict").disabled = false;
   }
-}
-
-function output(tensor) {
-  const parts = [make("h3", {}, `${tensor.name} `, make("small", { className: "quiet" }, `${tensor.datatype} ${show(tensor.shape)}`))];
-  const ranked = ranking(tensor);
-  if (ranked) {
-    const list = make("ol", { className: "bars" });
-    for (const { index, score, value } of ranked.top) {
-      const bar = make("meter", { min: 0, max: 1, value: score });
-      bar.setAttribute("aria-hidden", "true");
-      list.append(make("li", {}, make("span", {}, labels[index] || `class ${index}`), bar, make("span", { title: `${value}` }, ranked.probabilities ? `${(100 * score).toFixed(1)} %` : number(value))));
-    }
-    parts.push(list, labelChooser());
-  } else if (tensor.data.length <= MOST_SHOWN) {
-    parts.push(table(tensor));
-  }
-  const detail = make("details", {}, make("summary", {}, "as JSON"), json(tensor.data));
-  parts.push(detail);
-  return parts;
-}
-
-function table({ shape, data }) {
-  const columns = shape.length > 1 ? shape[shape.length - 1] : 1;
-  const body = make("tbody");
-  for (let at = 0; at < data.length; at += columns) {
-    body.append(make("tr", {}, ...data.slice(at, at + columns).map((value) => make("td", { className: "value" }, number(value)))));
-  }
-  return make("div", { className: "scroll" }, make("table", {}, body));
-}
-
-function labelChooser() {
-  const id = "labels";
-  const chooser = make("input", { type: "file", id, accept: ".txt,text/plain" });
-  chooser.addEventListener("change", async () => {
-    labels = (await chooser.files[0].text()).split(/\r?\n/).map((line) => line.trim());
-    $("form").requestSubmit();
-  });
-  return make("details", {}, make("summary", {}, "names of the classes"), make("label", { htmlFor: id }, "A text file, a name a line ", chooser));
-}
-
-function json(value) {
-  const written = JSON.stringify(value, null, 1);
-  return make("pre", { tabIndex: 0 }, written.length > 20000 ? `${written.slice(0, 20000)} …` : written);
 }
 
 function fail(message) {
@@ -332,26 +287,32 @@ function same() {
     return;
   }
   const url = location.origin + wanted.path;
-  const large = wanted.body.length > 4000;
-  const token = $("token").value ? " -H 'Authorization: Bearer TOKEN'" : "";
-  const quoted = wanted.body.replaceAll("'", "'\\''");
-  $("curl").textContent = `curl ${url}${token} -H 'Content-Type: application/json' -d ${large ? "@request.json" : `'${quoted}'`}`;
-  const literal = large ? 'json.load(open("request.json"))' : pythonLiteral(wanted.body);
-  const header = token ? `, headers={"Authorization": "Bearer TOKEN"}` : "";
-  $("python").textContent = `import json\n\nimport requests\n\nbody = ${literal}\nanswer = requests.post("${url}", json=body${header})\nanswer.raise_for_status()\nprint(answer.json())`;
+  const token = Boolean($("token").value);
+  $("curl").textContent = curl(url, wanted.body, token);
+  try {
+    $("python").textContent = python(url, wanted.body, token);
+  } catch (error) {
+    $("python").textContent = `# The body is not JSON: ${error.message}`;
+  }
+  $("save").hidden = !isLarge(wanted.body);
 }
 
-function pythonLiteral(body) {
-  return `json.loads(r'''${body}''')`;
+function save() {
+  const link = make("a", { download: "request.json", href: URL.createObjectURL(new Blob([request().body])) });
+  link.click();
+  URL.revokeObjectURL(link.href);
 }
 
 function signature() {
   const row = (side) => (tensor) =>
-    make("tr", {}, make("td", { className: "quiet" }, side), make("td", {}, tensor.name), make("td", {}, tensor.datatype), make("td", {}, show(tensor.shape)));
+    make("tr", {}, make("td", { className: "quiet" }, side), make("td", {}, tensor.name), make("td", {}, tensor.datatype), make("td", {}, tensor.datatype.includes("(") ? "" : show(tensor.shape)));
   $("tensors").replaceChildren(...facts.inputs.map(row("input")), ...facts.outputs.map(row("output")));
   $("signature").parentElement.hidden = facts.scripted;
   $("graph-section").hidden = facts.graph === false;
 }
+
+// The frame asks its page, which knows the token.
+window.structure = () => ask("/page/model.onnx");
 
 function showGraph() {
   const frame = $("graph-frame");
@@ -363,10 +324,18 @@ function showGraph() {
 $("form").addEventListener("submit", predict);
 $("example").addEventListener("click", useExample);
 $("show-graph").addEventListener("click", showGraph);
+$("save").addEventListener("click", save);
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText($(button.dataset.copy).textContent);
-    button.textContent = "Copied";
+    const source = $(button.dataset.copy);
+    if (navigator.clipboard) {
+      await navigator.clipboard.writeText(source.textContent);
+      button.textContent = "Copied";
+    } else {
+      // Browsers lend the clipboard to pages of https and of this machine only.
+      getSelection().selectAllChildren(source);
+      button.textContent = "Selected";
+    }
     setTimeout(() => (button.textContent = "Copy"), 1500);
   });
 }
