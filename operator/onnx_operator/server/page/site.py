@@ -23,7 +23,7 @@ _OURS = {
 _NETRON = (
     *("base.js", "dagre.js", "grapher.js", "grapher.css", "json.js", "message.js", "onnx-metadata.json"),
     *("onnx-proto.js", "onnx-schema.js", "onnx.js", "protobuf.js", "tar.js", "text.js", "view.js", "worker.js"),
-    *("xml.js", "zip.js", "flatbuffers.js", "flexbuffers.js", "hdf5.js", "python.js"),
+    *("xml.js", "zip.js", "flatbuffers.js", "flexbuffers.js", "hdf5.js"),
 )
 _TYPES = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "json": "application/json"}
 _COMMON = {
