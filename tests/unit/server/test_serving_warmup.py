@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from onnx_operator.server.dataplane.tensors import TensorInfo
+from onnx_operator.server.runtime.assignment import Assignment
 from onnx_operator.server.runtime.failures import LoadError
 from onnx_operator.server.runtime.guessing import Guess, guesses, make_feed
 from onnx_operator.server.runtime.warmup import warm_up
@@ -307,20 +308,27 @@ def test_small_models_may_run_on_the_loop_and_loops_may_not() -> None:
     assert not warm_up(load_bytes(slow()), 4).inline
 
 
-class Clock:
-    """Each look at it is a second later: every run seems slow."""
+class Stopwatch:
+    """Each look at it is so many seconds later: every run seems to take them."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.now = seconds, 0.0
 
     def __call__(self) -> float:
-        self.seconds += 1
-        return self.seconds
+        self.now += self.seconds
+        return self.now
 
 
-def test_a_slow_model_is_tried_with_few_rows_only() -> None:
-    found = warm_up(load_bytes(linear()), 64, clock=Clock())
-    assert not found.inline
+def test_a_model_that_keeps_the_cpu_busy_by_itself_is_not_given_several_rows_at_a_time() -> None:
+    found = warm_up(load_bytes(linear()), 64, clock=Stopwatch(0.06))
+    assert (found.batchable, found.inline) == (False, False)
+    assert "nothing is gained" in found.reason
+
+
+def test_on_a_gpu_a_slow_model_is_tried_with_few_rows() -> None:
+    model = load_bytes(linear())
+    model.assignment = Assignment(["CUDAExecutionProvider"])
+    found = warm_up(model, 64, clock=Stopwatch(1.0))
     assert found.batchable
     assert list(found.seconds) == [1, 2]
 

@@ -39,7 +39,10 @@ _PAYS = 0.95
 """A larger batch is worth its memory as long as a row takes at most this share of the time in a smaller one."""
 _LONGEST_BATCH_SECONDS = 5.0
 """No batch is worth more than the time that a request has."""
-_MOST_ROWS = 4096
+_MOST_ROWS = 64
+"""Rows of a request that may be computed on the event loop; more take memory that few ever need."""
+_BUSY_SECONDS = 0.05
+"""On the CPU, runs this long keep it busy by themselves: rows that share one would only take more memory."""
 
 _UNBOUNDED_OPERATORS = frozenset({"Loop", "Scan", "If"}) | {
     f"com.microsoft.{name}" for name in ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch")
@@ -166,6 +169,8 @@ def _batches(
     elapsed: Callable[[], float],
 ) -> WarmUp:
     single = plain.seconds[1]
+    if single > _BUSY_SECONDS and not model.assignment.accelerated:
+        raise NotBatchableError("a run is so long that nothing is gained by sharing it")
     large = single > _LARGE_SECONDS
     feed, results = check_independence(model, rows, guess, thorough=single < _SLOW_SECONDS / 5, count=2 if large else 4)
     seconds = dict(plain.seconds)
