@@ -9,9 +9,9 @@ from onnx_operator.model.figures.sized import LARGEST, Tensor, fill_in, known_te
 from onnx_operator.model.nodes import STANDARD_DOMAINS, domain_of, subgraphs
 from onnx_operator.model.reading.skeleton import Weight
 
-MAPPED_BYTES = 32 << 20
-"""Pieces of this size and above are mapped on their own and return to the system when freed: glibc moves its
-threshold for that (``M_MMAP_THRESHOLD``) up to here and no further."""
+MAPPED_BYTES = 1 << 20
+"""Pieces of this size and above are mapped on their own and return to the system when freed: the server holds glibc's
+threshold for that (``M_MMAP_THRESHOLD``) here while it loads."""
 _ARENA_BYTES = 256
 """The arena gives no less for a value."""
 _SHARED_ELEMENTS = 8

@@ -11,7 +11,7 @@ The estimate follows what ONNX Runtime 1.32 does on the CPU:
    their own were not in memory before.
 5. The first run takes from the arena what lives at the same time; the second one takes it as one planned block.
 
-What is freed returns to the system at once only where it was mapped on its own
+What is freed while loading returns to the system at once only where it was mapped on its own
 (:data:`~onnx_operator.model.figures.footprint.MAPPED_BYTES`). Smaller pieces leave holes in the heap, of which the next
 ones fill a part only: smaller ones that stay get in between. How much is lost by that, and by the other things that
 a graph does not tell, was measured: the constants below are fitted to the peaks of the models in
@@ -35,13 +35,13 @@ from onnx_operator.model.figures.footprint import Footprint, read_footprint
 from onnx_operator.model.figures.sized import LARGEST, size_model
 from onnx_operator.model.reading.skeleton import Weight
 
-RUNTIME_BYTES = 86 << 20
+RUNTIME_BYTES = 88 << 20
 """The process with Python, ONNX Runtime and the server, before any model."""
 NODE_BYTES = 15_000
 """A node with its names, its kernel, and what the optimizer tries with it."""
-FILTER_COPIES = 1.6
-"""Filters over two dimensions are there again: as originals, and in the holes that working copies left."""
-MAPPED_FILTER_COPIES = 1.35
+FILTER_COPIES = 1.0
+"""Filters over two dimensions are there again, as originals."""
+MAPPED_FILTER_COPIES = 1.0
 """The same for filters in files of their own, of which the originals are let go."""
 PACKED_COPIES = 0.7
 """Of the places of packed matrices, this much is lost to smaller pieces in between."""
@@ -57,8 +57,8 @@ ARENA_SHARE = 2.5
 """The first run's pieces stay beside the second run's block; both round up, and kernels need room to work."""
 INPUT_NUMBER_BYTES = 105
 """A number in a request: about 20 characters in up to three buffers, and an object in a list."""
-OUTPUT_NUMBER_BYTES = 90
-"""A number in an answer: an object in a list, and about 20 characters."""
+OUTPUT_NUMBER_BYTES = 20
+"""A number in an answer: about 20 characters."""
 
 _MOST_NODES = 200_000
 
