@@ -115,6 +115,15 @@ def test_a_body_that_was_cut_or_changed_is_read_alike(junk: list[bytes], data: s
         assert read(codec, changed) == thoroughly(Codec(LINEAR, "m", ""), changed)
 
 
+@pytest.mark.parametrize("number", [1e200, -1e300, 1e39, 3e38, 5e-324])
+def test_the_largest_and_smallest_numbers_are_taken_or_refused_without_a_warning(number: float) -> None:
+    body = json.dumps({"inputs": [tensor("X", "FP32", [1, 4], [number, 2, 3, 4])]}).encode()
+    codec = Codec(LINEAR, "m", "")
+    expected = thoroughly(Codec(LINEAR, "m", ""), body)
+    assert read(codec, body) == expected
+    assert read(codec, body) == expected
+
+
 def test_text_that_looks_like_the_data_is_not_taken_for_it() -> None:
     codec = Codec(LINEAR, "m", "")
     body = json.dumps({"inputs": [tensor("X", "FP32", [1, 4], [1, 2, 3, 4])], "id": '"data":[9,9,9,9]'}).encode()

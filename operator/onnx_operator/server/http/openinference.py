@@ -387,10 +387,10 @@ def _narrowed(values: Array, datatype: str) -> Array | None:
     if values.dtype == dtype:
         return values
     if dtype.kind == "f":
-        # No element is larger than the root of the sum of squares.
-        if values.dot(values) <= _SQUARES[datatype]:
-            return values.astype(dtype)
         with np.errstate(over="ignore", under="ignore"):
+            # No element is larger than the root of the sum of squares.
+            if values.dot(values) <= _SQUARES[datatype]:
+                return values.astype(dtype)
             narrow = values.astype(dtype)
         return None if np.isinf(narrow).any() else narrow
     bounds = np.iinfo(dtype)
