@@ -23,7 +23,7 @@ from onnx_operator.server.dataplane.batching import Batcher, BatchPolicy
 from onnx_operator.server.dataplane.plane import DataPlane
 from onnx_operator.server.http.routes import Routes
 from onnx_operator.server.http.server import HttpServer, Limits
-from onnx_operator.server.lifecycle import Lifecycle
+from onnx_operator.server.lifecycle import Lifecycle, log_progress
 from onnx_operator.server.processes import Shared, Siblings, end_with_parent, further_processes
 from onnx_operator.server.runtime.threads import available_cpus
 from onnx_operator.server.termination import TerminationLog
@@ -122,6 +122,7 @@ class Serving:
             self._probe_grpc_port()
         stopping = asyncio.create_task(stop.wait())
         loading = asyncio.create_task(self._start())
+        telling = asyncio.create_task(log_progress(self._lifecycle))
         try:
             done, _ = await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
             if loading in done and not loading.result():
@@ -130,7 +131,7 @@ class Serving:
             await self._drain()
             return 0
         finally:
-            for task in (stopping, loading):
+            for task in (stopping, loading, telling):
                 task.cancel()
             await self._http.close(settings.drain_timeout)
             if self._script is not None:
