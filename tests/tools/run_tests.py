@@ -43,6 +43,9 @@ def _counts(report: Path, level: Level) -> None:
 INTEGRATION = ["tests/integration", "tests/clients", "tests/examples", "tests/browser"]
 """Folders of tests against programs that are not ours: API servers, stores, clients of others, a browser."""
 
+FUZZ_SECONDS = "600"
+"""For each fuzzer in the soak: about an hour for all of them, two at a time."""
+
 
 def _pytest(name: str, arguments: list[str], directory: Path) -> Level:
     level, report = Level(name), directory / f"{name}.xml"
@@ -74,14 +77,28 @@ def main(soak: bool) -> None:
         if soak:
             # What the seeded examples do not find, new ones may.
             os.environ["HYPOTHESIS_PROFILE"] = "default"
-            levels.append(_pytest("soak", ["tests/unit", *INTEGRATION, "tests/e2e", "-m", "soak"], directory))
+            soak = ["tests/unit", "tests/security", *INTEGRATION, "tests/e2e", "-m", "soak"]
+            levels.append(_pytest("soak", soak, directory))
+            os.environ["FUZZ_SECONDS"] = os.environ.get("FUZZ_SECONDS", FUZZ_SECONDS)
+            levels.append(_pytest("fuzz", ["tests/security", "-n", "2", "-m", "fuzz"], directory))
         else:
             levels.append(_lint())
             levels.append(_pytest("unit", ["tests/unit", "-n", "2", "-m", "not soak"], directory))
             levels.append(
                 _pytest("integration", [*INTEGRATION, "-n", "2", "-m", "not soak and not examples"], directory)
             )
-            e2e = ["tests/e2e", "-n", workers, "--dist", "loadgroup", "-m", "not soak and not examples"]
+            attacks = ["tests/security", "--ignore=tests/security/pods", "-n", "2", "-m", "not soak"]
+            levels.append(_pytest("security", attacks, directory))
+            e2e = [
+                "tests/e2e",
+                "tests/security/pods",
+                "-n",
+                workers,
+                "--dist",
+                "loadgroup",
+                "-m",
+                "not soak and not examples",
+            ]
             levels.append(_pytest("end-to-end", e2e, directory))
             # By itself, since it installs the operator with settings of its own.
             levels.append(_pytest("examples", ["tests/e2e", "-m", "examples"], directory))
