@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import time
@@ -57,4 +58,4 @@ def mutated(rng: random.Random, data: bytes, most: int = 8) -> bytes:
 def pieces(rng: random.Random, data: bytes, most: int = 6) -> list[bytes]:
     """``data`` cut at up to ``most`` places."""
     cuts = sorted({0, len(data), *(rng.randrange(len(data) + 1) for _ in range(rng.randint(0, most)))})
-    return [data[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(cuts)]
