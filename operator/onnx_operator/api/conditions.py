@@ -14,6 +14,7 @@ class ConditionType(StrEnum):
     PROGRESSING = "Progressing"
     AVAILABLE = "Available"
     ACCELERATED = "Accelerated"
+    OUTDATED = "Outdated"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
 
@@ -84,6 +85,10 @@ class Reason(StrEnum):
     FALLBACK_TO_CPU = "FallbackToCPU"
     NOT_REPORTED = "NotReported"
 
+    # Outdated
+    SETTINGS_CHANGED = "SettingsChanged"
+    NOT_SEALED = "NotSealed"
+
 
 MEANINGS: dict[Reason, str] = {
     Reason.INSPECTED: "The model was read and can run on the server image that will serve it.",
@@ -132,5 +137,9 @@ MEANINGS: dict[Reason, str] = {
     Reason.ON_GPU: "All operators run on the GPU.",
     Reason.FALLBACK_TO_CPU: "Some or all operators run on the CPU although a GPU was asked for.",
     Reason.NOT_REPORTED: "No pod has said yet which execution providers run the model.",
+    Reason.SETTINGS_CHANGED: "The operator's settings would not allow what runs any more. It is left as it is, apart "
+    "from replicas, until the spec changes.",
+    Reason.NOT_SEALED: "What runs is of a revision that carries no seal of this operator's. It is left as it is, apart "
+    "from replicas, until the spec changes.",
 }
 """What each reason means to a user, and what to do; the documentation is made from it."""

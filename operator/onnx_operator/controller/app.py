@@ -1,6 +1,7 @@
 """The controller process: endpoints, lease, workers, watches; in this order, and back."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from onnx_operator.controller.kube import ONNX_MODEL, ApiError, Kube
 from onnx_operator.controller.lease import Lease
 from onnx_operator.controller.queue import KeyedQueue
 from onnx_operator.controller.reconcile import Reconciler
+from onnx_operator.controller.sealkey import SealKeyError, SealKeys, obtain_keys
 from onnx_operator.controller.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 CRD_RETRY_SECONDS = 2.0
 PROBE_TIMEOUT_SECONDS = 5.0
 INSPECTOR_RETRY_SECONDS = 0.5
+SEAL_RETRY_SECONDS = 5.0
 STOP_TIMEOUT_SECONDS = 10.0
 
 
@@ -94,10 +97,16 @@ async def _lead(
 ) -> None:
     """Reconcile until ``stop``, and hand the lease on before anything else is wound up."""
     renewal = asyncio.create_task(_renew(lease))
+    keys = await _seal_keys(kube, options, stop)
+    if keys is None:
+        renewal.cancel()
+        await asyncio.gather(renewal, return_exceptions=True)
+        await lease.release()
+        return
     queue: KeyedQueue[ModelKey] = KeyedQueue()
     inspector = InspectorClient(options.inspector_socket, timeout_seconds=settings.inspection.timeout_seconds)
     identity = os.environ.get("HOSTNAME", socket.gethostname())
-    reconciler = Reconciler(kube, settings, load_capabilities(), inspector, queue, identity)
+    reconciler = Reconciler(kube, settings, load_capabilities(), inspector, queue, identity, keys)
     workers = [asyncio.create_task(_work(queue, reconciler)) for _ in range(settings.workers)]
     ready = asyncio.Event()
 
@@ -133,6 +142,23 @@ async def _lead(
         await inspector.aclose()
     if watches.done() and not watches.cancelled():
         watches.result()
+
+
+async def _seal_keys(kube: Kube, options: Options, stop: asyncio.Event) -> SealKeys | None:
+    """The keys of the seals; None when the process is to stop before they can be had."""
+    name = f"{options.lease_name}-seal"
+    while not stop.is_set():
+        try:
+            return await obtain_keys(kube, options.namespace, name)
+        except ApiError as error:
+            logger.error(
+                "Secret %s/%s cannot be read or made, nothing is reconciled: %s", options.namespace, name, error
+            )
+        except (SealKeyError, OSError, TimeoutError) as error:
+            logger.error("nothing is reconciled: %s", error)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), SEAL_RETRY_SECONDS)
+    return None
 
 
 async def _renew(lease: Lease) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from onnx_operator.api import names
@@ -11,6 +12,7 @@ from onnx_operator.controller import metrics
 from onnx_operator.controller.kube import (
     CHILD_KINDS,
     CONTROLLER_REVISION,
+    DEPLOYMENT,
     KINDS,
     POD,
     ApiError,
@@ -20,7 +22,8 @@ from onnx_operator.controller.kube import (
 from onnx_operator.controller.merge import contains, project
 from onnx_operator.controller.observe import Cause
 from onnx_operator.controller.render import Manifest
-from onnx_operator.controller.revisions import Revision, digest, surplus, with_revision_label
+from onnx_operator.controller.revisions import Revision, surplus, with_revision_label
+from onnx_operator.controller.seal import digest
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,17 @@ def refused(error: ApiError, what: str) -> ChildrenError:
     quota = "exceeded quota" in error.message
     reason = Reason.QUOTA_EXCEEDED if quota else Reason.CREATION_FAILED
     return ChildrenError(Cause(reason, f"{what} was refused by the API server: {error.message}"))
+
+
+def name_conflict(kind: str, name: str) -> ChildrenError:
+    """What to tell of a name that somebody else's object has."""
+    return ChildrenError(
+        Cause(
+            Reason.NAME_CONFLICT,
+            f"there is a {kind} {name!r} already that does not belong to this model; "
+            "delete it, or give the model another name",
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -121,13 +135,7 @@ async def check_names(kube: Kube, model: Object, manifests: list[Manifest], chil
             message = f"waiting until the {kind.kind} {name!r} of the deleted model of this name is gone"
             raise ChildrenError(Cause(Reason.ROLLING_OUT, message))
         if found and _foreign(found, model):
-            raise ChildrenError(
-                Cause(
-                    Reason.NAME_CONFLICT,
-                    f"there is a {kind.kind} {name!r} already that does not belong to this model; "
-                    "delete it, or give the model another name",
-                )
-            )
+            raise name_conflict(kind.kind, name)
 
 
 async def canonical(kube: Kube, manifests: list[Manifest], revision: str) -> list[Manifest]:
@@ -147,7 +155,11 @@ async def canonical(kube: Kube, manifests: list[Manifest], revision: str) -> lis
 
 
 def desired_children(model: Object, spec: OnnxModelSpec, revision: Revision) -> list[Manifest]:
-    """The revision's manifests, with what belongs to the moment: owner, replicas, tags."""
+    """The revision's manifests, with what belongs to the moment: owner, replicas, tags.
+
+    Whatever a revision says, its children are of the kinds that a model has, each once, with the model's name, in its
+    namespace.
+    """
     annotations = {
         f"{names.ANNOTATION_TAG_PREFIX}{key}": value for key, value in sorted((spec.model.tags or {}).items())
     }
@@ -155,18 +167,38 @@ def desired_children(model: Object, spec: OnnxModelSpec, revision: Revision) -> 
         annotations[names.ANNOTATION_DESCRIPTION] = spec.model.description
     annotations[names.ANNOTATION_VERSION] = revision.data.report.version
     desired = []
-    for manifest in with_revision_label(revision.data.manifests, revision.name):
+    found = {m["kind"]: m for m in with_revision_label(revision.data.manifests, revision.name)}
+    for kind in CHILD_KINDS:
+        manifest = found.get(kind.kind)
+        if manifest is None:
+            continue
         metadata = {
             **manifest["metadata"],
+            "name": model["metadata"]["name"],
+            "namespace": model["metadata"]["namespace"],
             "ownerReferences": [owner_reference(model)],
             "annotations": {**manifest["metadata"].get("annotations", {}), **annotations},
         }
-        child = {**manifest, "metadata": metadata}
+        child = {**manifest, "apiVersion": kind.api_version, "metadata": metadata}
         if child["kind"] == "Deployment":
-            child["spec"] = {**child["spec"], "replicas": 0 if spec.suspend else spec.replicas}
+            child["spec"] = {**child["spec"], "replicas": wanted_replicas(spec)}
         metadata["annotations"][names.ANNOTATION_APPLIED] = digest(child)
         desired.append(child)
     return desired
+
+
+def wanted_replicas(spec: OnnxModelSpec) -> int:
+    """Pods that the spec asks for."""
+    return 0 if spec.suspend else spec.replicas
+
+
+async def scale(kube: Kube, deployment: Object, spec: OnnxModelSpec) -> None:
+    """Give a Deployment that is otherwise left as it is the replicas that the spec asks for."""
+    metadata, replicas = deployment["metadata"], wanted_replicas(spec)
+    if deployment["spec"].get("replicas") != replicas:
+        metrics.API_WRITES.labels(kind=DEPLOYMENT.kind, verb="patch").inc()
+        patch = {"metadata": {"uid": metadata["uid"]}, "spec": {"replicas": replicas}}
+        await kube.merge(DEPLOYMENT, metadata["namespace"], metadata["name"], patch)
 
 
 async def apply_children(kube: Kube, desired: list[Manifest], children: Children) -> None:
@@ -200,11 +232,11 @@ async def prune(kube: Kube, desired: list[Manifest], children: Children) -> None
             await kube.delete(KINDS[item["kind"]], metadata["namespace"], metadata["name"], metadata["uid"])
 
 
-async def prune_revisions(kube: Kube, revisions: list[Revision], current: Revision, children: Children) -> None:
+async def prune_revisions(kube: Kube, revisions: Iterable[Revision], current: Revision, children: Children) -> None:
     """Delete revisions beyond the history."""
     in_use = {current.name} | {(p["metadata"].get("labels") or {}).get(names.LABEL_REVISION, "") for p in children.pods}
     uids = {r["metadata"]["name"]: r["metadata"] for r in children.revisions}
-    for revision in surplus(revisions, in_use):
+    for revision in surplus(list(revisions), in_use):
         metadata = uids[revision.name]
         metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="delete").inc()
         await kube.delete(CONTROLLER_REVISION, metadata["namespace"], revision.name, metadata["uid"])

@@ -26,7 +26,7 @@ from onnx_operator.controller.merge import strategic_merge
 from onnx_operator.controller.observe import pod_cause
 from onnx_operator.controller.pools import stay_off
 from onnx_operator.controller.render import Manifest, render_one
-from onnx_operator.controller.revisions import digest
+from onnx_operator.controller.seal import digest
 from onnx_operator.controller.settings import Pool, Settings
 
 CONTAINER = "inspect"

@@ -194,6 +194,13 @@ class Kube:
         result: Object = json.loads(await self._request("PUT", path, None, manifest))
         return result
 
+    async def merge(self, kind: Kind, namespace: str, name: str, patch: Object) -> Object:
+        """Change fields of an object (RFC 7386); with ``metadata.uid`` in the patch, of exactly this object."""
+        query = {"fieldManager": names.FIELD_MANAGER}
+        path = kind.path(namespace, name)
+        result: Object = json.loads(await self._request("PATCH", path, query, patch, "application/merge-patch+json"))
+        return result
+
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
         """Delete exactly this object (by uid); one that is gone already, or is another by now, is left alone."""
         body = {

@@ -1,6 +1,7 @@
 """Reconciling one model: read what is, decide, make it so, tell. May run twice, late, or after a crash at any line."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnx_operator.api import names
@@ -15,58 +16,48 @@ from onnx_operator.controller.children import (
     Children,
     ChildrenError,
     apply_children,
-    canonical,
     check_names,
     desired_children,
     list_children,
-    owner_reference,
     prune,
     prune_revisions,
-    refused,
+    scale,
 )
 from onnx_operator.controller.credentials import CredentialsNotFoundError, read_credentials
 from onnx_operator.controller.events import changed_conditions, post_events
 from onnx_operator.controller.facts import FactReader
 from onnx_operator.controller.fetching import (
     TooManyFilesError,
-    reads_by_identity,
     uses_operator_identity,
     uses_service_account,
 )
+from onnx_operator.controller.history import History, objection
 from onnx_operator.controller.inspection_pod import needs_pod, pod_request
 from onnx_operator.controller.inspection_pods import InspectionPods
-from onnx_operator.controller.inspections import Inspections, ModelKey
+from onnx_operator.controller.inspections import Inspections, Look, ModelKey
 from onnx_operator.controller.inspector import InspectorClient, InspectorUnavailableError
-from onnx_operator.controller.kube import CONTROLLER_REVISION, DEPLOYMENT, ONNX_MODEL, ApiError, Kube, Object
+from onnx_operator.controller.kube import DEPLOYMENT, ONNX_MODEL, ApiError, Kube, Object
 from onnx_operator.controller.observe import Cause, Observation, observe
-from onnx_operator.controller.pools import NoMatchingPoolError, choose_pool
+from onnx_operator.controller.permissions import forbidden
+from onnx_operator.controller.pools import NoMatchingPoolError
 from onnx_operator.controller.queue import KeyedQueue
-from onnx_operator.controller.render import (
-    Manifest,
-    PodTemplateRejectedError,
-    RenderInput,
-    TemplateError,
-    render,
-    uses_gpu,
-    version_label,
-)
-from onnx_operator.controller.revisions import (
-    Revision,
-    RevisionData,
-    controller_revision,
-    decode,
-    digest,
-    inputs_hash,
-    proves,
-    revision_name,
-)
+from onnx_operator.controller.render import PodTemplateRejectedError, TemplateError, uses_gpu
+from onnx_operator.controller.revising import Revising
+from onnx_operator.controller.revisions import NOTE_INSPECTION, Revision, noted, pod_spec, proves, wish
 from onnx_operator.controller.scoring import ScoringRejectedError, read_scoring
+from onnx_operator.controller.seal import digest
+from onnx_operator.controller.sealkey import SealKeys
 from onnx_operator.controller.settings import Settings
 from onnx_operator.controller.status import Situation, compute_status
 
 logger = logging.getLogger(__name__)
 
 SCORING_RETRY_SECONDS = 15.0
+NOT_SEALED_MESSAGE = (
+    "revision {name} carries no seal of this operator's (it was written by another installation or by somebody else, "
+    "or the Secret with the key was lost), and this operator would make other pods of the same spec: what runs is left "
+    "as it is, apart from replicas; the next change of the spec rolls out a revision of this operator's"
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +67,8 @@ class _Decision:
     current: Revision | None
     refusal: Refusal | None = None
     trouble: Cause | None = None
+    confirmed: bool = False
+    """Whether ``current`` is known to be what spec and source ask for at this moment."""
 
 
 def inspection_key(spec: OnnxModelSpec, model: Object, signatures: SignatureSettings | None = None) -> str:
@@ -102,27 +95,15 @@ def inspection_key(spec: OnnxModelSpec, model: Object, signatures: SignatureSett
     return digest(decisive)
 
 
-def persisted_result(key: str, status: OnnxModelStatus, revisions: list[Revision]) -> InspectionResult | None:
-    """What an earlier life of the operator concluded for this key: in the status or, if that is lost, in a revision.
+def persisted_result(key: str, status: OnnxModelStatus, revisions: Sequence[Revision]) -> InspectionResult | None:
+    """What an earlier life of the operator concluded for this key: by the status and the operator's own revisions.
 
-    An accepted model counts only with its files, which revisions hold and the status does not: without them it is
-    looked at again.
+    What an accepted model holds is in its revision alone, which is sealed: the status only says which of several it
+    was. Without one the model is looked at again.
     """
     inspection = status.inspection
-    same = [r.data for r in reversed(revisions) if r.data.inspection_key == key and r.data.files]
+    same = [r.data for r in reversed(revisions) if r.inspection_key == key and r.data.files]
     if inspection and inspection.key == key:
-        if inspection.outcome == "Accepted" and status.model and status.interface:
-            source = status.model.source
-            files = next((data.files for data in same if data.report.source == source), None)
-            if files:
-                return InspectionResult(
-                    outcome="Accepted",
-                    source=inspection.source,
-                    report=status.model,
-                    interface=status.interface,
-                    files=files,
-                    test_data=next((data.test_data for data in same if data.report.source == source), []),
-                )
         verdict = next((c for c in status.conditions if c.type == ConditionType.MODEL_VALID), None)
         # A reason that this version does not know, left by a newer one, is no conclusion.
         if inspection.outcome == "Refused" and verdict and verdict.reason in set(Reason):
@@ -134,7 +115,7 @@ def persisted_result(key: str, status: OnnxModelStatus, revisions: list[Revision
                 refusal=Refusal(reason=Reason(verdict.reason), message=verdict.message),
             )
         if inspection.outcome == "Accepted":
-            return None
+            same = [data for data in same if data.report.source == inspection.source]
     if not same:
         return None
     newest = same[0]
@@ -173,9 +154,11 @@ class Reconciler:
         inspector: InspectorClient,
         queue: KeyedQueue[ModelKey],
         identity: str,
+        keys: SealKeys,
     ) -> None:
         self._kube = kube
         self._settings = settings
+        self._revising = Revising(kube, settings, keys)
         self._capabilities = capabilities
         self._inspector = inspector
         self._queue = queue
@@ -186,6 +169,7 @@ class Reconciler:
         self._tally = metrics.ModelTally()
         self._uids: dict[ModelKey, str] = {}
         self._rejected: dict[str, tuple[str, Refusal]] = {}
+        self._left: dict[str, str] = {}
 
     def known_models(self) -> list[ModelKey]:
         """The models that were looked at and are not known to be gone."""
@@ -197,6 +181,7 @@ class Reconciler:
             self._inspections.forget(uid)
             self._facts.forget(uid)
             self._rejected.pop(uid, None)
+            self._left.pop(uid, None)
         self._tally.forget(key)
         self._queue.forget(key)
 
@@ -219,24 +204,33 @@ class Reconciler:
         spec = OnnxModelSpec.model_validate(model["spec"])
         status = OnnxModelStatus.model_validate(model.get("status") or {})
         children = await list_children(self._kube, model)
-        revisions = decode(list(children.revisions))
-        current = revisions[-1] if revisions else None
         observation = observe(children.find(DEPLOYMENT.kind, key[1]), list(children.pods))
+        known = await self._revising.read(model, children, observation.revision)
+        current = known.current
 
         inspection = inspection_key(spec, model, self._settings.signatures)
-        look = self._inspections.look(
-            uid,
-            key,
-            inspection,
-            run=lambda: self._inspect(model, spec, inspection),
-            persisted=persisted_result(inspection, status, revisions),
-            changed=changed_source(observation, current) if current and current.data.uri == spec.model.uri else None,
+        refusal = forbidden(spec, self._settings)
+        look = Look(result=None, inspecting=False)
+        if refusal is None:
+            look = self._inspections.look(
+                uid,
+                key,
+                inspection,
+                run=lambda: self._inspect(model, spec, inspection),
+                persisted=persisted_result(inspection, status, known.own),
+                changed=changed_source(observation, current)
+                if current and current.data.uri == spec.model.uri
+                else None,
+            )
+        decision = (
+            _Decision(current, refusal)
+            if refusal
+            else await self._decide(model, spec, inspection, look.result, known, children)
         )
-        decision = await self._decide(model, spec, inspection, look.result, revisions, children)
-        trouble = decision.trouble
+        trouble, outdated = decision.trouble, None
         if decision.current and trouble is None:
             try:
-                trouble = await self._apply(model, spec, decision.current, revisions, children)
+                outdated = await self._apply(model, spec, decision, observation, known, children)
             except ChildrenError as error:
                 trouble = error.cause
         if trouble:
@@ -244,7 +238,7 @@ class Reconciler:
         else:
             self._queue.succeeded(key)
 
-        known = [r for r in revisions if not decision.current or r.name != decision.current.name]
+        others = [r for r in known.own if not decision.current or r.name != decision.current.name]
         situation = Situation(
             name=key[1],
             namespace=key[0],
@@ -256,9 +250,10 @@ class Reconciler:
             result=look.result,
             refusal=decision.refusal,
             current=decision.current,
-            revisions=tuple([*known, decision.current] if decision.current else known),
+            revisions=tuple([*others, decision.current] if decision.current else others),
             observation=observation,
             trouble=trouble,
+            outdated=outdated,
             started=status.started,
         )
         await self._tell(model, situation, status)
@@ -301,119 +296,88 @@ class Reconciler:
         spec: OnnxModelSpec,
         inspection: str,
         result: InspectionResult | None,
-        revisions: list[Revision],
+        known: History,
         children: Children,
     ) -> _Decision:
-        current = revisions[-1] if revisions else None
+        current = known.current
         if result is None:
             return _Decision(current)
         if result.refusal or result.report is None:
             return _Decision(current, result.refusal)
         if result.files is None:
             raise ValueError("an accepted inspection holds the model's files")
-        if spec.pod_template and not self._settings.allow_pod_template:
-            message = "spec.podTemplate: the operator's settings forbid it (allowPodTemplate: false)"
-            return _Decision(current, Refusal(reason=Reason.POD_TEMPLATE_REJECTED, message=message))
         try:
-            scoring = await read_scoring(self._kube, model["metadata"]["namespace"], spec, self._settings)
+            scoring = await read_scoring(self._kube, model["metadata"]["namespace"], spec)
         except ScoringRejectedError as error:
             if error.refusal.retriable:
                 self._queue.add_after(
                     (model["metadata"]["namespace"], model["metadata"]["name"]), SCORING_RETRY_SECONDS
                 )
             return _Decision(current, error.refusal)
-        inputs = inputs_hash(spec, result.report, scoring, result.test_data)
-        if current and current.data.inputs == inputs and proves(current.data.files, result.files):
-            return _Decision(current)
+        same = bool(
+            current
+            and current.serves(spec, result.report, scoring, result.test_data)
+            and proves(current.data.files, result.files)
+        )
+        if current and same and not known.held:
+            current = await self._revising.inspected(model, current, inspection, children)
+            return _Decision(current, confirmed=True)
         uid = model["metadata"]["uid"]
+        asked = inspection + wish(pod_spec(spec), result.report, scoring, result.test_data)
         rejected = self._rejected.get(uid)
-        if rejected and rejected[0] == inspection + inputs:
+        if rejected and rejected[0] == asked:
             return _Decision(current, rejected[1])
+        if known.held and same and self._left.get(uid) == asked + known.held.name:
+            return _Decision(known.held)
         try:
-            revision = await self._new_revision(model, spec, inspection, inputs, result, scoring, revisions, children)
+            data = await self._revising.data(model, spec, result, scoring, children)
+            if known.held and same:
+                # Once: two installations that both look after a model would seal against each other for ever.
+                self._left[uid] = asked + known.held.name
+                if not known.held.holds(data):
+                    return _Decision(known.held)
+                sealed = await self._revising.seal(model, noted(known.held, {NOTE_INSPECTION: inspection}), children)
+                return _Decision(sealed, confirmed=True)
+            revision = await self._revising.store(model, data, inspection, known)
         except (NoMatchingPoolError, PodTemplateRejectedError, TooManyFilesError) as error:
-            self._rejected[uid] = (inspection + inputs, error.refusal)
+            self._rejected[uid] = (asked, error.refusal)
             return _Decision(current, error.refusal)
         except ChildrenError as error:
             return _Decision(current, trouble=error.cause)
         except TemplateError as error:
             message = f"the operator's settings are wrong (templatesDirectory): {error}"
             return _Decision(current, trouble=Cause(Reason.CREATION_FAILED, message))
-        return _Decision(revision)
-
-    async def _new_revision(
-        self,
-        model: Object,
-        spec: OnnxModelSpec,
-        inspection: str,
-        inputs: str,
-        result: InspectionResult,
-        scoring: dict[str, str],
-        revisions: list[Revision],
-        children: Children,
-    ) -> Revision:
-        name, namespace = model["metadata"]["name"], model["metadata"]["namespace"]
-        report, files = result.report, result.files
-        if report is None or files is None:
-            raise ValueError("an accepted inspection holds a report and the model's files")
-        report = report.model_copy(update={"version": version_label(spec, report)})
-        pool = choose_pool(spec, namespace, report, self._settings.effective_pools())
-        rendered = render(
-            RenderInput(name, namespace, spec, report, files, pool, self._settings, scoring, result.test_data)
-        )
-        await check_names(self._kube, model, rendered, children)
-        data = RevisionData(
-            inputs=inputs,
-            uri=spec.model.uri,
-            inspection_key=inspection,
-            report=report,
-            files=files,
-            test_data=result.test_data,
-            workload_identity=reads_by_identity(spec, self._settings),
-            interface=result.interface,
-            pool=pool.name,
-            image=self._settings.image_of(pool),
-            gpu=uses_gpu(spec),
-            manifests=await self._canonical(spec, rendered, revision=f"{name}-{inputs}"),
-        )
-        number = max((r.number for r in revisions), default=0) + 1
-        manifest = controller_revision(name, namespace, number, data)
-        manifest["metadata"]["ownerReferences"] = [owner_reference(model)]
-        metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="apply").inc()
-        try:
-            await self._kube.apply(CONTROLLER_REVISION, manifest)
-        except ApiError as error:
-            if error.refused:
-                raise refused(error, f"ControllerRevision {revision_name(name, data)!r}") from error
-            raise
-        logger.info("new revision", extra={"model": f"{namespace}/{name}", "revision": revision_name(name, data)})
-        return Revision(revision_name(name, data), number, data)
-
-    async def _canonical(self, spec: OnnxModelSpec, rendered: list[Manifest], revision: str) -> list[Manifest]:
-        try:
-            return await canonical(self._kube, rendered, revision)
-        except ApiError as error:
-            if error.invalid and (spec.pod_template or spec.resources):
-                raise PodTemplateRejectedError(
-                    f"spec.podTemplate or spec.resources gives pods that the API server refuses: {error.message}"
-                ) from error
-            if error.refused:
-                raise refused(error, "a child") from error
-            raise
+        return _Decision(revision, confirmed=True)
 
     async def _apply(
         self,
         model: Object,
         spec: OnnxModelSpec,
-        current: Revision,
-        revisions: list[Revision],
+        decision: _Decision,
+        observation: Observation,
+        known: History,
         children: Children,
     ) -> Cause | None:
+        """Make the children what they should be, or leave them running; the cause why they are left, if told."""
+        current, live = decision.current, observation.deployment
+        if current is None:
+            return None
+        forbids = objection(current, spec, model["metadata"]["namespace"], self._settings)
+        # Until spec and source have confirmed it, a revision is not rolled out that does not run already.
+        unsure = not decision.confirmed and observation.revision not in ("", current.name)
+        if forbids or unsure or not current.trust.holds:
+            if live:
+                await scale(self._kube, live, spec)
+            if forbids:
+                return Cause(Reason.SETTINGS_CHANGED, f"revision {current.name} is left as it is: {forbids}")
+            if not current.trust.holds:
+                return Cause(Reason.NOT_SEALED, NOT_SEALED_MESSAGE.format(name=current.name))
+            return None
         desired = desired_children(model, spec, current)
         await check_names(self._kube, model, desired, children)
         await apply_children(self._kube, desired, children)
         await prune(self._kube, desired, children)
-        await prune_revisions(self._kube, revisions, current, children)
+        await prune_revisions(self._kube, known.own, current, children)
         return None
 
     async def _tell(self, model: Object, situation: Situation, before: OnnxModelStatus) -> None:

@@ -1,47 +1,107 @@
-"""Revisions: what was inspected and rendered, kept as owned ControllerRevisions.
+"""Revisions: what pods are made of, kept as owned ControllerRevisions that carry the operator's seal.
 
-A revision is made when something changes that reaches the pods; scaling, suspending and tags make none. Its manifests
-are stored in the API server's own form, so that comparing them with the live objects needs no knowledge of defaults,
-and a new operator version or setting does not restart what already runs.
+``data`` holds what pods are made of and nothing else, and the revision's name is a hash of it. What is found out about
+a revision is kept in annotations, its notes. Scaling, suspending and tags make no revision; a field of the spec that is
+not listed in :data:`POD_FIELDS` makes none either. The manifests are stored in the API server's own form, so that
+comparing them with the live objects needs no knowledge of defaults.
 """
 
-import hashlib
-import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from onnx_operator.api import names
 from onnx_operator.api.onnxmodel import OnnxModelSpec, Runtime
 from onnx_operator.api.report import ModelReport
 from onnx_operator.api.sources import ApiModel, ModelFiles, SourceFile
-from onnx_operator.controller.render import Manifest, child_labels
+from onnx_operator.controller import alpha
+from onnx_operator.controller.kube import CHILD_KINDS, DEPLOYMENT
+from onnx_operator.controller.render import Manifest, child_labels, uses_gpu
+from onnx_operator.controller.seal import Sealer, Subject, Trust, digest, fingerprint
 
 HISTORY = 5
 """Revisions kept besides the current one and those with pods."""
+MOST_NUMBER = 2**62
 
+POD_FIELDS = (
+    "model.uri",
+    "model.credentials",
+    "model.testData",
+    "model.version",
+    "runtime",
+    "nodePool",
+    "resources",
+    "session",
+    "batching",
+    "scoring",
+    "serviceAccountName",
+    "podTemplate",
+)
+"""Fields of the spec that reach the pods: a change of one makes a revision."""
+OTHER_FIELDS = ("model.sha256", "model.tags", "model.description", "replicas", "suspend")
+"""Fields that reach no pod; ``sha256`` is compared with the digests of the files."""
 
-def digest(value: Any) -> str:
-    """Ten hex digits of a JSON-able value, the same whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:10]
+NOTE_INSPECTION = "inspection-key"
+"""The note that names the inspection which accepted the model last."""
 
 
 class RevisionData(ApiModel):
     """What a ControllerRevision holds."""
 
-    inputs: str = Field(description="hash of all that the user decides about the pods, and of the inspected source")
-    uri: str
-    inspection_key: str
+    spec: dict[str, Any] = Field(description="the fields of the spec that reach the pods")
+    scoring: dict[str, str] = Field(default_factory=dict, description="the scoring script's files, by name")
     report: ModelReport
+    interface: str
     files: ModelFiles | None = Field(default=None, description="what the pods fetch; unknown in revisions of old")
     test_data: list[SourceFile] = Field(default_factory=list, description="recorded inputs and outputs that pods fetch")
-    workload_identity: bool = Field(default=False, description="whether the pods' own identity reads the source")
-    interface: str
     pool: str
-    image: str
-    gpu: bool = False
     manifests: list[dict[str, Any]]
+
+    @field_validator("spec")
+    @classmethod
+    def _is_spec(cls, value: dict[str, Any]) -> dict[str, Any]:
+        # What is compared and shown later is what the spec's own types hold.
+        OnnxModelSpec.model_validate(value)
+        return value
+
+    @field_validator("manifests")
+    @classmethod
+    def _are_children(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for manifest in value:
+            kind, metadata, spec = manifest.get("kind"), manifest.get("metadata"), manifest.get("spec")
+            if (
+                kind not in {k.kind for k in CHILD_KINDS}
+                or not isinstance(metadata, dict)
+                or not isinstance(spec, dict)
+            ):
+                raise ValueError("each manifest must be a child of a model, with metadata and spec")
+            template = spec.get("template")
+            if kind == DEPLOYMENT.kind and not (
+                isinstance(template, dict)
+                and isinstance(template.get("metadata", {}), dict)
+                and isinstance(template.get("metadata", {}).get("labels", {}), dict)
+            ):
+                raise ValueError("spec.template of a Deployment must be a map with metadata")
+            if not isinstance(metadata.get("annotations", {}), dict):
+                raise ValueError("metadata.annotations must be a map")
+        return value
+
+    def to_json(self) -> dict[str, Any]:
+        """The data as it is stored."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @property
+    def uri(self) -> str:
+        """Where the model came from."""
+        uri: str = self.spec["model"]["uri"]
+        return uri
+
+    @property
+    def gpu(self) -> bool:
+        """Whether the model should run on a GPU at least in part."""
+        return uses_gpu(OnnxModelSpec.model_validate(self.spec))
 
 
 @dataclass(frozen=True)
@@ -51,34 +111,62 @@ class Revision:
     name: str
     number: int
     data: RevisionData
+    notes: Mapping[str, str] = field(default_factory=dict)
+    trust: Trust = Trust.SEALED
+    content: str = ""
+    """The full SHA-256 of the data as it is stored; empty in a revision that is not stored yet."""
+    created: str = ""
+    """When it was stored, by the API server's clock."""
+    inputs: str = ""
+    """What the first alpha compared instead of the spec; empty in all revisions but its own."""
+
+    @property
+    def inspection_key(self) -> str:
+        """The inspection that accepted the model last."""
+        return self.notes.get(NOTE_INSPECTION, "")
+
+    def serves(
+        self,
+        spec: OnnxModelSpec,
+        report: ModelReport,
+        scoring: dict[str, str],
+        test_data: list[SourceFile],
+    ) -> bool:
+        """Whether pods of this revision are those that the spec, the source's pin, the script and the data ask for.
+
+        A digest that is found out later changes nothing: :func:`proves` compares digests.
+        """
+        if self.inputs:
+            return self.inputs == alpha.inputs_hash(spec, report, scoring, test_data)
+        data = self.data
+        return wish(data.spec, data.report, data.scoring, data.test_data) == wish(
+            pod_spec(spec), report, scoring, test_data
+        )
+
+    def holds(self, data: RevisionData) -> bool:
+        """Whether this, whoever stored it, is exactly what would be stored now."""
+        if self.inputs:
+            return self.data.model_copy(update={"spec": data.spec, "scoring": data.scoring}) == data
+        return self.content == fingerprint(data.to_json())
 
 
-def inputs_hash(
-    spec: OnnxModelSpec,
-    report: ModelReport,
-    scoring: dict[str, str] | None = None,
-    test_data: list[SourceFile] | None = None,
-) -> str:
-    """Changes exactly when the pods would have to: by the spec (less replicas, suspend, tags), by the source's pin,
-    or by the content of the scoring script and the test data.
+def pod_spec(spec: OnnxModelSpec) -> dict[str, Any]:
+    """The fields of the spec that reach the pods. Defaults that are written out ask for nothing else."""
+    whole = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    chosen: dict[str, Any] = {}
+    for path in POD_FIELDS:
+        group, _, name = path.rpartition(".")
+        value = whole.get(group, {}).get(name) if group else whole.get(name)
+        if value in (None, {}) or (path == "runtime" and value == Runtime.CPU):
+            continue
+        (chosen.setdefault(group, {}) if group else chosen)[name] = value
+    return chosen
 
-    A digest that is found out later changes nothing: :func:`proves` compares digests.
-    """
-    relevant = spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"replicas", "suspend"})
-    # Defaults that are written out ask for nothing else than those that are not.
-    if relevant.get("runtime") == Runtime.CPU:
-        del relevant["runtime"]
-    for field in ("podTemplate", "session", "batching", "resources"):
-        if not relevant.get(field):
-            relevant.pop(field, None)
-    for field in ("tags", "description", "sha256"):
-        relevant["model"].pop(field, None)
-    decisive: list[Any] = [relevant, report.source.model_dump(mode="json")]
-    if scoring:
-        decisive.append(scoring)
-    if test_data:
-        decisive.append([file.model_dump(mode="json", exclude={"sha256"}) for file in test_data])
-    return digest(decisive)
+
+def wish(spec: dict[str, Any], report: ModelReport, scoring: dict[str, str], test_data: list[SourceFile]) -> str:
+    """A hash of all that decides which pods there should be: of :func:`pod_spec`, the source's pin, and the rest."""
+    tested = [file.model_dump(mode="json", exclude={"sha256"}) for file in test_data]
+    return fingerprint([spec, report.source.model_dump(mode="json"), scoring, tested])
 
 
 def proves(files: ModelFiles | None, wanted: ModelFiles) -> bool:
@@ -99,7 +187,7 @@ def revision_name(model: str, data: RevisionData) -> str:
 
     The API server never lets the data of a ControllerRevision change, so all of it counts.
     """
-    return f"{model}-{digest(data.model_dump(mode='json', by_alias=True))}"
+    return f"{model}-{digest(data.to_json())}"
 
 
 def with_revision_label(manifests: list[Manifest], revision: str) -> list[Manifest]:
@@ -116,31 +204,77 @@ def with_revision_label(manifests: list[Manifest], revision: str) -> list[Manife
     return result
 
 
-def controller_revision(model: str, namespace: str, number: int, data: RevisionData) -> Manifest:
+def new_revision(model: str, number: int, data: RevisionData, inspection_key: str) -> Revision:
+    """A revision of this content, not stored yet."""
+    content = fingerprint(data.to_json())
+    return Revision(revision_name(model, data), number, data, {NOTE_INSPECTION: inspection_key}, content=content)
+
+
+def noted(revision: Revision, notes: Mapping[str, str]) -> Revision:
+    """The revision with other notes; a name without text is taken away."""
+    return replace(revision, notes={k: v for k, v in {**revision.notes, **notes}.items() if v})
+
+
+def annotations(revision: Revision, model: str, namespace: str, sealer: Sealer) -> dict[str, str]:
+    """The annotations that keep a revision's notes and its seal."""
+    return {
+        **{names.NOTE_PREFIX + name: text for name, text in revision.notes.items()},
+        names.ANNOTATION_SEAL: sealer.seal(_subject(revision, model, namespace)),
+    }
+
+
+def controller_revision(revision: Revision, model: str, namespace: str, sealer: Sealer) -> Manifest:
     """The ControllerRevision that stores a revision (https://kubernetes.io/docs/reference/kubernetes-api/)."""
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
         "metadata": {
-            "name": revision_name(model, data),
+            "name": revision.name,
             "namespace": namespace,
             "labels": child_labels(model),
+            "annotations": annotations(revision, model, namespace, sealer),
         },
-        "data": data.model_dump(mode="json", by_alias=True, exclude_none=True),
-        "revision": number,
+        "data": revision.data.to_json(),
+        "revision": revision.number,
     }
 
 
-def decode(objects: list[Manifest]) -> list[Revision]:
-    """The revisions in ascending order; one that this version cannot read is passed over."""
+def _subject(revision: Revision, model: str, namespace: str) -> Subject:
+    return Subject(namespace, model, revision.name, revision.number, revision.content, revision.notes)
+
+
+def _decoded(item: Manifest) -> Revision | None:
+    """A revision as it is stored, whoever stored it; None for what this version cannot read."""
+    metadata, number, raw = item.get("metadata", {}), item.get("revision", 0), item.get("data")
+    if not isinstance(raw, dict) or type(number) is not int or not 0 <= number < MOST_NUMBER:
+        return None
+    try:
+        if "inputs" in raw:
+            data = RevisionData.model_validate(alpha.translated(raw))
+            notes = {NOTE_INSPECTION: str(raw.get("inspectionKey", ""))}
+            found = Revision(metadata["name"], number, data, notes, inputs=str(raw["inputs"]))
+        else:
+            found = Revision(metadata["name"], number, RevisionData.model_validate(raw))
+    except (ValueError, KeyError, TypeError):
+        return None
+    written = metadata.get("annotations") or {}
+    kept = {k.removeprefix(names.NOTE_PREFIX): v for k, v in written.items() if k.startswith(names.NOTE_PREFIX)}
+    return replace(
+        found,
+        notes={**found.notes, **kept},
+        content=fingerprint(raw),
+        created=str(metadata.get("creationTimestamp", "")),
+    )
+
+
+def decode(objects: Iterable[Manifest], model: str, namespace: str, sealer: Sealer) -> list[Revision]:
+    """The revisions in ascending order, each with what its seal says; what this version cannot read is passed over."""
     revisions = []
     for item in objects:
-        try:
-            data = RevisionData.model_validate(item.get("data"))
-        except ValueError:
-            continue
-        revisions.append(Revision(item["metadata"]["name"], int(item.get("revision", 0)), data))
-    return sorted(revisions, key=lambda r: r.number)
+        if found := _decoded(item):
+            seal = (item["metadata"].get("annotations") or {}).get(names.ANNOTATION_SEAL)
+            revisions.append(replace(found, trust=sealer.trust(_subject(found, model, namespace), seal)))
+    return sorted(revisions, key=lambda r: (r.number, r.name))
 
 
 def surplus(revisions: list[Revision], in_use: set[str]) -> list[Revision]:

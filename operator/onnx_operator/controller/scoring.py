@@ -5,7 +5,6 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import Refusal
 from onnx_operator.controller.kube import CONFIG_MAP, Kube
-from onnx_operator.controller.settings import Settings
 
 MOST_BYTES = 64 * 1024
 SCRIPT = "score.py"
@@ -19,18 +18,16 @@ class ScoringRejectedError(Exception):
         self.refusal = Refusal(reason=Reason.SCORING_REJECTED, message=message, retriable=retriable)
 
 
-async def read_scoring(kube: Kube, namespace: str, spec: OnnxModelSpec, settings: Settings) -> dict[str, str]:
+async def read_scoring(kube: Kube, namespace: str, spec: OnnxModelSpec) -> dict[str, str]:
     """The script's files by name; none without a script, or where an image holds it.
 
     Raises:
-        ScoringRejectedError: the settings forbid it, or its ConfigMap is missing, too large, or without a script.
+        ScoringRejectedError: its ConfigMap is missing, too large, or without a script.
         ApiError: the API server cannot be asked.
     """
     scoring = spec.scoring
     if scoring is None:
         return {}
-    if not settings.allow_scoring:
-        raise ScoringRejectedError("spec.scoring: the operator's settings forbid scripts (allowScoring: false)")
     if scoring.script is not None:
         return {SCRIPT: scoring.script}
     if scoring.config_map_name is None:

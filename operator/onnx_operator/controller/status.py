@@ -24,6 +24,8 @@ from onnx_operator.controller.revisions import Revision
 
 MAX_MESSAGE = 704
 """Bytes in JSON; Ready and its kstatus repeat another condition's message, and all of the status fits 16 KiB."""
+MAX_VERSION = 128
+"""Bytes of what names a revision's model: a revision may be somebody else's."""
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
 
@@ -48,6 +50,8 @@ class Situation:
     observation: Observation
     trouble: Cause | None
     """What keeps the children from being applied."""
+    outdated: Cause | None
+    """Why what runs is left as it is, although it is not what this operator would make."""
     started: Started | None
 
 
@@ -187,6 +191,7 @@ def _conditions(s: Situation, previous: OnnxModelStatus, now: str) -> list[Condi
         ConditionType.PROGRESSING: progressing,
         ConditionType.AVAILABLE: available,
         ConditionType.ACCELERATED: _accelerated(s),
+        ConditionType.OUTDATED: _Verdict(TRUE, s.outdated.reason, s.outdated.message) if s.outdated else None,
     }
     if kstatus:
         verdicts[kstatus] = _Verdict(TRUE, ready.reason, ready.message)
@@ -225,9 +230,9 @@ def _serving(s: Situation) -> Serving | None:
     data = revision.data
     return Serving(
         revision=revision.name,
-        digest=data.report.digest,
-        version=data.report.version,
-        interface=data.interface,
+        digest=shorten(data.report.digest, MAX_VERSION),
+        version=shorten(data.report.version, MAX_VERSION),
+        interface=shorten(data.interface, MAX_VERSION),
     )
 
 

@@ -66,6 +66,7 @@ def test_the_conditions_are_the_promised_ones():
         "Progressing",
         "Available",
         "Accelerated",
+        "Outdated",
         "Reconciling",
         "Stalled",
     }

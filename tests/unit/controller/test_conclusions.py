@@ -9,26 +9,23 @@ from onnx_operator.api.report import ModelReport
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller.reconcile import inspection_key, persisted_result
-from onnx_operator.controller.revisions import Revision, RevisionData
+from onnx_operator.controller.revisions import NOTE_INSPECTION, Revision, RevisionData, pod_spec
 from tests.unit.controller.samples import files, report, spec
 
 OTHER = report(source=SourcePin(kind="Conditional", value='"etag-2"'))
 
 
-def revision(number: int = 1, found: ModelReport | None = None, **changes) -> Revision:
+def revision(number: int = 1, found: ModelReport | None = None, inspection: str = "key", **changes) -> Revision:
     found = found or report()
     values = {
-        "inputs": "abc",
-        "uri": "s3://models/model.onnx",
-        "inspection_key": "key",
+        "spec": pod_spec(spec()),
         "report": found,
         "files": files(found),
         "interface": "face",
         "pool": "cpu",
-        "image": "image:1",
         "manifests": [],
     }
-    return Revision(f"m-{number}", number, RevisionData(**(values | changes)))
+    return Revision(f"m-{number}", number, RevisionData(**(values | changes)), {NOTE_INSPECTION: inspection})
 
 
 def status(outcome="Accepted", reason=Reason.INSPECTED, found: ModelReport | None = None, key="key") -> OnnxModelStatus:
@@ -59,7 +56,7 @@ def test_an_accepted_model_counts_with_the_files_that_its_revision_keeps():
 def test_an_accepted_model_whose_files_nobody_knows_is_looked_at_again():
     assert persisted_result("key", status(), []) is None
     assert persisted_result("key", status(), [revision(files=None)]) is None
-    assert persisted_result("key", status(), [revision(inspection_key="earlier")]) is None
+    assert persisted_result("key", status(), [revision(inspection="earlier")]) is None
 
 
 def test_files_of_other_bytes_than_were_last_accepted_do_not_count():

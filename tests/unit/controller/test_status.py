@@ -13,7 +13,7 @@ from onnx_operator.api.onnxmodel import OnnxModelStatus, Started
 from onnx_operator.api.report import InspectionResult, ProviderCoverage, Refusal, TensorSpec
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller.observe import PRIORITY, Cause, Observation, observe
-from onnx_operator.controller.revisions import Revision, RevisionData
+from onnx_operator.controller.revisions import Revision, RevisionData, pod_spec
 from onnx_operator.controller.status import Situation, compute_status, serving_revision
 from tests.unit.controller.samples import FETCHED, deployment, pod, report, running, spec, terminated, waiting
 
@@ -25,13 +25,10 @@ REFUSED = InspectionResult(outcome="Refused", source=report().source, refusal=RE
 
 def revision(number=1, **changes) -> Revision:
     values = {
-        "inputs": str(number),
-        "uri": "s3://models/model.onnx",
-        "inspection_key": "key",
+        "spec": pod_spec(spec()),
         "report": report(),
         "interface": "face",
         "pool": "cpu",
-        "image": "image:1",
         "manifests": [],
     }
     return Revision(f"resnet50-{number}", number, RevisionData(**(values | changes)))
@@ -57,6 +54,7 @@ def situation(**changes) -> Situation:
         "revisions": (ONE,),
         "observation": SERVING_ONE,
         "trouble": None,
+        "outdated": None,
         "started": None,
     }
     return Situation(**(values | changes))
@@ -77,6 +75,16 @@ def summary(found: OnnxModelStatus) -> tuple[str, str, str | None]:
     assert len(kstatus) <= 1
     assert all(seen[k] == "True" for k in kstatus)
     return seen["Available"], seen["Ready"], kstatus[0] if kstatus else None
+
+
+# --- what is left running ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_running_is_told_and_goes_on_being_ready():
+    found = conditions(status(outdated=Cause(Reason.NOT_SEALED, "words")))
+    assert found["Outdated"] == ("True", "NotSealed")
+    assert found["Ready"] == ("True", "Complete")
+    assert "Outdated" not in conditions(status())
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -350,7 +358,7 @@ def test_of_two_revisions_with_traffic_the_one_with_more_serves_and_of_equals_th
     assert [serving(2, 1), serving(1, 1), serving(1, 2)] == [1, 2, 2]
 
 
-GPU = revision(1, gpu=True)
+GPU = revision(1, spec=pod_spec(spec(runtime="GPU")))
 ON_GPU = spec(runtime="GPU")
 
 
@@ -513,7 +521,8 @@ def test_the_largest_status_that_there_can_be_fits_16_kib(letter):
     label = letter * 64 if letter != "\x01" else "v" * 64
     name = "m" * 52
     current = replace(
-        revision(1, gpu=True, report=full.model_copy(update={"version": label})), name=name + "-0123456789"
+        revision(1, spec=pod_spec(spec(runtime="GPU")), report=full.model_copy(update={"version": label})),
+        name=name + "-0123456789",
     )
     pods = [
         pod(f"{name}-0123456789-{i:05}", revision=current.name, fetch=waiting("CreateContainerError", f"{i}{text}"))

@@ -1,0 +1,178 @@
+"""Makes revisions and seals them. The only place that writes ControllerRevisions."""
+
+import logging
+from dataclasses import replace
+
+from onnx_operator.api.onnxmodel import OnnxModelSpec
+from onnx_operator.api.report import InspectionResult
+from onnx_operator.controller import metrics
+from onnx_operator.controller.children import (
+    Children,
+    canonical,
+    check_names,
+    name_conflict,
+    owner_reference,
+    refused,
+)
+from onnx_operator.controller.history import History, history, predates_seals
+from onnx_operator.controller.kube import CONTROLLER_REVISION, ApiError, Kube, Object
+from onnx_operator.controller.pools import choose_pool
+from onnx_operator.controller.render import (
+    Manifest,
+    PodTemplateRejectedError,
+    RenderInput,
+    render,
+    version_label,
+)
+from onnx_operator.controller.revisions import (
+    NOTE_INSPECTION,
+    Revision,
+    RevisionData,
+    annotations,
+    controller_revision,
+    decode,
+    new_revision,
+    noted,
+    pod_spec,
+)
+from onnx_operator.controller.seal import Trust, fingerprint
+from onnx_operator.controller.sealkey import SealKeys
+from onnx_operator.controller.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+PLACE = "0000000000"
+"""Stands for the hash in a revision's name while it is not known yet, in a dry run."""
+
+
+class Revising:
+    """The revisions of models: read, made, sealed."""
+
+    def __init__(self, kube: Kube, settings: Settings, keys: SealKeys) -> None:
+        self._kube = kube
+        self._settings = settings
+        self._keys = keys
+
+    async def read(self, model: Object, children: Children, running: str) -> History:
+        """The model's revisions. Seals anew what the previous key sealed, and once what is older than all seals."""
+        metadata = model["metadata"]
+        found = decode(children.revisions, metadata["name"], metadata["namespace"], self._keys.sealer)
+        known = history(found, running)
+        for revision in known.own:
+            if revision.trust is Trust.AGED:
+                await self.seal(model, revision, children)
+        live = {o["kind"]: o for o in children.owned if o["metadata"]["name"] == metadata["name"]}
+        if known.held and predates_seals(known.held, self._keys.since, live):
+            sealed = await self.seal(model, known.held, children)
+            if not sealed.trust.holds:
+                return known
+            return History((*(r for r in known.own if r.number < sealed.number), sealed))
+        return known
+
+    async def seal(self, model: Object, revision: Revision, children: Children) -> Revision:
+        """Seal a stored revision as it is, or with other notes; its data and its pods stay.
+
+        What the API server will not have changed stays as it is: that of objects whose JSON it would spell otherwise.
+        """
+        metadata = model["metadata"]
+        uid = next(r["metadata"]["uid"] for r in children.revisions if r["metadata"]["name"] == revision.name)
+        metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="patch").inc()
+        patch = {
+            "metadata": {
+                # Exactly the object whose data was read.
+                "uid": uid,
+                "annotations": annotations(revision, metadata["name"], metadata["namespace"], self._keys.sealer),
+            }
+        }
+        about = {"model": f"{metadata['namespace']}/{metadata['name']}", "revision": revision.name}
+        try:
+            await self._kube.merge(CONTROLLER_REVISION, metadata["namespace"], revision.name, patch)
+        except ApiError as error:
+            if not error.invalid:
+                raise
+            logger.warning("a revision cannot be sealed: %s", error.message[:300], extra=about)
+            return revision
+        logger.info("sealed a revision", extra=about)
+        return replace(revision, trust=Trust.SEALED)
+
+    async def inspected(self, model: Object, revision: Revision, inspection: str, children: Children) -> Revision:
+        """The revision, with the inspection that accepted its model last in its notes."""
+        if revision.inspection_key == inspection:
+            return revision
+        return await self.seal(model, noted(revision, {NOTE_INSPECTION: inspection}), children)
+
+    async def data(
+        self,
+        model: Object,
+        spec: OnnxModelSpec,
+        result: InspectionResult,
+        scoring: dict[str, str],
+        children: Children,
+    ) -> RevisionData:
+        """What a revision of this model would hold.
+
+        Raises:
+            NoMatchingPoolError, PodTemplateRejectedError, TooManyFilesError, TemplateError: there can be none.
+            ChildrenError: the name is taken, or the API server refuses a child.
+        """
+        name, namespace = model["metadata"]["name"], model["metadata"]["namespace"]
+        report, files = result.report, result.files
+        if report is None or files is None:
+            raise ValueError("an accepted inspection holds a report and the model's files")
+        report = report.model_copy(update={"version": version_label(spec, report)})
+        pool = choose_pool(spec, namespace, report, self._settings.effective_pools())
+        rendered = render(
+            RenderInput(name, namespace, spec, report, files, pool, self._settings, scoring, result.test_data)
+        )
+        await check_names(self._kube, model, rendered, children)
+        return RevisionData(
+            spec=pod_spec(spec),
+            scoring=scoring,
+            report=report,
+            interface=result.interface,
+            files=files,
+            test_data=result.test_data,
+            pool=pool.name,
+            manifests=await self._canonical(spec, rendered, f"{name}-{PLACE}"),
+        )
+
+    async def store(self, model: Object, data: RevisionData, inspection: str, known: History) -> Revision:
+        """Store a new revision, sealed.
+
+        Raises:
+            ChildrenError: the API server refuses it, or somebody else's object has its name.
+        """
+        metadata = model["metadata"]
+        name, namespace = metadata["name"], metadata["namespace"]
+        revision = new_revision(name, known.next_number, data, inspection)
+        manifest = controller_revision(revision, name, namespace, self._keys.sealer)
+        manifest["metadata"]["ownerReferences"] = [owner_reference(model)]
+        metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="apply").inc()
+        try:
+            stored = await self._kube.apply(CONTROLLER_REVISION, manifest)
+        except ApiError as error:
+            if error.invalid and await self._is_other(namespace, revision):
+                raise name_conflict(CONTROLLER_REVISION.kind, revision.name) from error
+            if error.refused:
+                raise refused(error, f"ControllerRevision {revision.name!r}") from error
+            raise
+        if fingerprint(stored.get("data")) != revision.content:
+            raise name_conflict(CONTROLLER_REVISION.kind, revision.name)
+        logger.info("new revision", extra={"model": f"{namespace}/{name}", "revision": revision.name})
+        return revision
+
+    async def _is_other(self, namespace: str, revision: Revision) -> bool:
+        found = await self._kube.get(CONTROLLER_REVISION, namespace, revision.name)
+        return found is not None and fingerprint(found.get("data")) != revision.content
+
+    async def _canonical(self, spec: OnnxModelSpec, rendered: list[Manifest], revision: str) -> list[Manifest]:
+        try:
+            return await canonical(self._kube, rendered, revision)
+        except ApiError as error:
+            if error.invalid and (spec.pod_template or spec.resources):
+                raise PodTemplateRejectedError(
+                    f"spec.podTemplate or spec.resources gives pods that the API server refuses: {error.message}"
+                ) from error
+            if error.refused:
+                raise refused(error, "a child") from error
+            raise
