@@ -21,6 +21,7 @@ from onnx_operator.controller.inspections import ModelKey
 from onnx_operator.controller.inspector import InspectorClient
 from onnx_operator.controller.kube import ONNX_MODEL, ApiError, Kube
 from onnx_operator.controller.lease import Lease
+from onnx_operator.controller.naming import InvalidNameError
 from onnx_operator.controller.queue import KeyedQueue
 from onnx_operator.controller.reconcile import Reconciler
 from onnx_operator.controller.sealkey import SealKeyError, SealKeys, obtain_keys
@@ -55,6 +56,11 @@ async def _work(queue: KeyedQueue[ModelKey], reconciler: Reconciler) -> None:
         try:
             await reconciler.reconcile(key)
             metrics.RECONCILES.labels(result="ok").inc()
+        except InvalidNameError as error:
+            # No object can have such a name, however often it is asked for; a change of the model is looked at.
+            queue.forget(key)
+            metrics.RECONCILES.labels(result="error").inc()
+            logger.warning("reconciling failed: %s", error, extra={"model": "/".join(key)})
         except Exception as error:
             # One model's trouble must never end the worker; the key comes again, later each time.
             delay = queue.retry(key)
@@ -76,7 +82,7 @@ async def _wait_for_crd(kube: Kube, namespaces: list[str]) -> None:
     """Watches begin with what is served then: wait until OnnxModel is."""
     while True:
         try:
-            await kube.list(ONNX_MODEL, namespaces[0] if namespaces else "default", "onnx-operator.dev/none=none")
+            await kube.list(ONNX_MODEL, namespaces[0] if namespaces else "default", {"onnx-operator.dev/none": "none"})
         except ApiError as error:
             logger.warning("OnnxModel is not served yet, or may not be listed: %s", error.message)
         except (OSError, TimeoutError) as error:
@@ -103,7 +109,9 @@ async def _lead(
         await asyncio.gather(renewal, return_exceptions=True)
         await lease.release()
         return
-    queue: KeyedQueue[ModelKey] = KeyedQueue()
+    # A quarter of the workers is always there for the others of a namespace whose models take long.
+    most = max(1, settings.workers - settings.workers // 4)
+    queue: KeyedQueue[ModelKey] = KeyedQueue(party=lambda key: key[0], most=most)
     inspector = InspectorClient(options.inspector_socket, timeout_seconds=settings.inspection.timeout_seconds)
     identity = os.environ.get("HOSTNAME", socket.gethostname())
     reconciler = Reconciler(kube, settings, load_capabilities(), inspector, queue, identity, keys)

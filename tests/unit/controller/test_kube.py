@@ -59,7 +59,7 @@ async def test_a_broken_connection_is_a_connection_error(tmp_path, answer):
 async def test_a_server_that_is_not_there_is_an_os_error(tmp_path):
     kube = await Kube.connect(kubeconfig(tmp_path, 1))
     with pytest.raises(OSError, match="does not answer"):
-        await kube.list(DEPLOYMENT, "default", "a=b")
+        await kube.list(DEPLOYMENT, "default", {"a": "b"})
     await kube.close()
 
 
