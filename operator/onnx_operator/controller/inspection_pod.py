@@ -24,6 +24,7 @@ from onnx_operator.controller.inspector.once import to_variables
 from onnx_operator.controller.kube import Object
 from onnx_operator.controller.merge import strategic_merge
 from onnx_operator.controller.observe import pod_cause
+from onnx_operator.controller.owners import is_controlled_by
 from onnx_operator.controller.pools import stay_off
 from onnx_operator.controller.render import Manifest, render_one
 from onnx_operator.controller.seal import digest
@@ -169,6 +170,5 @@ def started(pod: Object) -> bool:
 
 
 def is_owned(pod: Object, model: Object) -> bool:
-    """Whether a pod was made for this very model."""
-    references = pod["metadata"].get("ownerReferences") or []
-    return any(r.get("uid") == model["metadata"]["uid"] for r in references)
+    """Whether a pod was made for this very model: it controls the pod, by its UID."""
+    return is_controlled_by(pod, model)

@@ -115,9 +115,16 @@ class InspectionPods:
     async def _delete(self, model: Object, chosen: Callable[[str], bool]) -> None:
         """Delete those of the model's inspection pods whose names are chosen."""
         metadata = model["metadata"]
-        for pod in await self._kube.list(POD, metadata["namespace"], f"{names.LABEL_INSPECTION}={metadata['name']}"):
+        labels = {names.LABEL_INSPECTION: metadata["name"]}
+        own = await self._kube.list(
+            POD,
+            metadata["namespace"],
+            labels,
+            lambda pod: {"metadata": pod["metadata"]} if is_owned(pod, model) else None,
+        )
+        for pod in own:
             found = pod["metadata"]
-            if chosen(found["name"]) and is_owned(pod, model) and "deletionTimestamp" not in found:
+            if chosen(found["name"]) and "deletionTimestamp" not in found:
                 metrics.API_WRITES.labels(kind=POD.kind, verb="delete").inc()
                 await self._kube.delete(POD, found["namespace"], found["name"], found["uid"])
 
