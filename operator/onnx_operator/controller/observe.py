@@ -11,6 +11,7 @@ from onnx_operator.api.contract import TerminationMessage
 from onnx_operator.api.onnxmodel import PodFailure
 from onnx_operator.api.report import shorten
 from onnx_operator.api.sources import SourcePin
+from onnx_operator.controller.pods import MOST_CONDITIONS, mapping, mappings, number, slim_pod, text
 
 Object = dict[str, Any]
 
@@ -84,18 +85,17 @@ class Observation:
     @property
     def revision(self) -> str:
         """The revision that the Deployment holds; empty where there is none."""
-        template = (self.deployment or {}).get("spec", {}).get("template", {})
-        label: str = (template.get("metadata", {}).get("labels") or {}).get(names.LABEL_REVISION, "")
-        return label
+        template = mapping(mapping((self.deployment or {}).get("spec")).get("template"))
+        return text(mapping(mapping(template.get("metadata")).get("labels")).get(names.LABEL_REVISION))
 
     def live_pods(self) -> list[PodState]:
         """Pods that are not on their way out."""
         return [p for p in self.pods if not p.terminating]
 
 
-def _parse_termination(text: str) -> TerminationMessage | None:
+def _parse_termination(told: str) -> TerminationMessage | None:
     try:
-        return TerminationMessage.model_validate_json(text)
+        return TerminationMessage.model_validate_json(told)
     except ValueError:
         return None
 
@@ -128,11 +128,11 @@ def _terminated_cause(container: Object, terminated: Object) -> Cause | None:
         return Cause(message.reason, message.message, message.observed)
     code = terminated.get("exitCode")
     how = f"by signal {code - 128}" if isinstance(code, int) and code > 128 else f"with exit code {code}"
-    text = message.message if message and message.message else ""
+    told = message.message if message and message.message else ""
     if not message:
-        text = (terminated.get("message") or "").strip()[-300:]
+        told = (terminated.get("message") or "").strip()[-300:]
     reason = Reason.DOWNLOAD_FAILED if name == names.CONTAINER_FETCH else Reason.CRASH_LOOP
-    return Cause(reason, f"container {name} ended {how}{phase}{f': {text}' if text else ''}; see its log")
+    return Cause(reason, f"container {name} ended {how}{phase}{f': {told}' if told else ''}; see its log")
 
 
 def _container_cause(container: Object) -> Cause | None:
@@ -168,7 +168,8 @@ def _containers(pod: Object, field_name: str, specs: str) -> Iterable[Object]:
 
 
 def pod_cause(pod: Object) -> Cause | None:
-    """Why a pod that is not ready is not; None when it says nothing yet."""
+    """Why a pod that is not ready is not; None when it says nothing yet. Takes what anybody wrote there."""
+    pod = slim_pod(pod)
     status = pod.get("status", {})
     inits = list(_containers(pod, "initContainerStatuses", "initContainers"))
     containers = list(_containers(pod, "containerStatuses", "containers"))
@@ -213,10 +214,10 @@ def _pod_state(pod: Object) -> PodState:
 
 
 def _creation_cause(deployment: Object) -> Cause | None:
-    for condition in deployment.get("status", {}).get("conditions") or []:
+    for condition in mappings(mapping(deployment.get("status")).get("conditions"), MOST_CONDITIONS):
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             # The ReplicaSet numbers its pods: without their names the message stays the same from try to try.
-            message = re.sub(r'pods "[^"]*" is forbidden', "pods are forbidden", condition.get("message", ""))
+            message = re.sub(r'pods "[^"]*" is forbidden', "pods are forbidden", text(condition.get("message")))
             quota = re.search(r"exceeded quota|maximum .* usage per|must specify .* for", message)
             return Cause(Reason.QUOTA_EXCEEDED if quota else Reason.CREATION_FAILED, message)
     return None
@@ -235,16 +236,15 @@ def _failures(pods: Iterable[PodState]) -> tuple[PodFailure, ...]:
 
 
 def observe(deployment: Object | None, pods: list[Object]) -> Observation:
-    """What a Deployment and the pods of all its revisions tell."""
-    states = tuple(_pod_state(p) for p in pods)
+    """What a Deployment and the pods of all its revisions tell. Takes whatever anybody wrote into their status."""
+    states = tuple(_pod_state(slim_pod(p)) for p in pods)
     deadline = False
     if deployment:
-        current = deployment.get("status", {}).get("observedGeneration", 0) >= deployment["metadata"].get(
-            "generation", 0
-        )
-        deadline = current and any(
+        status = mapping(deployment.get("status"))
+        generation = mapping(deployment.get("metadata")).get("generation")
+        deadline = number(status.get("observedGeneration")) >= number(generation) and any(
             c.get("type") == "Progressing" and c.get("reason") == "ProgressDeadlineExceeded"
-            for c in deployment.get("status", {}).get("conditions") or []
+            for c in mappings(status.get("conditions"), MOST_CONDITIONS)
         )
     return Observation(
         deployment=deployment,
