@@ -21,6 +21,8 @@ from onnx_operator.controller.kube import (
 )
 from onnx_operator.controller.merge import contains, project
 from onnx_operator.controller.observe import Cause
+from onnx_operator.controller.owners import is_controlled_by, is_pod_of
+from onnx_operator.controller.pods import slim_pod
 from onnx_operator.controller.render import Manifest
 from onnx_operator.controller.revisions import Revision, surplus, with_revision_label
 from onnx_operator.controller.seal import digest
@@ -79,10 +81,6 @@ def owner_reference(model: Object) -> Object:
     }
 
 
-def _owned_by(item: Object, uid: str) -> bool:
-    return any(r.get("uid") == uid for r in item["metadata"].get("ownerReferences") or [])
-
-
 def _foreign(item: Object, model: Object) -> bool:
     """Whether an object of a child's name is somebody else's.
 
@@ -108,15 +106,27 @@ def _left_over(item: Object, model: Object) -> bool:
 
 
 async def list_children(kube: Kube, model: Object) -> Children:
-    """Everything that belongs to the model."""
+    """Everything that belongs to the model.
+
+    Objects count that this very model controls. Its pods are controlled by ReplicaSets, so they are hints: cut to what
+    is looked at, of a bounded number, and never a reason to do anything beyond this model.
+    """
     metadata = model["metadata"]
-    selector = f"{names.LABEL_MODEL}={metadata['name']}"
-    kinds = (CONTROLLER_REVISION, POD, *CHILD_KINDS)
-    revisions, pods, *others = await asyncio.gather(*(kube.list(k, metadata["namespace"], selector) for k in kinds))
+    namespace, labels = metadata["namespace"], {names.LABEL_MODEL: metadata["name"]}
+    deployments = frozenset({metadata["name"]})
+
+    def own(item: Object) -> Object | None:
+        return item if is_controlled_by(item, model) else None
+
+    def own_pod(pod: Object) -> Object | None:
+        return slim_pod(pod) if is_pod_of(pod, deployments) else None
+
+    pods, revisions, *others = await asyncio.gather(
+        kube.list(POD, namespace, labels, own_pod, in_part=True),
+        *(kube.list(kind, namespace, labels, own) for kind in (CONTROLLER_REVISION, *CHILD_KINDS)),
+    )
     return Children(
-        owned=tuple(o for group in others for o in group if _owned_by(o, metadata["uid"])),
-        revisions=tuple(r for r in revisions if _owned_by(r, metadata["uid"])),
-        pods=tuple(pods),
+        owned=tuple(item for group in others for item in group), revisions=tuple(revisions), pods=tuple(pods)
     )
 
 
