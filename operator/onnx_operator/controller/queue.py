@@ -1,28 +1,43 @@
 """A keyed queue: what happened does not matter, only which object to look at again.
 
 A key that is added many times before it is taken is handed out once; a key is never handed to two workers at a time;
-one that is added while it is worked on comes again afterwards. The same contract as client-go's workqueue, in asyncio.
+one that is added while it is worked on comes again afterwards. The same contract as client-go's workqueue, in asyncio,
+but that the workers are shared out: see :class:`onnx_operator.controller.turns.Turns`.
 """
 
 import asyncio
 import random
-from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
+
+from onnx_operator.controller.turns import Turns
 
 Key = TypeVar("Key", bound=Hashable)
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 300.0
 
+HEAVY_SECONDS = 1.0
+"""What takes a worker longer than this is looked at less often for mere hints."""
+REST_FACTOR = 4.0
+LONGEST_REST_SECONDS = 30.0
+
 
 class KeyedQueue(Generic[Key]):
     """Coalescing queue with delayed additions and per-key exponential backoff. For one event loop."""
 
-    def __init__(self) -> None:
-        self._ready: deque[Key] = deque()
+    def __init__(self, party: Callable[[Key], Hashable] = lambda key: None, most: int | None = None) -> None:
+        """Begin empty.
+
+        Args:
+            party: to whom a key belongs: ready keys are handed out party by party, so that nobody waits for all that
+                another has brought. By default all are of one.
+            most: keys of one party that are worked on at the same time.
+        """
+        self._ready = Turns(party, most)
         self._waiting: set[Key] = set()
-        self._working: set[Key] = set()
+        self._working: dict[Key, float] = {}
+        self._rests: dict[Key, asyncio.TimerHandle] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._wakeup = asyncio.Event()
@@ -36,7 +51,7 @@ class KeyedQueue(Generic[Key]):
             return
         self._waiting.add(key)
         if key not in self._working:
-            self._ready.append(key)
+            self._ready.add(key)
             self._wakeup.set()
 
     def add_after(self, key: Key, seconds: float) -> None:
@@ -49,6 +64,16 @@ class KeyedQueue(Generic[Key]):
                 return
             timer.cancel()
         self._timers[key] = loop.call_at(due, self._timer_due, key)
+
+    def hint(self, key: Key, seconds: float) -> None:
+        """Have the key looked at after a while, because of something that anybody can bring about at will.
+
+        A key that kept a worker for long first rests for some multiple of that: a flood of hints never takes more than
+        a fraction of a worker.
+        """
+        rest = self._rests.get(key)
+        wait = rest.when() - asyncio.get_running_loop().time() if rest else 0.0
+        self.add_after(key, max(seconds, wait))
 
     def _timer_due(self, key: Key) -> None:
         self._timers.pop(key, None)
@@ -71,23 +96,31 @@ class KeyedQueue(Generic[Key]):
     def forget(self, key: Key) -> None:
         """Drop all that is remembered of a key whose object is gone."""
         self._failures.pop(key, None)
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
+        for timers in (self._timers, self._rests):
+            timer = timers.pop(key, None)
+            if timer is not None:
+                timer.cancel()
 
     async def get(self) -> Key:
         """The next key; the caller must call :meth:`done` with it."""
-        while not self._ready:
+        while (key := self._ready.take()) is None:
             self._wakeup.clear()
             await self._wakeup.wait()
-        key = self._ready.popleft()
         self._waiting.discard(key)
-        self._working.add(key)
+        self._working[key] = asyncio.get_running_loop().time()
         return key
 
     def done(self, key: Key) -> None:
         """The key has been worked on."""
-        self._working.discard(key)
+        loop = asyncio.get_running_loop()
+        took = loop.time() - self._working.pop(key)
+        self._ready.give_back(key)
+        if rest := self._rests.pop(key, None):
+            rest.cancel()
+        if took > HEAVY_SECONDS:
+            rested = loop.time() + min(LONGEST_REST_SECONDS, REST_FACTOR * took)
+            self._rests[key] = loop.call_at(rested, self._rests.pop, key, None)
         if key in self._waiting:
-            self._ready.append(key)
-            self._wakeup.set()
+            self._ready.add(key)
+        # Its party may have waited for the place.
+        self._wakeup.set()
