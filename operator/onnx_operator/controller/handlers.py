@@ -1,6 +1,7 @@
 """What the operator watches: every event only puts the model's key on the queue.
 
-No handler here makes kopf write anything: no finalizer, no annotation, no timer.
+No handler here makes kopf write anything: no finalizer, no annotation, no timer. None needs more of an object than its
+metadata, so that is all that is asked for.
 """
 
 import asyncio
@@ -8,23 +9,59 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
 import kopf
 
 from onnx_operator.api import names
 from onnx_operator.controller.inspections import ModelKey
 from onnx_operator.controller.kube import CHILD_KINDS, CONFIG_MAP, CONTROLLER_REVISION, ONNX_MODEL, POD, Kind
 from onnx_operator.controller.queue import KeyedQueue
+from onnx_operator.controller.wakes import model_key, woken
 
 CHILD_DELAY_SECONDS = 0.1
 """Children change in bursts (a rollout touches a pod several times within moments): one look serves them all."""
 FIRST_LISTING_SECONDS = 60.0
 RELIST_DELAY_SECONDS = 5.0
 WATCHED_CHILDREN = (*CHILD_KINDS, CONTROLLER_REVISION, POD)
+CHUNK_ITEMS = 20
+"""Objects of a listing that are in memory at a time. Labels and references alone can take 1.5 MiB of one."""
+IDLE_SECONDS = 0.02
+"""kopf keeps an object's last event for so long after its handler has ended."""
+_WATCHED_PLURALS = frozenset(kind.plural for kind in (*WATCHED_CHILDREN, ONNX_MODEL, CONFIG_MAP))
 
 
 def _resource(kind: Kind) -> tuple[str, str, str]:
     group, _, version = kind.api_version.rpartition("/")
     return group, version, kind.plural
+
+
+async def _metadata_only(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Ask for the metadata of what is listed and watched, and for nothing else of it.
+
+    https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches
+    """
+    if request.method == "GET" and request.url.name in _WATCHED_PLURALS:
+        form = "PartialObjectMetadata" if request.url.query.get("watch") else "PartialObjectMetadataList"
+        request.headers["Accept"] = f"application/json;as={form};g=meta.k8s.io;v=v1"
+    return await handler(request)
+
+
+def _session(info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
+    """The connection that kopf would make itself, but for what is asked through it."""
+    return kopf.AiohttpSession(
+        server=info.server,
+        default_namespace=info.default_namespace,
+        priority=info.priority,
+        expiration=info.expiration,
+        aiohttp_session=aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+            # Not compressed: a few bytes could become very many.
+            headers={**info.as_http_headers(), "Accept-Encoding": "identity"},
+            proxy=info.proxy_url,
+            trust_env=info.trust_env,
+            middlewares=(_metadata_only,),
+        ),
+    )
 
 
 class _Relisting:
@@ -65,23 +102,21 @@ def build_registry(
     relisting = _Relisting(queue, known)
 
     @kopf.on.login(registry=registry)
-    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_kubeconfig(**kwargs) if kubeconfig else kopf.login_with_service_account(**kwargs)
+    async def login(**kwargs: Any) -> kopf.AiohttpSession | None:
+        info = kopf.login_with_kubeconfig(**kwargs) if kubeconfig else kopf.login_with_service_account(**kwargs)
+        return _session(info) if info else None
 
     async def model_changed(namespace: str | None, name: str | None, type: str | None, **_: Any) -> None:  # noqa: A002
         if type is None:
             relisting.listed()
-        if namespace and name:
-            queue.add((namespace, name))
+        if key := model_key(namespace, name):
+            queue.add(key)
 
-    async def child_changed(namespace: str | None, labels: Any, meta: Any, type: str | None, **_: Any) -> None:  # noqa: A002
+    async def child_changed(event: Any, type: str | None, **_: Any) -> None:  # noqa: A002
         if type is None:
             relisting.listed()
-        # The owner too: a label that was changed by hand names another model.
-        models = {r.get("name") for r in meta.get("ownerReferences") or [] if r.get("kind") == names.KIND}
-        for model in models | {labels.get(names.LABEL_MODEL)}:
-            if namespace and model:
-                queue.add_after((namespace, model), CHILD_DELAY_SECONDS)
+        for key in woken(event["object"]):
+            queue.hint(key, CHILD_DELAY_SECONDS)
 
     async def script_changed(namespace: str | None, type: str | None, **_: Any) -> None:  # noqa: A002
         if type is None:
@@ -89,7 +124,7 @@ def build_registry(
         # Which models it belongs to is in their specs: few share a namespace, and a look costs no write.
         for key in known():
             if key[0] == namespace:
-                queue.add_after(key, CHILD_DELAY_SECONDS)
+                queue.hint(key, CHILD_DELAY_SECONDS)
 
     kopf.on.event(*_resource(CONFIG_MAP), registry=registry, id="configmaps")(script_changed)
     kopf.on.event(*_resource(ONNX_MODEL), registry=registry, id="model")(model_changed)
@@ -107,10 +142,10 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = 300
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = 70
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = CHUNK_ITEMS
     settings.networking.request_timeout = 30
     # Handlers only put keys on a queue: nothing is worth waiting for when the next leader waits.
-    settings.queueing.idle_timeout = 1.0
+    settings.queueing.idle_timeout = IDLE_SECONDS
     settings.queueing.exit_timeout = 0.2
     for kind in WATCHED_CHILDREN:
         settings.watching.label_selectors[_resource(kind)] = names.LABEL_MODEL
