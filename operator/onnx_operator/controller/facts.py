@@ -3,6 +3,9 @@
 import asyncio
 import logging
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json
 
 from onnx_operator.api import names
 from onnx_operator.api.contract import StartFacts
@@ -10,6 +13,7 @@ from onnx_operator.api.onnxmodel import Started
 from onnx_operator.api.report import shorten
 from onnx_operator.controller.inspections import ModelKey
 from onnx_operator.controller.kube import ApiError, Kube
+from onnx_operator.controller.naming import InvalidNameError
 from onnx_operator.controller.queue import KeyedQueue
 
 logger = logging.getLogger(__name__)
@@ -21,16 +25,29 @@ MAX_CAUSE_BYTES = 256
 ATTEMPTS = 3
 READ_TIMEOUT_SECONDS = 10.0
 PAUSE_SECONDS = 5.0
+READS = 8
+"""Logs that are read at the same time, of all models together."""
+MOST_LISTED = 64
+LARGEST_NUMBER = 2**63 - 1
+
+
+def _cut(told: object) -> Any:
+    """What a line tells, with lists of a bounded length: an error for each wrong element would take far more room."""
+    if not isinstance(told, dict):
+        return None
+    return {key: value[:MOST_LISTED] if isinstance(value, list) else value for key, value in told.items()}
 
 
 def find_facts(log: str) -> StartFacts | None:
-    """The facts in a server's log, or None where it holds none."""
+    """The facts in a server's log, or None where it holds none. Anybody's container can write anything there."""
     for line in log.splitlines():
         if '"started"' in line:
             try:
-                return StartFacts.model_validate_json(line)
+                facts = StartFacts.model_validate(_cut(from_json(line)))
             except ValueError:
                 continue
+            if 0 <= facts.resident_memory_bytes <= LARGEST_NUMBER:
+                return facts
     return None
 
 
@@ -49,6 +66,7 @@ class FactReader:
         self._kube = kube
         self._queue = queue
         self._entries: dict[str, _Entry] = {}
+        self._places = asyncio.Semaphore(READS)
 
     def look(self, uid: str, model: ModelKey, revision: str, pod: str | None) -> Started | None:
         """The facts of a revision, as far as known; begins to read them from ``pod``, a ready one of the revision."""
@@ -73,8 +91,10 @@ class FactReader:
         for attempt in range(ATTEMPTS):
             await asyncio.sleep(attempt * PAUSE_SECONDS)
             try:
-                async with asyncio.timeout(READ_TIMEOUT_SECONDS):
+                async with self._places, asyncio.timeout(READ_TIMEOUT_SECONDS):
                     log = await self._kube.log(model[0], pod, names.CONTAINER_SERVER, LOG_BYTES)
+            except InvalidNameError:
+                return
             except (ApiError, TimeoutError, OSError) as error:
                 logger.info("the log of a pod cannot be read: %s", error, extra={"model": "/".join(model), "pod": pod})
                 continue

@@ -32,6 +32,8 @@ RETRIED = frozenset(
 """Refusals that may end without a change of the spec: the file, the Secret or the permission may come later."""
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 600.0
+MOST_CHANGES = 16
+"""Claims of pods that are remembered: anybody who makes pods that look like the model's can make up new ones."""
 
 
 @dataclass
@@ -44,7 +46,7 @@ class _Entry:
     again: bool = False
     """A refusal of an earlier life: settings, volumes and images may have changed since, so it is checked once."""
     judged: SourcePin | None = None
-    changes_seen: set[str] = field(default_factory=set)
+    changes_seen: dict[str, None] = field(default_factory=dict)
     """What pods found and was looked at, since the source last brought something new."""
 
 
@@ -94,7 +96,10 @@ class Inspections:
 
         due = entry.result is None or entry.again or self._retried(entry.result)
         if changed and entry.result and entry.result.source != changed and changed.value not in entry.changes_seen:
-            entry.changes_seen.add(changed.value)
+            # Looking again is paced by the attempts before, so that a claim that was forgotten costs little.
+            while len(entry.changes_seen) >= MOST_CHANGES:
+                entry.changes_seen.pop(next(iter(entry.changes_seen)))
+            entry.changes_seen[changed.value] = None
             entry.judged = entry.result.source
             entry.result, due = None, True
         if due and entry.task is None:
