@@ -45,6 +45,12 @@ class KeyedQueue(Generic[Key]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def remembered(self) -> int:
+        """Keys, and parties, that anything is kept of."""
+        keys = {*self._waiting, *self._working, *self._rests, *self._timers, *self._failures}
+        return len(keys) + self._ready.parties
+
     def add(self, key: Key) -> None:
         """Have the key looked at as soon as a worker is free."""
         if key in self._waiting:
