@@ -518,6 +518,70 @@ async def test_a_model_of_a_strange_name_has_its_children(desk, name):
     assert (await desk.get(DEPLOYMENT))["metadata"]["name"] == name
 
 
+def replica_set(deployment, **changes):
+    """What the pods of a Deployment are controlled by."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "name": f"{deployment}-5d4f9",
+        "uid": "22222222-2222-2222-2222-222222222222",
+        "controller": True,
+    } | changes
+
+
+# --- what counts as a child -------------------------------------------------------------------------------------------
+
+
+async def test_only_what_this_very_model_controls_is_its_child(desk):
+    """Neither the label counts, nor an owner that does not control, nor one of another UID, name or kind."""
+    await desk.write()
+    own = owner_reference(desk.model)
+    other = "11111111-1111-1111-1111-111111111111"
+    references = {
+        "labelled": [],
+        "mentioned": [own | {"controller": False}],
+        "of-another-uid": [own | {"uid": other}],
+        "of-another-name": [own | {"name": "bert"}],
+        "of-another-kind": [own | {"kind": "Other"}],
+        "of-another-group": [own | {"apiVersion": "example.com/v1"}],
+        "controlled": [own],
+    }
+    for name, owners in references.items():
+        metadata = {
+            "name": name,
+            "namespace": desk.namespace,
+            "labels": {names.LABEL_MODEL: desk.name},
+            "ownerReferences": owners,
+        }
+        await desk.kube.apply(SERVICE, {"apiVersion": "v1", "kind": "Service", "metadata": metadata, **FOREIGN_SERVICE})
+    assert [o["metadata"]["name"] for o in (await desk.children()).owned] == ["controlled"]
+
+
+async def test_pods_of_a_replica_set_of_the_models_deployment_are_looked_at_and_no_others(desk):
+    await desk.write()
+    references = {
+        "real": [replica_set(desk.name)],
+        "labelled": [],
+        "of-the-model": [owner_reference(desk.model)],
+        "not-controlled": [replica_set(desk.name, controller=False)],
+        "of-another-deployment": [replica_set(f"{desk.name}-2")],
+        "of-a-job": [replica_set(desk.name, kind="Job", apiVersion="batch/v1")],
+        "of-no-name": [replica_set(desk.name, name=desk.name)],
+    }
+    for name, owners in references.items():
+        metadata = {
+            "name": name,
+            "namespace": desk.namespace,
+            "labels": {names.LABEL_MODEL: desk.name},
+            "ownerReferences": owners,
+        }
+        spec = {"containers": [{"name": "c", "image": "i", "env": [{"name": "A", "value": "x" * 1000}]}]}
+        desk.cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    (pod,) = (await desk.children()).pods
+    assert pod["metadata"]["name"] == "real"
+    assert "x" * 1000 not in json.dumps(pod), "nor is more kept of it than is looked at"
+
+
 # --- pruning ----------------------------------------------------------------------------------------------------------
 
 
@@ -569,6 +633,7 @@ async def test_revisions_beyond_the_history_go_and_those_in_use_stay(desk):
             "name": "still-there",
             "namespace": desk.namespace,
             "labels": {names.LABEL_MODEL: desk.name, names.LABEL_REVISION: revisions[0].name},
+            "ownerReferences": [replica_set(desk.name)],
         },
         "spec": {"containers": [{"name": "c", "image": "i"}]},
     }

@@ -103,7 +103,7 @@ def _quantity(limits: Object) -> str:
 def slim_pod(pod: object) -> Object:
     """The pod, cut to what is looked at. Idempotent; takes anything, raises nothing.
 
-    At most some 40 KiB, and only where every text in it is as long as it may be.
+    At most some 200 KiB, and only where every text in it is as long as it may be; some 2 KiB of an honest pod.
     """
     given = mapping(pod)
     metadata, spec, status = (mapping(given.get(field)) for field in ("metadata", "spec", "status"))

@@ -208,3 +208,59 @@ async def test_nothing_is_left_of_a_model_that_is_gone(clock):
     clock.advance(10_000)
     assert await take(queue) == []
     assert queue.retry("a") < long / 10
+
+
+async def test_a_namespace_with_thousands_of_keys_holds_up_no_other():
+    queue = KeyedQueue(party=lambda key: key[0])
+    for number in range(5000):
+        queue.add(("greedy", number))
+    queue.add(("modest", 0))
+    taken = [await queue.get() for _ in range(2)]
+    assert ("modest", 0) in taken
+
+
+async def test_workers_are_left_for_others_when_one_namespace_takes_long():
+    queue = KeyedQueue(party=lambda key: key[0], most=2)
+    for number in range(5):
+        queue.add(("slow", number))
+    assert [await queue.get() for _ in range(2)] == [("slow", 0), ("slow", 1)]
+    free = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not free.done()
+    queue.add(("other", 0))
+    assert await free == ("other", 0)
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.done(("slow", 0))
+    assert await waiting == ("slow", 2), "a place that is given back is taken at once"
+
+
+async def test_a_key_that_took_long_rests_before_hints_count_again(clock):
+    queue = KeyedQueue()
+    queue.add("a")
+    await queue.get()
+    clock.advance(3)
+    queue.done("a")
+    for _ in range(100):
+        queue.hint("a", 0.1)
+    clock.advance(11)
+    assert await take(queue) == [], "three seconds of work, twelve of rest"
+    clock.advance(1.5)
+    assert await take(queue) == ["a"]
+    queue.hint("a", 0.1)
+    clock.advance(0.1)
+    assert await take(queue) == ["a"], "what took no time needs no rest"
+
+
+async def test_what_is_no_mere_hint_comes_at_once_even_while_its_key_rests(clock):
+    queue = KeyedQueue()
+    queue.add("a")
+    await queue.get()
+    clock.advance(10)
+    queue.done("a")
+    queue.hint("a", 0.1)
+    queue.add("a")
+    assert await take(queue) == ["a"]
+    queue.forget("a")
+    assert queue.remembered == 0
+    assert clock.waiting == 0
