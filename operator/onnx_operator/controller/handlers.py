@@ -46,6 +46,16 @@ async def _metadata_only(request: aiohttp.ClientRequest, handler: aiohttp.Client
     return await handler(request)
 
 
+class _Answer(aiohttp.ClientResponse):
+    """An answer in which a list of nothing is empty: the API server says null there when only metadata is asked for."""
+
+    async def json(self, **how: Any) -> Any:
+        found = await super().json(**how)
+        if isinstance(found, dict) and "items" in found and found["items"] is None:
+            found["items"] = []
+        return found
+
+
 def _session(info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
     """The connection that kopf would make itself, but for what is asked through it."""
     return kopf.AiohttpSession(
@@ -60,6 +70,7 @@ def _session(info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
             proxy=info.proxy_url,
             trust_env=info.trust_env,
             middlewares=(_metadata_only,),
+            response_class=_Answer,
         ),
     )
 
