@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from onnx_operator.api import names
+from onnx_operator.controller.app import _work
 from onnx_operator.controller.kube import (
     CONFIG_MAP,
     DEPLOYMENT,
@@ -330,3 +332,23 @@ async def test_configuration_of_elsewhere_is_never_read_through_a_name(tmp_path)
             with pytest.raises(InvalidNameError):
                 await kube.get(CONFIG_MAP, "sec-a", name)
         assert server.asked == []
+
+
+async def test_a_name_that_cannot_be_is_not_tried_again():
+    queue: KeyedQueue[tuple[str, str]] = KeyedQueue()
+    asked = []
+
+    class Refusing:
+        async def reconcile(self, key):
+            asked.append(key)
+            raise InvalidNameError("name", "..", "a name")
+
+    worker = asyncio.create_task(_work(queue, cast(Any, Refusing())))
+    queue.add(("sec-a", "m"))
+    while not asked or len(queue):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    assert queue.remembered == 0, "no retry is due"
+    assert not worker.done(), "and the worker goes on"
+    worker.cancel()
+    await asyncio.gather(worker, return_exceptions=True)

@@ -20,7 +20,7 @@ LONGEST_RETRY_SECONDS = 300.0
 HEAVY_SECONDS = 1.0
 """What takes a worker longer than this is looked at less often for mere hints."""
 REST_FACTOR = 4.0
-LONGEST_REST_SECONDS = 30.0
+LONGEST_REST_SECONDS = 10.0
 
 
 class KeyedQueue(Generic[Key]):

@@ -7,7 +7,7 @@ import pytest
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import InspectionResult, Refusal
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.controller.inspections import Inspections
+from onnx_operator.controller.inspections import MOST_CHANGES, Inspections
 from onnx_operator.controller.queue import KeyedQueue
 from tests.unit.controller.samples import report
 
@@ -172,6 +172,21 @@ async def test_a_pod_that_found_what_was_inspected_changes_nothing():
     assert not desk.look(changed=ACCEPTED.source).inspecting
     await desk.settle()
     assert desk.runs == 0
+
+
+async def test_pods_that_claim_ever_new_changes_have_the_source_looked_at_no_more_often(monkeypatch):
+    """Anybody who makes pods that look like the model's may claim anything."""
+    desk = Desk()
+    now = 0.0
+    monkeypatch.setattr(Inspections, "_now", staticmethod(lambda: now))
+    desk.look(persisted=ACCEPTED)
+    for number in range(2000):
+        now += 10
+        desk.look(changed=SourcePin(kind="Conditional", value=f"claim-{number}"))
+        await desk.settle()
+    # 20000 seconds: twice as long from one to the next, up to ten minutes.
+    assert desk.runs < 60
+    assert len(desk.inspections._entries["uid"].changes_seen) <= MOST_CHANGES
 
 
 async def test_one_models_slow_source_holds_up_no_other():

@@ -239,12 +239,12 @@ async def test_a_key_that_took_long_rests_before_hints_count_again(clock):
     queue = KeyedQueue()
     queue.add("a")
     await queue.get()
-    clock.advance(3)
+    clock.advance(2)
     queue.done("a")
     for _ in range(100):
         queue.hint("a", 0.1)
-    clock.advance(11)
-    assert await take(queue) == [], "three seconds of work, twelve of rest"
+    clock.advance(7)
+    assert await take(queue) == [], "two seconds of work, eight of rest"
     clock.advance(1.5)
     assert await take(queue) == ["a"]
     queue.hint("a", 0.1)
