@@ -93,7 +93,7 @@ class Desk:
         return await self.kube.get(DEPLOYMENT, namespace or self.namespace, name)
 
     async def revisions(self, name: str = "m") -> list[dict]:
-        found = await self.kube.list(CONTROLLER_REVISION, self.namespace, f"{names.LABEL_MODEL}={name}")
+        found = await self.kube.list(CONTROLLER_REVISION, self.namespace, {names.LABEL_MODEL: name})
         return sorted(found, key=lambda r: r["revision"])
 
     async def reasons(self, name: str = "m") -> dict[str, str]:

@@ -65,6 +65,7 @@ class Reason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     DOWNLOAD_FAILED = "DownloadFailed"
     CREATION_FAILED = "CreationFailed"
+    KILLED_WHILE_SERVING = "KilledWhileServing"
     # Progressing, False
     COMPLETE = "Complete"
     OUT_OF_MEMORY = "OutOfMemory"
@@ -123,6 +124,8 @@ MEANINGS: dict[Reason, str] = {
     Reason.IMAGE_PULL_FAILED: "An image cannot be pulled.",
     Reason.DOWNLOAD_FAILED: "The download in the pod failed; tried again by the kubelet.",
     Reason.CREATION_FAILED: "The API server or the kubelet refuses a child; retried.",
+    Reason.KILLED_WHILE_SERVING: "A pod that served was killed: requests took more memory than its limit leaves. "
+    "Not the model's fault; after several times it is a `CrashLoop`.",
     Reason.COMPLETE: "All replicas run the desired revision.",
     Reason.OUT_OF_MEMORY: "The model needed more memory than its limit. Raise `spec.resources.limits.memory`.",
     Reason.LOAD_FAILED: "ONNX Runtime could not load the model, or its warm-up inference failed.",

@@ -17,6 +17,7 @@ REPORTED = (
     ConditionType.PROGRESSING,
     ConditionType.AVAILABLE,
     ConditionType.ACCELERATED,
+    ConditionType.OUTDATED,
 )
 NOTE_LIMIT = 1024
 """Bytes that the API allows a note (https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/)."""
@@ -29,6 +30,9 @@ TROUBLE_WHEN_TRUE = (
     Reason.DOWNLOAD_FAILED,
     Reason.CREATION_FAILED,
     Reason.SOURCE_CHANGED,
+    Reason.KILLED_WHILE_SERVING,
+    Reason.SETTINGS_CHANGED,
+    Reason.NOT_SEALED,
 )
 
 

@@ -399,10 +399,10 @@ class Kube:
 
     async def merge(self, kind: Kind, namespace: str, name: str, patch: Object) -> Object:
         """Change fields of an object (RFC 7386); with ``metadata.uid`` in the patch, of exactly this object."""
-        query = {"fieldManager": names.FIELD_MANAGER}
-        path = kind.path(namespace, name)
-        result: Object = json.loads(await self._request("PATCH", path, query, patch, "application/merge-patch+json"))
-        return result
+        query, form = {"fieldManager": names.FIELD_MANAGER}, "application/merge-patch+json"
+        return _as_asked(
+            await self._object("PATCH", kind.path(namespace, name), query, patch, form), kind, namespace, name
+        )
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
         """Delete exactly this object (by uid); one that is gone already, or is another by now, is left alone."""

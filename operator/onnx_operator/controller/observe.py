@@ -7,7 +7,7 @@ from typing import Any
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import TerminationMessage
+from onnx_operator.api.contract import Phase, TerminationMessage
 from onnx_operator.api.onnxmodel import PodFailure
 from onnx_operator.api.report import shorten
 from onnx_operator.api.sources import SourcePin
@@ -28,6 +28,7 @@ PRIORITY = (
     Reason.FALLBACK_TO_CPU,
     Reason.OUT_OF_MEMORY,
     Reason.CRASH_LOOP,
+    Reason.KILLED_WHILE_SERVING,
     Reason.DIGEST_MISMATCH,
     Reason.SOURCE_CHANGED,
     Reason.DOWNLOAD_FAILED,
@@ -45,6 +46,8 @@ MODEL_FAULTS = _OWN_FAULTS | {Reason.OUT_OF_MEMORY, Reason.CRASH_LOOP}
 UNDER_WAY = frozenset({Reason.DOWNLOADING, Reason.LOADING, Reason.ROLLING_OUT})
 CLAIMABLE = _OWN_FAULTS | {Reason.DOWNLOAD_FAILED, Reason.SOURCE_CHANGED}
 """Reasons that a container may give itself: anybody's container can write anything into its termination log."""
+SEVERAL_RESTARTS = 5
+"""Kills while serving that callers may be to blame for; more are a loop."""
 MAX_FAILURES = 4
 MAX_FAILURE_PODS = 3
 MAX_FAILURE_MESSAGE = 256
@@ -116,6 +119,19 @@ def _terminated_cause(container: Object, terminated: Object) -> Cause | None:
     if terminated.get("reason") == "OOMKilled":
         limit = container.get("limit")
         ours = name == names.CONTAINER_SERVER
+        if ours and message and message.phase is Phase.SERVING and container.get("restartCount", 0) < SEVERAL_RESTARTS:
+            return Cause(
+                Reason.KILLED_WHILE_SERVING,
+                "container server was killed while it served: requests took more memory than its limit"
+                f"{f' of {limit}' if limit else ''} leaves; the model itself had loaded and warmed up. If it happens "
+                "again, raise spec.resources.limits.memory",
+            )
+        if ours and message and message.phase is Phase.SERVING:
+            return Cause(
+                Reason.CRASH_LOOP,
+                "container server was killed again and again while it served: requests take more memory than its "
+                f"limit{f' of {limit}' if limit else ''} leaves; raise spec.resources.limits.memory",
+            )
         return Cause(
             Reason.OUT_OF_MEMORY,
             f"container {name} was killed{phase}: it needed more memory than its limit"

@@ -76,6 +76,7 @@ def _statuses(value: object, room: list[int]) -> list[Object]:
         _kept(
             name=text(status.get("name"), LONGEST_WORD),
             image=text(status.get("image")),
+            restartCount=number(status.get("restartCount")),
             state=_state(status.get("state"), room),
             lastState=_state(status.get("lastState"), room),
         )

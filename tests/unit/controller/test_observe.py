@@ -14,6 +14,7 @@ from onnx_operator.controller.observe import (
     MAX_FAILURES,
     MODEL_FAULTS,
     PRIORITY,
+    SEVERAL_RESTARTS,
     observe,
     pod_cause,
     rollout_cause,
@@ -138,6 +139,23 @@ LOAD_FAILED = {
     "reason": "Error",
     "message": message("Loading", Reason.LOAD_FAILED, "Gemm: node 'fc': wrong shape"),
 }
+
+
+SERVED = {"exitCode": 137, "reason": "OOMKilled", "message": message("Serving")}
+
+
+@pytest.mark.parametrize("restarts", [0, 1, SEVERAL_RESTARTS - 1])
+def test_a_kill_for_memory_while_serving_is_told_and_is_not_the_models_fault(restarts):
+    found = cause_of(pod(fetch=FETCHED, server=running(**SERVED) | {"restartCount": restarts}))
+    assert found.reason is Reason.KILLED_WHILE_SERVING
+    assert found.reason not in MODEL_FAULTS
+    assert "300Mi" in found.message
+
+
+def test_kills_for_memory_while_serving_that_do_not_end_are_a_crash_loop():
+    found = cause_of(pod(fetch=FETCHED, server=running(**SERVED) | {"restartCount": SEVERAL_RESTARTS}))
+    assert found.reason is Reason.CRASH_LOOP
+    assert "spec.resources.limits.memory" in found.message
 
 
 @pytest.mark.parametrize(
