@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from onnx_operator.api.signatures import SignatureSettings, SignedManifest
+from onnx_operator.model.inspection.isolation import Parser, SignatureRefusedError
+from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.signatures.signing import (
     LARGEST_SIGNATURE_BYTES,
     SignatureError,
@@ -642,6 +645,24 @@ def test_verifying_needs_no_network_no_file_and_no_more_than_the_parsers_limits(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith({"key": "key sha256:", "certificate": "certificate CN=", "preload": ""}[kind])
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+async def test_a_sealed_child_verifies_without_a_file(
+    ahead: bool, by_key: bytes, by_certificate: bytes, key: ec.EllipticCurvePrivateKey, root: Holder
+) -> None:
+    async with Parser(InspectionLimits(), signatures=ahead) as parser:
+        for signature, trusted in ((by_key, trust_key(key)), (by_certificate, trust(root))):
+            assert await parser.verify_signature(signature, trusted) == verify_signature(signature, trusted)
+        for signature, trusted in (
+            (by_key, trust_key(new_key())),
+            (by_certificate[:-9], trust(root)),
+            (b"", trust(root)),
+        ):
+            with pytest.raises(SignatureError) as expected:
+                verify_signature(signature, trusted)
+            with pytest.raises(SignatureRefusedError, match=re.escape(str(expected.value)[:60])):
+                await parser.verify_signature(signature, trusted)
 
 
 # --- settings

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from onnx_operator.api.report import InspectionRequest
 from onnx_operator.model.inspection.inspection import inspect
-from onnx_operator.model.inspection.isolation import Parser
+from onnx_operator.model.inspection.isolation import ForbiddenCallError, Parser
 from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.inspection.sandbox import seal
 
@@ -90,6 +90,9 @@ def application(limits: InspectionLimits, policy: Policy, parser: Parser) -> web
         try:
             async with shares[asked.tenant], slots:
                 result = await inspect(asked, limits=limits, parser=parser)
+        except ForbiddenCallError as error:
+            # Told in the log where it is counted. The number says much to who has to find out.
+            return web.json_response({"error": str(error)}, status=500)
         except Exception:
             _LOG.exception("the inspection failed by a fault of the inspector")
             return web.json_response({"error": "the inspection failed, see the inspector's log"}, status=500)

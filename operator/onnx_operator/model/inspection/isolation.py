@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -10,15 +11,20 @@ import sys
 import time
 from collections.abc import Awaitable
 from contextlib import suppress
+from functools import cache
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
+
+from pydantic import ValidationError
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Capabilities, InspectionResult, Refusal
 from onnx_operator.api.signatures import SignatureSettings, SignedManifest
+from onnx_operator.model.inspection import landlock, messages
 from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.sources.base import SourceError
 
+_LOG = logging.getLogger(__name__)
 _LINE_LIMIT = 16 << 20
 _UNPACKED_PER_CPU_SECOND = 50 << 20
 """Archives are unpacked at least this fast."""
@@ -29,7 +35,8 @@ _LONGEST_WAIT_SECONDS = 120.0
 _START_SECONDS = 60
 """For the process to start on a busy machine, until its child says its first word."""
 _LONGEST_READ_BYTES = 256 << 20
-
+_LONGEST_REFUSAL = 2000
+"""Characters of what a child says of a signature."""
 
 _LONGEST_GUESS_BYTES = 4 << 20
 """Of a range that a child expects to read."""
@@ -38,6 +45,22 @@ _T = TypeVar("_T")
 
 class ParserError(Exception):
     """The parsing process has a fault of its own: nothing is known about the model."""
+
+
+class ForbiddenCallError(ParserError):
+    """The parsing child made a system call that its filter does not allow; ``number`` is that call's, where known.
+
+    A library needs a call that nobody foresaw, or what was parsed took over the child. The call was not made.
+    """
+
+    def __init__(self, number: int | None) -> None:
+        self.number = number
+        which = f"the system call {number}" if number is not None else "a system call"
+        super().__init__(
+            f"the parsing child made {which} ({os.uname().machine}) that it may not make, and was ended. Nothing is"
+            " known about the model. Please report it with the model: the list of calls may lack one, or the file is"
+            " an attack."
+        )
 
 
 class SignatureRefusedError(Exception):
@@ -69,6 +92,8 @@ class Parser:
         self._places = asyncio.Semaphore(limits.parsers)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self.forbidden_calls = 0
+        """Children that were ended because of a system call, so far."""
 
     async def __aenter__(self) -> Self:
         self.start()
@@ -83,6 +108,7 @@ class Parser:
         """Start the process ahead of the first model; it imports what it needs for about a second."""
         if self._process is not None and self._process.poll() is None:
             return
+        _tell_what_guards()
         self._close_control()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -130,9 +156,12 @@ class Parser:
         extra_seconds = 4 * (size or 0) // _UNPACKED_PER_CPU_SECOND
         answer = await self._run(job, b"", feed, extra_seconds)
         if "outcome" in answer:
-            return InspectionResult.model_validate(answer)
-        if "refusal" in answer:
-            return InspectionResult(outcome="Refused", refusal=answer["refusal"])
+            try:
+                return InspectionResult.model_validate(answer)
+            except ValidationError as error:
+                raise ParserError(f"the parsing child answered no verdict: {error!s:.200}") from None
+        if isinstance(refusal := answer.get("refusal"), Refusal):
+            return InspectionResult(outcome="Refused", refusal=refusal)
         raise ParserError(f"the parsing child answered {answer!r:.200}")
 
     async def verify_signature(self, signature: bytes, settings: SignatureSettings) -> SignedManifest:
@@ -143,10 +172,15 @@ class Parser:
         job = {"signature": len(signature), "settings": settings.model_dump(mode="json", by_alias=True)}
         answer = await self._run(job, signature, None, 0)
         if "manifest" in answer:
-            return SignedManifest.model_validate(answer["manifest"])
-        if "refusal" in answer:
-            raise SignatureRefusedError(answer["refusal"].message)
-        raise SignatureRefusedError(str(answer.get("invalid")))
+            try:
+                return SignedManifest.model_validate(answer["manifest"])
+            except ValidationError as error:
+                raise ParserError(f"the parsing child answered no manifest: {error!s:.200}") from None
+        if isinstance(refusal := answer.get("refusal"), Refusal):
+            raise SignatureRefusedError(refusal.message)
+        if isinstance(why := answer.get("invalid"), str):
+            raise SignatureRefusedError(why[:_LONGEST_REFUSAL])
+        raise ParserError(f"the parsing child answered {answer!r:.200}")
 
     async def _run(self, job: dict[str, Any], content: bytes, feed: Feed | None, extra_seconds: int) -> dict[str, Any]:
         limits = self._limits
@@ -185,6 +219,8 @@ class Parser:
             message = _decode(line)
             patience = 0
             if "status" in message:
+                if "forbidden" in message:
+                    raise self._forbidden(message["forbidden"])
                 return first, int(message["status"])
             if feed is not None and "size" in message:
                 size = await turn.waiting(feed.size(str(message["size"])))
@@ -228,6 +264,12 @@ class Parser:
         ours.setblocking(False)
         return ours
 
+    def _forbidden(self, number: int | None) -> ForbiddenCallError:
+        self.forbidden_calls += 1
+        error = ForbiddenCallError(number)
+        _LOG.error("%s", error, extra={"event": "forbiddenCall", "call": number, "count": self.forbidden_calls})
+        return error
+
     def _interpret(self, first: dict[str, Any], status: int | None) -> dict[str, Any]:
         if "memory" in first:
             return _refused(
@@ -249,7 +291,9 @@ class Parser:
             )
         if number == signal.SIGKILL:
             return _refused(Reason.TOO_LARGE, "Reading the model's structure takes more memory than the inspector has.")
-        name = signal.Signals(number).name if number else f"status {status}"
+        if not number:
+            raise ParserError(f"the parsing child ended with the status {status} and without a word")
+        name = signal.Signals(number).name
         return _refused(Reason.CORRUPT, f"The parser crashed on the file ({name}). Upload it again, or export it anew.")
 
     def _close_control(self) -> None:
@@ -347,13 +391,19 @@ class _Connection:
 def _decode(line: bytes) -> dict[str, Any]:
     """A child may be taken over by what it parses: nothing it says is taken for granted."""
     try:
-        message = json.loads(line)
-    except ValueError:
-        message = None
-    if not isinstance(message, dict):
-        raise ParserError("the parsing child answered something that is no JSON object")
-    return message
+        return messages.decode(line)
+    except ValueError as error:
+        raise ParserError(f"the parsing child answered something that is no message: {error!s:.200}") from None
 
 
 def _refused(reason: Reason, message: str) -> dict[str, Any]:
     return {"refusal": Refusal(reason=reason, message=message)}
+
+
+@cache
+def _tell_what_guards() -> None:
+    """Once a process."""
+    if known := landlock.version():
+        _LOG.info("the parsing children are held by seccomp and by Landlock (version %d)", known)
+    else:
+        _LOG.info("this kernel or container has no Landlock: the parsing children are held by seccomp alone")

@@ -6,11 +6,15 @@ from the connection, asks over it for the bytes it wants to see, answers one lin
 with its wait status follows from here. A connection that the other side closes kills its child. The end of the
 control socket ends everything.
 
+A child can open nothing once it is sealed: whatever is read late, such as modules, tables and lines of source, is read
+here before the first fork.
+
 An interpreter of its own rather than ``multiprocessing``: that would run the main module of the caller again in
 each child.
 """
 
 import gc
+import io
 import json
 import os
 import resource
@@ -19,17 +23,32 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, BinaryIO, cast
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO, NoReturn, cast
 
 from onnx_operator.api.report import Capabilities
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.model.archive import ArchiveLimits
 from onnx_operator.model.inspection import sandbox
+from onnx_operator.model.inspection.epitaph import EXIT_CODE, Epitaph
+from onnx_operator.model.inspection.profiles import PIPE
+from onnx_operator.model.inspection.rehearsal import rehearse
 from onnx_operator.model.judge import judge
 from onnx_operator.model.signatures.signing import SignatureError, preload, verify_signature
 
 _HUNG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+_MOST_OF_AN_ERROR = 16 << 10
+"""Characters."""
+
+
+@dataclass
+class _Job:
+    connection: socket.socket
+    epitaph: Epitaph = field(default_factory=Epitaph)
 
 
 def main() -> None:
@@ -45,6 +64,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     if "signatures" in sys.argv[2:]:
         preload()
+    rehearse()
     # What is imported by now is shared by all children: keep the collector from touching, and so copying, it.
     gc.freeze()
     _serve(control, wakeup)
@@ -54,7 +74,7 @@ def _serve(control: socket.socket, wakeup: int) -> None:
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(wakeup, select.POLLIN)
-    jobs: dict[int, socket.socket] = {}
+    jobs: dict[int, _Job] = {}
     while True:
         for descriptor, _ in poll.poll():
             if descriptor == wakeup:
@@ -66,52 +86,94 @@ def _serve(control: socket.socket, wakeup: int) -> None:
                     for pid in jobs:
                         os.kill(pid, signal.SIGKILL)
                     return
-                connection = socket.socket(fileno=descriptors[0])
+                job = _Job(socket.socket(fileno=descriptors[0]))
                 pid = os.fork()
                 if pid == 0:
                     signal.set_wakeup_fd(-1)
-                    control.close()
-                    for other in jobs.values():
-                        other.close()
-                    _child(connection)
-                jobs[pid] = connection
-                poll.register(connection, _HUNG_UP)
+                    _child(job, [control, *(other.connection for other in jobs.values())])
+                job.epitaph.keep()
+                jobs[pid] = job
+                poll.register(job.connection, _HUNG_UP)
             else:
-                for pid, connection in jobs.items():
-                    if connection.fileno() == descriptor:
-                        poll.unregister(connection)
+                for pid, job in jobs.items():
+                    if job.connection.fileno() == descriptor:
+                        poll.unregister(job.connection)
                         os.kill(pid, signal.SIGKILL)
 
 
-def _reap(jobs: dict[int, socket.socket], poll: select.poll) -> None:
+def _reap(jobs: dict[int, _Job], poll: select.poll) -> None:
     while jobs:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
-        connection = jobs.pop(pid)
+        job = jobs.pop(pid)
         with suppress(KeyError):
-            poll.unregister(connection)
-        with connection, suppress(OSError):
-            connection.send(json.dumps({"status": status}).encode() + b"\n", socket.MSG_DONTWAIT)
+            poll.unregister(job.connection)
+        end: dict[str, Any] = {"status": status}
+        if abs(os.waitstatus_to_exitcode(status)) == EXIT_CODE:
+            end["forbidden"] = job.epitaph.read()
+        job.epitaph.close()
+        with job.connection, suppress(OSError):
+            job.connection.send(json.dumps(end).encode() + b"\n", socket.MSG_DONTWAIT)
 
 
-def _child(connection: socket.socket) -> None:
+def _child(job: _Job, others: Sequence[socket.socket]) -> NoReturn:
     code = 1
     try:
-        with connection.makefile("rwb") as stream:
-            pipe = cast("BinaryIO", stream)
-            try:
-                job = json.loads(pipe.readline())
-                sandbox.enter(cpu_seconds=job["cpuSeconds"], memory_bytes=job["memoryBytes"], parsers=job["parsers"])
-                answer = _verify(job, pipe) if "signature" in job else _judge(job, pipe)
-            except MemoryError:
-                answer = '{"memory": true}'
-            except Exception:
-                answer = json.dumps({"error": traceback.format_exc()})
-            pipe.write(answer.encode() + b"\n")
+        pipe = _only_pipe(job.connection, others)
+        try:
+            answer = _answer(pipe, job.epitaph)
+        except MemoryError:
+            # Also where there was not even enough to tell of another error.
+            answer = b'{"memory": true}'
+        pipe.write(answer)
+        pipe.write(b"\n")
+        pipe.flush()
         code = 0
     finally:
         os._exit(code)
+
+
+def _only_pipe(connection: socket.socket, others: Sequence[socket.socket]) -> BinaryIO:
+    """Close whatever else was inherited, and read and write without the calls that only sockets have."""
+    for other in others:
+        # An object that went away later would close a descriptor that is none of its own.
+        other.detach()
+    os.dup2(connection.detach(), PIPE)
+    for each in list(Path("/proc/self/fd").iterdir()):
+        if (number := int(each.name)) > PIPE:
+            with suppress(OSError):
+                os.close(number)
+    reader, writer = io.FileIO(PIPE, "r", closefd=False), io.FileIO(PIPE, "w", closefd=False)
+    return cast("BinaryIO", io.BufferedRWPair(reader, writer))
+
+
+def _answer(pipe: BinaryIO, epitaph: Epitaph) -> bytes:
+    try:
+        return _work(pipe, epitaph).encode()
+    except MemoryError:
+        raise
+    except Exception:
+        return json.dumps({"error": traceback.format_exc()[-_MOST_OF_AN_ERROR:]}).encode()
+
+
+def _work(pipe: BinaryIO, epitaph: Epitaph) -> str:
+    job = json.loads(pipe.readline())
+    if "signature" in job:
+        # Nothing where it was done before the fork.
+        preload()
+    sys.meta_path.insert(0, _NothingLate())
+    sandbox.enter(
+        cpu_seconds=job["cpuSeconds"], memory_bytes=job["memoryBytes"], parsers=job["parsers"], epitaph=epitaph
+    )
+    return _verify(job, pipe) if "signature" in job else _judge(job, pipe)
+
+
+class _NothingLate:
+    """Tells the module that the rehearsal missed, which is more than the system call would that opens its file."""
+
+    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> None:
+        raise RuntimeError(f"the module {name} would be imported in a child that can open no file: rehearse it")
 
 
 def _judge(job: dict[str, Any], pipe: BinaryIO) -> str:

@@ -109,8 +109,9 @@ def check_settings(settings: SignatureSettings) -> None:
 
 
 def preload() -> None:
-    """Import what verifying takes, so that processes forked from this one need not."""
-    importlib.import_module("model_signing.verifying")
+    """Import what verifying takes, so that processes forked from this one need not; they may be unable to."""
+    for name in ("model_signing.verifying", "OpenSSL.crypto", "cryptography.hazmat.backends.openssl.backend"):
+        importlib.import_module(name)
 
 
 def expected_digest(manifest: SignedManifest, file_name: str, *, signature_name: str = "model.sig") -> str | None:

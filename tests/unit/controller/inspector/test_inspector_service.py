@@ -13,6 +13,7 @@ from onnx_operator.api.report import Capabilities, InspectionRequest, Inspection
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.controller.inspector import InspectorClient, InspectorUnavailableError, service
 from onnx_operator.controller.inspector.service import Policy
+from onnx_operator.model.inspection.isolation import ForbiddenCallError
 from onnx_operator.model.inspection.limits import InspectionLimits
 
 CAPABILITIES = Capabilities(onnx_runtime_version="1.32.0", ir_version=14, opsets={"ai.onnx": 28}, operators={})
@@ -112,6 +113,18 @@ async def test_a_fault_of_the_inspector(tmp_path: Path, monkeypatch: pytest.Monk
             await client.inspect(request(""))
         assert await client.healthy()
     assert "very-secret" not in str(caught.value)
+
+
+async def test_a_call_that_the_sandbox_lacks_is_told_by_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise ForbiddenCallError(334)
+
+    monkeypatch.setattr(service, "inspect", fail)
+    async with inspector(tmp_path) as socket, InspectorClient(socket) as client:
+        with pytest.raises(InspectorUnavailableError, match="system call 334"):
+            await client.inspect(request(""))
 
 
 async def test_the_client_gives_up(tmp_path: Path) -> None:
