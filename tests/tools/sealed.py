@@ -1,0 +1,86 @@
+"""A pytest plugin: what tests judge or verify in their own process is judged in a sealed child instead.
+
+``python -m pytest -p tests.tools.sealed tests/unit/model`` shows that the list of allowed system calls has all that
+the tests' models, archives and signatures take. It is slow: each verdict takes a process.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+import pytest
+
+import onnx_operator.model.judge as judging
+from onnx_operator.api.report import Capabilities, InspectionResult
+from onnx_operator.api.signatures import SignatureSettings, SignedManifest
+from onnx_operator.model.archive import ArchiveLimits
+from onnx_operator.model.inspection.isolation import Parser, SignatureRefusedError
+from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.reading.folder import Folder
+from onnx_operator.model.signatures import signing
+
+_T = TypeVar("_T")
+_LOOP = asyncio.new_event_loop()
+_LIMITS = InspectionLimits(answer_seconds=300, cpu_seconds=120)
+_PARSER = Parser(_LIMITS, signatures=True)
+_VERIFY = signing.verify_signature
+_COUNTS = {"models": 0, "signatures": 0}
+
+
+def _run(work: Coroutine[Any, Any, _T]) -> _T:
+    return asyncio.run_coroutine_threadsafe(work, _LOOP).result()
+
+
+class _Feed:
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    async def size(self, name: str) -> int | None:
+        return self._folder.size(name)
+
+    async def read(self, name: str, begin: int, end: int) -> bytes:
+        return self._folder.read_at(name, begin, end)
+
+    def expect(self, name: str, begin: int, end: int) -> None:
+        pass
+
+
+def _judge(
+    folder: Folder, name: str, *, capabilities: Capabilities, archives: ArchiveLimits | None = None, **_: object
+) -> InspectionResult:
+    _COUNTS["models"] += 1
+    unpacked = (archives or ArchiveLimits()).unpacked_bytes
+    _PARSER._limits = replace(_LIMITS, max_model_bytes=unpacked)
+    return _run(_PARSER.judge(_Feed(folder), name, size=None, capabilities=capabilities))
+
+
+def _verify(signature: bytes, settings: SignatureSettings, *, now: datetime | None = None) -> SignedManifest:
+    if now is not None:
+        return _VERIFY(signature, settings, now=now)
+    _COUNTS["signatures"] += 1
+    try:
+        return _run(_PARSER.verify_signature(signature, settings))
+    except SignatureRefusedError as error:
+        raise signing.SignatureError(str(error)) from None
+
+
+# Before any test or conftest imports these by their names.
+judging.judge = _judge  # type: ignore[assignment]
+signing.verify_signature = _verify
+
+
+def pytest_configure() -> None:
+    threading.Thread(target=_LOOP.run_forever, daemon=True).start()
+    _PARSER.start()
+
+
+def pytest_unconfigure() -> None:
+    _run(_PARSER.aclose())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counts = " and ".join(f"{count} {what}" for what, count in _COUNTS.items())
+    terminalreporter.write_line(f"sealed: {counts}; forbidden calls: {_PARSER.forbidden_calls}")
