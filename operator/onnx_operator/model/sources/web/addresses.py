@@ -7,14 +7,21 @@ from yarl import URL
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.model.sources.base import SourceError
+from onnx_operator.model.sources.web.networks import PUBLIC_V6, inside_v4, refused_v4, refused_v6
 
+_MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
+_LOW_HALF = (IPv6Network("::/96"), IPv6Network("::ffff:0:0:0/96"))
+"""IPv4-compatible (RFC 4291) and IPv4-translated (RFC 2765)."""
+_ISATAP = 0x5EFE
+_GROUP_AND_UNIVERSAL = 0x03000000
 
 
 class AddressGuard:
     """Refuses addresses that are not public, unless a setting allows their network.
 
-    ``allowed_networks`` are CIDRs; raises ValueError for a malformed one.
+    An address in the disguise of another reaches the inner one: both must be fit to be reached. ``allowed_networks``
+    are CIDRs; raises ValueError for a malformed one.
     """
 
     def __init__(self, allowed_networks: Iterable[str]) -> None:
@@ -23,29 +30,44 @@ class AddressGuard:
     def allows(self, address: str) -> bool:
         """Tell whether a connection to this literal address may be opened."""
         try:
-            ip = ip_address(address.partition("%")[0])
+            ip = ip_address(address)
         except ValueError:
             return False
-        # An address in the disguise of another reaches the inner one: both must be fit to be reached.
-        return all(self._allows_one(each) for each in (_embedded(ip) or (ip,)))
+        if isinstance(ip, IPv4Address):
+            return self._allows_v4(ip)
+        outer = ip in _MAPPED or ip in _NAT64 or self._is_allowed(ip) or _is_public_v6(ip)
+        return outer and all(self._allows_v4(inner) for inner in _embedded(ip))
 
-    def _allows_one(self, ip: IPv4Address | IPv6Address) -> bool:
-        if any(ip in network for network in self._allowed):
-            return True
-        return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback)
+    def _allows_v4(self, ip: IPv4Address) -> bool:
+        return self._is_allowed(ip) or not any(ip in network for network in refused_v4)
+
+    def _is_allowed(self, ip: IPv4Address | IPv6Address) -> bool:
+        return any(ip in network for network in self._allowed)
 
 
-def _embedded(ip: IPv4Address | IPv6Address) -> tuple[IPv4Address, ...]:
-    """IPv4 addresses that a packet to this IPv6 address really goes to: mapped, NAT64, 6to4, Teredo."""
-    if isinstance(ip, IPv4Address):
-        return ()
-    if ip.ipv4_mapped:
-        return (ip.ipv4_mapped,)
-    if ip in _NAT64:
-        return (IPv4Address(int(ip) & 0xFFFFFFFF),)
+def _is_public_v6(ip: IPv6Address) -> bool:
+    # A public address needs no interface's name behind a %.
+    if ip.scope_id or ip not in PUBLIC_V6 or any(ip in network for network in refused_v6):
+        return False
+    low = int(ip) & 0xFFFFFFFF_FFFFFFFF
+    return low >> 32 != 0 or not any(IPv4Address(low) in network for network in inside_v4)
+
+
+def _embedded(ip: IPv6Address) -> tuple[IPv4Address, ...]:
+    """IPv4 addresses that a packet to this one may go to: mapped, NAT64, compatible, 6to4, Teredo, ISATAP."""
+    number = int(ip)
+    last = IPv4Address(number & 0xFFFFFFFF)
+    found: tuple[IPv4Address, ...] = ()
+    # ::1 is no 0.0.0.1.
+    if ip in _MAPPED or ip in _NAT64 or (number > 1 and any(ip in network for network in _LOW_HALF)):
+        found += (last,)
     if ip.sixtofour:
-        return (ip.sixtofour,)
-    return ip.teredo or ()
+        found += (ip.sixtofour,)
+    if ip.teredo:
+        found += ip.teredo
+    if number >> 32 & 0xFFFFFFFF & ~_GROUP_AND_UNIVERSAL == _ISATAP:
+        found += (last,)
+    return found
 
 
 def shown_url(url: URL) -> str:
