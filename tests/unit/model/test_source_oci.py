@@ -17,7 +17,7 @@ from onnx_operator.api.sources import SourcePin
 from onnx_operator.model.sources.base import SourceChangedError, SourceError, is_confined
 from onnx_operator.model.sources.oci import OciSource
 from onnx_operator.model.sources.ociauth import login
-from onnx_operator.model.sources.ocimanifest import chosen_manifest, parse_reference, read_manifest
+from onnx_operator.model.sources.ocimanifest import chosen_manifest, parse_reference, read_document, read_manifest
 from onnx_operator.model.sources.web import client
 
 MODEL, WEIGHTS = os.urandom(100_000), os.urandom(50_000)
@@ -188,7 +188,7 @@ async def test_a_folder_that_was_packed_is_an_archive(authority) -> None:
         ({"layers": [layer(b"1")] * 1001}, Reason.SOURCE_REFUSED, "more than 1000"),
         ({"fsLayers": []}, Reason.SOURCE_REFUSED, "no layers"),
         ({"manifests": []}, Reason.SOURCE_REFUSED, "index of 0"),
-        ([], Reason.SOURCE_REFUSED, "no layers"),
+        ([], Reason.SOURCE_REFUSED, "malformed manifest"),
     ],
 )
 async def test_manifests_without_a_model(authority, manifest, reason, words) -> None:
@@ -218,9 +218,10 @@ JSON = st.recursive(
 @given(st.dictionaries(KEYS, JSON, max_size=5))
 def test_any_document_is_read_or_refused(document) -> None:
     with suppress(SourceError):
-        chosen_manifest(document, "oci://r/m")
-    with suppress(SourceError):
-        assert all(is_confined(name) for name in read_manifest(document, "oci://r/m").blobs)
+        read = read_document(json.dumps(document).encode(), "oci://r/m")
+        with suppress(SourceError):
+            chosen_manifest(read, "oci://r/m")
+        assert all(is_confined(name) for name in read_manifest(read, "oci://r/m").blobs)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[" * 100_000, b"\xff"])
@@ -243,7 +244,7 @@ async def test_a_huge_manifest_is_refused_before_it_has_been_read(authority) -> 
 
     error = await error_of(authority, handler)
     assert error.reason is Reason.SOURCE_REFUSED
-    assert "4194304" in error.message
+    assert "262144" in error.message
     assert len(sent) < 50
 
 

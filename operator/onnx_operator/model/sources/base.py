@@ -114,6 +114,8 @@ class Source(Protocol):
 
 LONGEST_ETAG_BYTES = 256
 _LONGEST_NAME_BYTES = 1024
+_SHOWN_CHARACTERS = 100
+"""Of a name that a stranger gave, in a message."""
 
 
 def strong_etag(etag: str | None) -> SourcePin | None:
@@ -136,7 +138,9 @@ def is_confined(name: str) -> bool:
 def check_name(name: str, shown_uri: str) -> str:
     """Return ``name``. Raises :class:`SourceError` (``SourceRefused``) for one that leaves its folder."""
     if not is_confined(name):
-        raise SourceError(Reason.SOURCE_REFUSED, f"{shown_uri}: {name!r} leads out of the model's folder.")
+        raise SourceError(
+            Reason.SOURCE_REFUSED, f"{shown_uri}: {name[:_SHOWN_CHARACTERS]!r} leads out of the model's folder."
+        )
     return name
 
 
@@ -148,7 +152,7 @@ def the_one_model(names: list[str], shown_uri: str) -> str:
     for kind, endings in (("file", (".onnx",)), ("archive", ARCHIVE_ENDINGS)):
         found = [name for name in names if name.lower().endswith(endings)]
         if len(found) > 1:
-            few = ", ".join(sorted(found)[:5])
+            few = ", ".join(name[:_SHOWN_CHARACTERS] for name in sorted(found)[:5])
             raise SourceError(
                 Reason.SOURCE_REFUSED,
                 f"{shown_uri} holds {len(found)} {kind}s that may be the model ({few}{' …' if len(found) > 5 else ''});"

@@ -5,8 +5,10 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Annotated
 from urllib.parse import quote, unquote
 
+from pydantic import Field
 from yarl import URL
 
 from onnx_operator.api.conditions import Reason
@@ -22,6 +24,7 @@ from onnx_operator.model.sources.base import (
 )
 from onnx_operator.model.sources.web.addresses import check_url
 from onnx_operator.model.sources.web.client import Answer, WebClient, check_header
+from onnx_operator.model.sources.web.documents import HUB_LISTING, Document, decode
 from onnx_operator.model.sources.web.ranges import open_range
 
 _ADVICE = (
@@ -31,6 +34,7 @@ _ADVICE = (
 _URI = re.compile(r"hf://([A-Za-z0-9._-]{1,96}/[A-Za-z0-9._-]{1,96})(?:@(refs/(?:convert|pr)/[^/]+|[^/]+))?(?:/(.*))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
+_MOST_FILES = 10_000
 _FORM = "hf://ORG/REPOSITORY[@REVISION][/PATH]"
 
 
@@ -64,6 +68,15 @@ def parse_hub_uri(uri: str) -> HubUri:
         check_name(path.removesuffix("/"), uri)
     folder, _, name = path.rpartition("/")
     return HubUri(match[1], revision, f"{folder}/" if folder else "", name)
+
+
+class _HubFile(Document):
+    rfilename: str
+
+
+class _HubModel(Document):
+    sha: str
+    siblings: Annotated[list[_HubFile], Field(max_length=_MOST_FILES, fail_fast=True)]
 
 
 class HuggingFaceSource(Source):
@@ -168,19 +181,17 @@ class HuggingFaceSource(Source):
 
     async def _list(self) -> tuple[list[str], str]:
         url = f"{self._hub}/api/models/{self._uri.repository}/revision/{quote(self._uri.revision, safe='')}"
-        _, answer = await self._client.json(URL(url, encoded=True), self.shown)
-        try:
-            files = [str(each["rfilename"]) for each in answer["siblings"]]
-            commit = str(answer["sha"])
-        except (LookupError, TypeError):
-            raise SourceError(
-                Reason.SOURCE_REFUSED,
-                f"{self.shown}: the setting sources.hf.endpoint leads to what does not list files as the hub does; give"
-                " the path of the file.",
-            ) from None
+        malformed = (
+            f"{self.shown}: the setting sources.hf.endpoint leads to what does not list files as the hub does (give the"
+            " path of the file)"
+        )
+        accept = {"Accept": "application/json"}
+        async with self._client.document(URL(url, encoded=True), self.shown, HUB_LISTING, headers=accept) as (_, body):
+            answer = decode(_HubModel, body, self.shown, malformed)
         folder = self._uri.folder
+        files = [each.rfilename for each in answer.siblings]
         return [each.removeprefix(folder) for each in files if each.startswith(folder)], (
-            commit if _COMMIT.fullmatch(commit) else ""
+            answer.sha if _COMMIT.fullmatch(answer.sha) else ""
         )
 
     async def _look(self, name: str, revision: str) -> FileStat:

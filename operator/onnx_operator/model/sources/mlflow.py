@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 from urllib.parse import quote
 
 from yarl import URL
@@ -21,6 +20,7 @@ from onnx_operator.model.sources.base import (
 )
 from onnx_operator.model.sources.mlflowapi import (
     ArtifactFolder,
+    MlflowAnswer,
     ModelUri,
     artifact_folder,
     onnx_file,
@@ -28,7 +28,8 @@ from onnx_operator.model.sources.mlflowapi import (
     said,
 )
 from onnx_operator.model.sources.web.addresses import check_url
-from onnx_operator.model.sources.web.client import WebClient, basic, check_header, in_time, parse_json
+from onnx_operator.model.sources.web.client import WebClient, basic, check_header, in_time
+from onnx_operator.model.sources.web.documents import DESCRIPTION, MLFLOW_ANSWER, budget, decode
 from onnx_operator.model.sources.web.errors import unreachable
 from onnx_operator.model.sources.web.ranges import look, open_pinned
 
@@ -37,7 +38,7 @@ _ADVICE = (
     " and MLFLOW_TRACKING_PASSWORD)."
 )
 _DEEPEST = 3
-_LARGEST_DESCRIPTION_BYTES = 1 << 20
+_NO_MLFLOW = "The server at the setting sources.mlflow.trackingUri does not answer as MLflow does"
 
 
 class MlflowSource(Source):
@@ -95,7 +96,7 @@ class MlflowSource(Source):
         if names is None or "MLmodel" in names:
             try:
                 async with in_time(self.shown):
-                    return [onnx_file(await self._description(), self.shown)]
+                    return [await self._flavor()]
             except SourceError as error:
                 if error.reason is not Reason.SOURCE_NOT_FOUND:
                     raise
@@ -126,20 +127,28 @@ class MlflowSource(Source):
         async with open_pinned(self._client, url, self._what(name), begin, end, pin) as stream:
             yield stream
 
-    async def _description(self) -> str:
-        text = bytearray()
+    async def _flavor(self) -> str:
+        """The file that the MLmodel file names. Its beginning is enough: MLflow writes signatures behind flavors."""
+        what = f"The MLmodel file of {self.shown}"
+        limit = DESCRIPTION.limit
         try:
-            async with self.open("MLmodel") as stream:
+            async with self.open("MLmodel") as stream, budget().hold(limit):
+                text = bytearray()
                 async for piece in stream.pieces:
-                    text += piece
-                    if len(text) > _LARGEST_DESCRIPTION_BYTES:
-                        raise SourceError(
-                            Reason.SOURCE_REFUSED,
-                            f"The MLmodel file of {self.shown} is larger than {_LARGEST_DESCRIPTION_BYTES} bytes.",
-                        )
+                    text += piece[: limit + 1 - len(text)]
+                    if len(text) > limit:
+                        break
+                cut = len(text) > limit
+                try:
+                    return onnx_file(
+                        text[: text.rfind(b"\n") + 1 if cut else limit].decode(errors="replace"), self.shown
+                    )
+                except SourceError:
+                    if cut:
+                        raise DESCRIPTION.too_large(what, len(text)) from None
+                    raise
         except BrokenStreamError as broken:
-            raise unreachable(f"The MLmodel file of {self.shown}", str(broken)) from None
-        return text.decode(errors="replace")
+            raise unreachable(what, str(broken)) from None
 
     async def _resolved(self) -> ArtifactFolder:
         async with self._lock:
@@ -171,34 +180,34 @@ class MlflowSource(Source):
 
     async def _ask_for(self, wanted: ModelUri) -> str:
         if wanted.run:
-            uri = _text(await self._ask("runs/get", run_id=wanted.run), "run", "info", "artifact_uri")
+            answer = await self._ask("runs/get", run_id=wanted.run)
+            uri = _given(answer.run.info.artifact_uri, "run.info.artifact_uri")
             folder = wanted.path.rpartition("/")[0] if wanted.file else wanted.path
             return f"{uri.rstrip('/')}/{folder}"
         if wanted.logged:
-            return _text(await self._ask(f"logged-models/{wanted.logged}"), "model", "info", "artifact_uri")
+            answer = await self._ask(f"logged-models/{wanted.logged}")
+            return _given(answer.model.info.artifact_uri, "model.info.artifact_uri")
         version = wanted.version or await self._version(wanted)
         answer = await self._ask("model-versions/get-download-uri", name=wanted.registered, version=version)
-        return _text(answer, "artifact_uri")
+        return _given(answer.artifact_uri, "artifact_uri")
 
     async def _version(self, wanted: ModelUri) -> str:
         if wanted.alias:
             answer = await self._ask("registered-models/alias", name=wanted.registered, alias=wanted.alias)
-            return _text(answer, "model_version", "version")
+            return _given(answer.model_version.version, "model_version.version")
         stages = {} if wanted.stage.lower() == "latest" else {"stages": wanted.stage}
         answer = await self._ask("registered-models/get-latest-versions", name=wanted.registered, **stages)
-        listed = answer.get("model_versions") if isinstance(answer, dict) else None
-        versions = [_text(each, "version") for each in listed or [] if isinstance(each, dict)]
+        versions = [_given(each.version, "model_versions.version") for each in answer.model_versions]
         if not versions:
             raise SourceError(
                 Reason.SOURCE_NOT_FOUND, f"{self.shown} does not exist: no version of the model is in that stage."
             )
-        return max(versions, key=lambda each: int(each) if each.isdecimal() else 0)
+        return max(versions, key=lambda each: int(each) if each.isdecimal() and len(each) < 20 else 0)
 
-    async def _ask(self, call: str, **query: str) -> Any:
-        url = self._tracking / "api/2.0/mlflow" / call
-        status, answer = await self._call(url, query)
+    async def _ask(self, call: str, **query: str) -> MlflowAnswer:
+        status, answer = await self._call(self._tracking / "api/2.0/mlflow" / call, query)
         if status != 200:
-            why = said(answer) or f"HTTP {status}"
+            why = said(answer.message) or f"HTTP {status}"
             raise SourceError(
                 Reason.SOURCE_NOT_FOUND,
                 f"{self.shown} does not exist on the MLflow server ({why}); check spec.model.uri, and the setting"
@@ -208,16 +217,20 @@ class MlflowSource(Source):
 
     async def _list(self, path: str) -> list[str]:
         _, answer = await self._call(self._tracking / "api/2.0/mlflow-artifacts/artifacts", {"path": path})
-        listed = answer.get("files") if isinstance(answer, dict) else None
-        files = [each for each in listed or [] if isinstance(each, dict) and not each.get("is_dir")]
-        return [str(each.get("path", "")).rpartition("/")[2] for each in files]
+        return [each.path.rpartition("/")[2] for each in answer.files if not each.is_dir]
 
-    async def _call(self, url: URL, query: Mapping[str, str]) -> tuple[int, Any]:
-        answer, body = await self._client.metadata(
-            url.with_query(query), self.shown, headers={"Accept": "application/json"}, expected=(200, 400, 404)
-        )
-        # A failure's words are worth having, and no more.
-        return answer.status, parse_json(body, self.shown) if answer.status == 200 else _json_or_none(body)
+    async def _call(self, url: URL, query: Mapping[str, str]) -> tuple[int, MlflowAnswer]:
+        headers = {"Accept": "application/json"}
+        async with self._client.document(
+            url.with_query(query), self.shown, MLFLOW_ANSWER, headers=headers, expected=(200, 400, 404)
+        ) as (answer, body):
+            try:
+                return answer.status, decode(MlflowAnswer, body, self.shown, _NO_MLFLOW)
+            except SourceError:
+                if answer.status == 200:
+                    raise
+                # A failure's words are worth having, and no more.
+                return answer.status, MlflowAnswer()
 
     def _address(self, folder: ArtifactFolder, name: str) -> URL:
         path = quote(f"{folder.proxied}/{name}")
@@ -227,26 +240,11 @@ class MlflowSource(Source):
         return self.shown if name == self._uri.file else f"{name} of {self.shown}"
 
 
-def _text(answer: Any, *keys: str) -> str:
-    """Follow keys into an answer. Raises :class:`SourceError` where there is no text."""
-    for key in keys:
-        answer = answer.get(key) if isinstance(answer, dict) else None
-    if isinstance(answer, int) and not isinstance(answer, bool):
-        return str(answer)
-    if not isinstance(answer, str) or not answer:
-        raise SourceError(
-            Reason.SOURCE_REFUSED,
-            f"The server at the setting sources.mlflow.trackingUri does not answer as MLflow does: {'.'.join(keys)} is"
-            " missing.",
-        )
-    return answer
-
-
-def _json_or_none(body: bytes) -> Any:
-    try:
-        return parse_json(body, "")
-    except SourceError:
-        return None
+def _given(text: str, name: str) -> str:
+    """The text of a field. Raises :class:`SourceError` where there is none."""
+    if not text:
+        raise SourceError(Reason.SOURCE_REFUSED, f"{_NO_MLFLOW}: {name} is missing.")
+    return text
 
 
 def _tracking(text: str, shown: str) -> URL:

@@ -2,17 +2,20 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 from urllib.parse import unquote
 
+from pydantic import BeforeValidator, Field
 from yarl import URL
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.model.sources.base import ARCHIVE_ENDINGS, SourceError, check_name, is_confined
+from onnx_operator.model.sources.web.documents import Document, Text
 
 _FORMS = "models:/NAME/VERSION, models:/NAME/STAGE, models:/NAME@ALIAS, models:/MODEL_ID or mlflow://RUN_ID/PATH"
 _LOGGED = re.compile(r"m-[0-9a-f]{32}")
 _RUN = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,255}")
+_MOST_LISTED = 10_000
 _ANCHOR = "/api/2.0/mlflow-artifacts/artifacts/"
 
 
@@ -130,8 +133,38 @@ def onnx_file(text: str, shown: str) -> str:
     return check_name(data, shown)
 
 
-def said(answer: Any) -> str:
+def said(message: str) -> str:
     """Give the server's own words about a failure, short and printable."""
-    message = answer.get("message") if isinstance(answer, dict) else None
-    text = message if isinstance(message, str) else ""
-    return "".join(c if c.isprintable() else " " for c in text[:200]).strip().rstrip(".")
+    return "".join(c if c.isprintable() else " " for c in message[:200]).strip().rstrip(".")
+
+
+class _Info(Document):
+    artifact_uri: Text = ""
+
+
+class _Holder(Document):
+    info: _Info = _Info()
+
+
+class _Version(Document):
+    version: Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)] = ""
+
+
+class _File(Document):
+    path: Text = ""
+    is_dir: bool | None = False
+
+
+class MlflowAnswer(Document):
+    """What any of the tracking server's answers may hold, as far as it counts.
+
+    https://mlflow.org/docs/latest/api_reference/rest-api.html
+    """
+
+    message: Text = ""
+    artifact_uri: Text = ""
+    run: _Holder = _Holder()
+    model: _Holder = _Holder()
+    model_version: _Version = _Version()
+    model_versions: Annotated[tuple[_Version, ...], Field(max_length=_MOST_LISTED, fail_fast=True)] = ()
+    files: Annotated[tuple[_File, ...], Field(max_length=_MOST_LISTED, fail_fast=True)] = ()

@@ -26,9 +26,11 @@ from onnx_operator.model.sources.ocimanifest import (
     chosen_manifest,
     is_digest,
     parse_reference,
+    read_document,
     read_manifest,
 )
-from onnx_operator.model.sources.web.client import WebClient, in_time, parse_json
+from onnx_operator.model.sources.web.client import WebClient, in_time
+from onnx_operator.model.sources.web.documents import MANIFEST
 from onnx_operator.model.sources.web.ranges import open_range
 
 _DEEPEST_INDEX = 3
@@ -145,12 +147,13 @@ class OciSource(Source):
         version = self._reference.version
         for _ in range(_DEEPEST_INDEX):
             url = self._base / "manifests" / version
-            _, body = await self._client.metadata(url, self.shown, headers={"Accept": ", ".join(MANIFEST_TYPES)})
-            if is_digest(version) and f"sha256:{hashlib.sha256(body).hexdigest()}" != version:
-                raise SourceError(
-                    Reason.SOURCE_REFUSED, f"The registry of {self.shown} sent another manifest than {version}."
-                )
-            document = parse_json(body, self.shown)
+            accept = {"Accept": ", ".join(MANIFEST_TYPES)}
+            async with self._client.document(url, self.shown, MANIFEST, headers=accept) as (_, body):
+                if is_digest(version) and f"sha256:{hashlib.sha256(body).hexdigest()}" != version:
+                    raise SourceError(
+                        Reason.SOURCE_REFUSED, f"The registry of {self.shown} sent another manifest than {version}."
+                    )
+                document = read_document(body, self.shown)
             chosen = chosen_manifest(document, self.shown)
             if chosen is None:
                 return read_manifest(document, self.shown)

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import binascii
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +13,11 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.model.sources.base import SourceError
 from onnx_operator.model.sources.ocimanifest import Reference
 from onnx_operator.model.sources.web.addresses import check_url
+from onnx_operator.model.sources.web.challenges import challenges
 from onnx_operator.model.sources.web.client import WebClient, basic, check_header
+from onnx_operator.model.sources.web.documents import TOKEN, Document, Text, decode
 
 _WHERE = "The Secret named in spec.model.credentials.secretName"
-_PARAMETER = re.compile(r'([A-Za-z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))')
 
 
 def login(docker_config: str, reference: Reference) -> tuple[str, str] | None:
@@ -65,6 +65,11 @@ def _user_and_password(entry: Mapping[str, Any], reference: Reference) -> tuple[
     return (user, password) if user or password else None
 
 
+class _Token(Document):
+    token: Text = ""
+    access_token: Text = ""
+
+
 class RegistryLogin:
     """Answers a registry's challenges for one repository, and keeps what was given for it."""
 
@@ -103,12 +108,12 @@ class RegistryLogin:
             # Another request got new ones meanwhile.
             if self._authorization != sent:
                 return True
-            scheme, _, text = headers.get("WWW-Authenticate", "").strip().partition(" ")
-            given = {name.lower(): quoted or plain for name, quoted, plain in _PARAMETER.findall(text)}
-            if scheme.lower() == "basic":
+            offered = challenges(headers.get("WWW-Authenticate", ""))
+            scheme, given = next((each for each in offered if each[0] in ("basic", "bearer")), ("", {}))
+            if scheme == "basic":
                 self._authorization = self._basic
                 return bool(self._basic) and sent != self._basic
-            if scheme.lower() != "bearer" or not given.get("realm"):
+            if scheme != "bearer" or not given.get("realm"):
                 return False
             self._authorization = f"Bearer {await self._token(client, given['realm'], given.get('service', ''))}"
             return True
@@ -126,13 +131,16 @@ class RegistryLogin:
         self._realm = url.with_query(None)
         # The least that is needed, whatever the registry proposes.
         query = {"scope": f"repository:{self._reference.repository}:pull"} | ({"service": service} if service else {})
+        service_name = f"The token service of {self._shown}"
+        accept = {"Accept": "application/json"}
         try:
-            _, answer = await client.json(url.extend_query(query), f"The token service of {self._shown}")
+            async with client.document(url.extend_query(query), service_name, TOKEN, headers=accept) as (_, body):
+                answer = decode(_Token, body, service_name, f"{service_name} gave no token")
         finally:
             self._realm = None
-        token = answer.get("token") or answer.get("access_token") if isinstance(answer, dict) else None
-        if not isinstance(token, str) or not token.isascii() or any(c <= " " for c in token):
-            raise SourceError(Reason.SOURCE_REFUSED, f"The token service of {self._shown} gave no token.")
+        token = answer.token or answer.access_token
+        if not token or not token.isascii() or any(c <= " " or c == "\x7f" for c in token):
+            raise SourceError(Reason.SOURCE_REFUSED, f"{service_name} gave no token.")
         return token
 
 

@@ -3,10 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.model.sources.base import SourceError, check_name
+from onnx_operator.model.sources.web.documents import Document, Text, decode
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -14,8 +17,6 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
-_TITLE = "org.opencontainers.image.title"
-_UNPACK = "io.deis.oras.content.unpack"
 _EMPTY = "application/vnd.oci.empty.v1+json"
 _MOST_LAYERS = 1000
 _REGISTRY = re.compile(r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -63,6 +64,43 @@ class Manifest:
     """Whether the files are an image's layers."""
 
 
+class _Annotations(Document):
+    title: Text = Field(default="", alias="org.opencontainers.image.title")
+    unpack: Text = Field(default="", alias="io.deis.oras.content.unpack")
+    attests: Text = Field(default="", alias="vnd.docker.reference.type")
+
+
+class _Platform(Document):
+    os: Text = ""
+    architecture: Text = ""
+
+
+class _Part(Document):
+    media_type: Text = Field(default="", alias="mediaType")
+    digest: Text = ""
+    size: Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)] | None = None
+    annotations: _Annotations | None = None
+    platform: _Platform | None = None
+
+    @property
+    def title(self) -> str:
+        return self.annotations.title if self.annotations else ""
+
+    @property
+    def shown_platform(self) -> str:
+        return f"{self.platform.os or None}/{self.platform.architecture or None}"[:64] if self.platform else ""
+
+
+_Parts = Annotated[list[_Part], Field(max_length=_MOST_LAYERS, fail_fast=True)]
+
+
+class RegistryDocument(Document):
+    """A manifest or an index, as far as it counts."""
+
+    manifests: _Parts | None = None
+    layers: _Parts | None = None
+
+
 def is_digest(text: str) -> bool:
     """Tell whether this is a sha256 digest, as registries write it."""
     return _DIGEST.fullmatch(text) is not None
@@ -96,15 +134,20 @@ def parse_reference(uri: str) -> Reference:
     return Reference(registry, repository, digest or tag or "latest")
 
 
-def chosen_manifest(document: Any, shown: str) -> str | None:
+def read_document(body: bytes, shown: str) -> RegistryDocument:
+    """Read a manifest or an index; of several values of one name the last counts. Raises :class:`SourceError`."""
+    return decode(RegistryDocument, body, shown, f"{shown} has a malformed manifest")
+
+
+def chosen_manifest(document: RegistryDocument, shown: str) -> str | None:
     """Give the digest of the manifest that an index stands for; None where the document is no index.
 
     Of several platforms linux/amd64 is taken: a model is the same on all. Raises :class:`SourceError`.
     """
-    if not isinstance(document, dict) or "manifests" not in document:
+    if document.manifests is None:
         return None
-    entries = [each for each in _objects(document["manifests"], shown) if not _is_attestation(each)]
-    platforms = [_platform(each) for each in entries]
+    entries = [each for each in document.manifests if not _is_attestation(each)]
+    platforms = [each.shown_platform for each in entries]
     if "linux/amd64" in platforms:
         entry = entries[platforms.index("linux/amd64")]
     elif len(entries) == 1:
@@ -119,24 +162,23 @@ def chosen_manifest(document: Any, shown: str) -> str | None:
     return _blob(entry, shown).digest
 
 
-def read_manifest(document: Any, shown: str) -> Manifest:
+def read_manifest(document: RegistryDocument, shown: str) -> Manifest:
     """Name the files of a manifest. Raises :class:`SourceError`."""
-    layers = document.get("layers") if isinstance(document, dict) else None
-    if layers is None:
+    if document.layers is None:
         raise SourceError(
             Reason.SOURCE_REFUSED, f"{shown} is neither an OCI artifact nor an image: its manifest has no layers."
         )
-    entries = [each for each in _objects(layers, shown) if each.get("mediaType") != _EMPTY]
-    titled = {_annotation(each, _TITLE): each for each in entries if _annotation(each, _TITLE)}
+    entries = [each for each in document.layers if each.media_type != _EMPTY]
+    titled = {each.title: each for each in entries if each.title}
     if titled:
-        return Manifest({_title(each, shown): _blob(each, shown) for each in titled.values()}, image=False)
+        return Manifest({_name(each, shown): _blob(each, shown) for each in titled.values()}, image=False)
     blobs: dict[str, Blob] = {}
     for number, entry in enumerate(entries):
         blob = _blob(entry, shown)
-        if ending := _archive_ending(str(entry.get("mediaType", ""))):
+        if ending := _archive_ending(entry.media_type):
             blobs[f"layers/{number:02}-{blob.digest.removeprefix('sha256:')[:12]}{ending}"] = blob
     if entries and not blobs:
-        kinds = ", ".join(sorted({str(each.get("mediaType"))[:80] for each in entries})[:3])
+        kinds = ", ".join(sorted({each.media_type[:80] or "no type" for each in entries})[:3])
         raise SourceError(
             Reason.SOURCE_REFUSED,
             f"{shown} has no layer that can be read ({kinds}). Push files with their names, as `oras push` does, or an"
@@ -153,46 +195,23 @@ def _archive_ending(media_type: str) -> str:
     return ".tar" if media_type.endswith("tar") else ""
 
 
-def _title(entry: Mapping[str, Any], shown: str) -> str:
-    name = _annotation(entry, _TITLE)
+def _name(entry: _Part, shown: str) -> str:
     # A folder, packed by the client that pushed it.
-    if _annotation(entry, _UNPACK) == "true":
-        name += ".tar.gz"
-    return check_name(name, shown)
+    packed = entry.annotations is not None and entry.annotations.unpack == "true"
+    return check_name(f"{entry.title}.tar.gz" if packed else entry.title, shown)
 
 
-def _annotation(entry: Mapping[str, Any], key: str) -> str:
-    annotations = entry.get("annotations")
-    value = annotations.get(key) if isinstance(annotations, dict) else None
-    return value if isinstance(value, str) else ""
+def _is_attestation(entry: _Part) -> bool:
+    attests = entry.annotations.attests if entry.annotations else ""
+    return bool(attests) or entry.shown_platform == "unknown/unknown"
 
 
-def _platform(entry: Mapping[str, Any]) -> str:
-    platform = entry.get("platform")
-    if not isinstance(platform, dict):
-        return ""
-    return f"{platform.get('os')}/{platform.get('architecture')}"[:64]
-
-
-def _is_attestation(entry: Mapping[str, Any]) -> bool:
-    return bool(_annotation(entry, "vnd.docker.reference.type")) or _platform(entry) == "unknown/unknown"
-
-
-def _objects(entries: Any, shown: str) -> list[dict[str, Any]]:
-    if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-        raise _malformed(shown, "a list of objects was expected")
-    if len(entries) > _MOST_LAYERS:
-        raise _malformed(shown, f"it lists more than {_MOST_LAYERS} parts")
-    return entries
-
-
-def _blob(entry: Mapping[str, Any], shown: str) -> Blob:
-    digest, size = entry.get("digest"), entry.get("size")
-    if not isinstance(digest, str) or not is_digest(digest):
+def _blob(entry: _Part, shown: str) -> Blob:
+    if not is_digest(entry.digest):
         raise _malformed(shown, "a part's digest is not sha256: and 64 hexadecimal digits")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if entry.size is None:
         raise _malformed(shown, "a part's size is no number of bytes")
-    return Blob(digest, size)
+    return Blob(entry.digest, entry.size)
 
 
 def _malformed(shown: str, why: str) -> SourceError:

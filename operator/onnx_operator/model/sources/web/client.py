@@ -2,13 +2,11 @@
 
 import asyncio
 import base64
-import json
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import aiohttp
 from yarl import URL
@@ -19,9 +17,11 @@ from onnx_operator.model.sources.base import BrokenStreamError, SourceError
 from onnx_operator.model.sources.web.addresses import check_url
 from onnx_operator.model.sources.web.body import body_pieces, let_go
 from onnx_operator.model.sources.web.connections import Connections, watch_refusals
+from onnx_operator.model.sources.web.documents import DocumentKind, budget
 from onnx_operator.model.sources.web.errors import cause, retry_after, status_error, unreachable
 
-LARGEST_METADATA_BYTES = 4 << 20
+_DOCUMENT_BUFFER_BYTES = 32 << 10
+"""What comes of a document before its turn waits in buffers of about this size, not in those of a download."""
 _MAX_REDIRECTS = 5
 _ATTEMPTS = 3
 _OPEN_SECONDS = 18.0
@@ -95,13 +95,14 @@ class WebClient:
         headers: Mapping[str, str] | None = None,
         expected: Collection[int] = (200,),
         remember: bool = False,
+        buffer_bytes: int | None = None,
     ) -> AsyncIterator[Answer]:
         """Yield an answer with an expected status; retries what may pass before its body begins.
 
         ``what`` names in messages what is read. With ``remember`` a redirect that was seen a moment ago is not asked
-        for again. Raises :class:`SourceError`.
+        for again; ``buffer_bytes`` is about what may wait unread. Raises :class:`SourceError`.
         """
-        response, redirects = await self._answer(url, what, headers or {}, expected, remember)
+        response, redirects = await self._answer(url, what, headers or {}, expected, remember, buffer_bytes)
         try:
             yield Answer(
                 response.status,
@@ -115,36 +116,52 @@ class WebClient:
             raise
         await let_go(response, self._read_seconds)
 
-    async def metadata(
-        self, url: URL, what: str, *, headers: Mapping[str, str] | None = None, expected: Collection[int] = (200,)
-    ) -> tuple[Answer, bytes]:
-        """Read a small answer whole, at most 4 MiB, within 18 s. Raises :class:`SourceError`."""
-        try:
-            async with (
-                asyncio.timeout(_OPEN_SECONDS),
-                self.get(url, what, headers=headers, expected=expected) as answer,
-            ):
-                body = bytearray()
-                async for piece in answer.pieces:
-                    body += piece
-                    if len(body) > LARGEST_METADATA_BYTES:
-                        raise SourceError(
-                            Reason.SOURCE_REFUSED,
-                            f"{what} answered with more than {LARGEST_METADATA_BYTES} bytes where a few were expected.",
-                        )
-                return answer, bytes(body)
-        except TimeoutError:
-            raise unreachable(what, "the answer did not end in time") from None
-        except BrokenStreamError as broken:
-            raise unreachable(what, str(broken)) from None
+    @asynccontextmanager
+    async def document(
+        self,
+        url: URL,
+        what: str,
+        kind: DocumentKind,
+        *,
+        headers: Mapping[str, str] | None = None,
+        expected: Collection[int] = (200,),
+    ) -> AsyncIterator[tuple[Answer, bytes]]:
+        """Yield a small answer, read whole within 18 s, and hold its bytes' share of the budget as long.
 
-    async def json(self, url: URL, what: str, *, headers: Mapping[str, str] | None = None) -> tuple[Answer, Any]:
-        """Read a small JSON answer. Raises :class:`SourceError`."""
-        answer, body = await self.metadata(url, what, headers={"Accept": "application/json", **(headers or {})})
-        return answer, parse_json(body, what)
+        Read it into what is needed in the block, waiting for nothing there. Raises :class:`SourceError`.
+        """
+        async with AsyncExitStack() as held:
+            try:
+                async with (
+                    asyncio.timeout(_OPEN_SECONDS),
+                    self.get(
+                        url, what, headers=headers, expected=expected, buffer_bytes=_DOCUMENT_BUFFER_BYTES
+                    ) as answer,
+                ):
+                    size = length(answer.headers)
+                    if size is not None and size > kind.limit:
+                        raise kind.too_large(what, size)
+                    # After the head, so that no answer waits for another one's bytes while it holds its own.
+                    await held.enter_async_context(budget().hold(kind.limit if size is None else size))
+                    body = bytearray()
+                    async for piece in answer.pieces:
+                        body += piece
+                        if len(body) > kind.limit:
+                            raise kind.too_large(what, len(body))
+            except TimeoutError:
+                raise unreachable(what, "the answer did not end in time") from None
+            except BrokenStreamError as broken:
+                raise unreachable(what, str(broken)) from None
+            yield answer, bytes(body)
 
     async def _answer(
-        self, url: URL, what: str, headers: Mapping[str, str], expected: Collection[int], remember: bool
+        self,
+        url: URL,
+        what: str,
+        headers: Mapping[str, str],
+        expected: Collection[int],
+        remember: bool,
+        buffer_bytes: int | None,
     ) -> tuple[aiohttp.ClientResponse, list[tuple[URL, Mapping[str, str]]]]:
         deadline = time.monotonic() + _OPEN_SECONDS
         challenged = self._challenged
@@ -154,7 +171,7 @@ class WebClient:
             refused = watch_refusals()
             try:
                 async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
-                    response, redirects = await self._follow(url, what, headers, remember)
+                    response, redirects = await self._follow(url, what, headers, remember, buffer_bytes)
             except aiohttp.InvalidURL:
                 raise SourceError(Reason.SOURCE_REFUSED, f"{what} is not a valid address.") from None
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
@@ -183,18 +200,18 @@ class WebClient:
         raise failure from None
 
     async def _follow(
-        self, start: URL, what: str, headers: Mapping[str, str], remember: bool
+        self, start: URL, what: str, headers: Mapping[str, str], remember: bool, buffer_bytes: int | None
     ) -> tuple[aiohttp.ClientResponse, list[tuple[URL, Mapping[str, str]]]]:
         place, until = self._places.pop(start, (start, 0.0))
         if remember and time.monotonic() < until:
-            response = await self._send(place, headers)
+            response = await self._send(place, headers, buffer_bytes)
             if response.status in _GOOD:
                 self._places[start] = (place, until)
                 return response, []
             await let_go(response, self._read_seconds)
         url, redirects = start, list[tuple[URL, Mapping[str, str]]]()
         for _ in range(_MAX_REDIRECTS + 1):
-            response = await self._send(url, headers)
+            response = await self._send(url, headers, buffer_bytes)
             if response.status not in _REDIRECTS:
                 if redirects and response.status in _GOOD:
                     self._places[start] = (url, time.monotonic() + _PLACE_SECONDS)
@@ -207,11 +224,12 @@ class WebClient:
             f"{what} redirects more than {_MAX_REDIRECTS} times; give the address it ends at.",
         )
 
-    async def _send(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _send(self, url: URL, headers: Mapping[str, str], buffer_bytes: int | None) -> aiohttp.ClientResponse:
         sent = {"Accept": "*/*", "Accept-Encoding": "identity", **headers}
         if value := self._credentials(url):
             sent["Authorization"] = value
-        return await self._connections.session(url).get(url, headers=sent, allow_redirects=False)
+        session = self._connections.session(url)
+        return await session.get(url, headers=sent, allow_redirects=False, read_bufsize=buffer_bytes)
 
     def _redirected(self, url: URL, what: str, location: str) -> URL:
         try:
@@ -249,14 +267,11 @@ def check_header(value: str, where: str) -> str:
     return value
 
 
-def parse_json(text: bytes, what: str) -> Any:
-    """Read JSON. Raises :class:`SourceError` (``SourceRefused``) for anything else."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise SourceError(
-            Reason.SOURCE_REFUSED, f"{what} did not answer with JSON; check that the address is right."
-        ) from None
+def length(headers: Mapping[str, str]) -> int | None:
+    """Bytes of the body, as far as the server tells."""
+    text = headers.get("Content-Length", "").strip()
+    # No file is larger than what fits into 19 digits, and Python reads no endless ones.
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 async def _renewed(ask: Challenged, response: aiohttp.ClientResponse, what: str, deadline: float) -> bool:

@@ -8,7 +8,7 @@ from yarl import URL
 
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.model.sources.base import BrokenStreamError, FileStat, SourceChangedError, Stream, strong_etag
-from onnx_operator.model.sources.web.client import Answer, WebClient
+from onnx_operator.model.sources.web.client import Answer, WebClient, length
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,9 @@ async def _at_most(limit: int, pieces: AsyncIterator[bytes]) -> AsyncIterator[by
 def _whole_size(answer: Answer) -> int | None:
     if answer.status in (206, 416):
         text = answer.headers.get("Content-Range", "").rpartition("/")[2].strip()
-    else:
-        text = answer.headers.get("Content-Length", "").strip()
-    # No file is larger than what fits into 19 digits, and Python reads no endless ones.
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+        # No file is larger than what fits into 19 digits, and Python reads no endless ones.
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+    return length(answer.headers)
 
 
 def _range_start(headers: Mapping[str, str]) -> int | None:
