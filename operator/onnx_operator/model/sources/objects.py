@@ -26,6 +26,7 @@ from onnx_operator.model.sources.base import (
     strong_etag,
     the_one_model,
 )
+from onnx_operator.model.sources.web.documents import LISTING, budget
 
 OPEN_SECONDS = 18.0
 """Longest time to the first byte, all tries together."""
@@ -147,13 +148,19 @@ class ObjectSource(Source):
 
         async def gather() -> list[str]:
             names: list[str] = []
-            async for listed in obstore.list(self._store, prefix=folder.removesuffix("/")):
-                names += [str(meta["path"]).removeprefix(folder) for meta in cast("Any", listed)]
-                if len(names) > _MOST_LISTED:
-                    raise SourceError(
-                        Reason.SOURCE_REFUSED,
-                        f"{self.shown} holds more than {_MOST_LISTED} objects; give the address of the model.",
-                    )
+            size = 0
+            async with budget().hold(LISTING.limit):
+                async for listed in obstore.list(self._store, prefix=folder.removesuffix("/")):
+                    page = [str(meta["path"]).removeprefix(folder) for meta in cast("Any", listed)]
+                    size += sum(map(len, page))
+                    names += page
+                    if len(names) > _MOST_LISTED:
+                        raise SourceError(
+                            Reason.SOURCE_REFUSED,
+                            f"{self.shown} holds more than {_MOST_LISTED} objects; give the address of the model.",
+                        )
+                    if size > LISTING.limit:
+                        raise LISTING.too_large(self.shown, size)
             return names
 
         names = [name for name in await self._patiently(gather) if is_confined(name)]

@@ -132,7 +132,7 @@ class OciSource(Source):
         manifest = await self._resolved()
         blob = manifest.blobs.get(check_name(name, self.shown))
         if blob is None:
-            few = ", ".join(list(manifest.blobs)[:5])
+            few = ", ".join(each[:100] for each in list(manifest.blobs)[:5])
             raise SourceError(Reason.SOURCE_NOT_FOUND, f"{self.shown} holds no file {name}; it holds {few or 'none'}.")
         return blob
 
