@@ -12,7 +12,7 @@ _LONGEST_EXTRA = 1 << 20
 """Bytes of one extended header: names, and what macOS keeps of extended attributes."""
 _EXTRA_HEADERS = 4
 """Of these, for each entry allowed."""
-_OCTAL = re.compile(rb"[ \x00]*([0-7]*)[ \x00]*")
+_OCTAL = re.compile(rb"[ \x00]*+([0-7]*+)[ \x00]*+")
 _KINDS = {
     b"1": "it is a hard link",
     b"2": "it is a symbolic link",

@@ -46,9 +46,9 @@ if hasattr(ort, "preload_dlls"):
     ort.preload_dlls()
 session = ort.InferenceSession(sys.stdin.buffer.read(), providers=[sys.argv[1]])
 """
-_LIBRARY = re.compile(r"Failed to load library \S*?([^/\s]+\.(?:so|dll)\S*) with error: (.+)")
+_LIBRARY = re.compile(r"Failed to load library \S{0,300}?([^/\s]{1,100}\.(?:so|dll)\S{0,100}) with error: (.+)")
 _FAILURE = re.compile(r"(?:CUDA|CUDNN|CUBLAS|TensorRT|TRT) (?:failure|error).*", re.IGNORECASE)
-_EP_ERROR = re.compile(r"EP Error (?:/\S+:\d+ [^()]*\([^()]*\) )?([^*\s].*)")
+_EP_ERROR = re.compile(r"EP Error (?:/\S{1,300}:\d{1,6} [^()]{0,300}\([^()]{0,300}\) )?([^*\s].*)")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST_CAUSE = 400
 

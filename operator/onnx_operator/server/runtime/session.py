@@ -30,7 +30,11 @@ __all__ = ["CPU", "PROVIDERS", "Assignment", "LoadError", "Model", "SessionSetti
 logger = logging.getLogger(__name__)
 
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
-_SOURCE_PLACE = re.compile(r"(?:/\S+?|\b\w+)\.(?:h|hpp|cc|cpp|cuh?):\d+ (?:[\w:<>&*, ]+\([^()]*\)(?: const)? )?")
+# Bounded runs: messages repeat texts of models and callers, which must not make looking through them quadratic.
+_SOURCE_PLACE = re.compile(
+    r"(?:/\S{1,300}?|\b\w{1,100})\.(?:h|hpp|cc|cpp|cuh?):\d{1,6} "
+    r"(?:[\w:<>&*, ]{1,300}\([^()]{0,300}\)(?: const)? )?"
+)
 _BFLOAT16 = 16
 """TensorProto.DataType."""
 
