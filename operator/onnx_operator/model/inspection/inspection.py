@@ -197,7 +197,9 @@ async def _signed(
             continue
         if size > LARGEST_SIGNATURE_BYTES:
             raise SourceError(
-                Reason.SIGNATURE_INVALID, f"{shown}: the signature {candidate} is larger than a signature can be."
+                Reason.SIGNATURE_INVALID,
+                f"{shown}: the signature {candidate} has {size} bytes, of which at most {LARGEST_SIGNATURE_BYTES} are"
+                " read. Sign a folder with fewer files, or the model's file alone.",
             )
         content = await feed.read(candidate, 0, size)
         try:

@@ -47,8 +47,8 @@ __all__ = [
     "verify_signature",
 ]
 
-LARGEST_SIGNATURE_BYTES = 4 << 20
-"""Of a signature file: about 20,000 signed files. Read no more than this and one byte from a source."""
+LARGEST_SIGNATURE_BYTES = 512 << 10
+"""Of a signature file: about 2,500 signed files. Read no more than this and one byte from a source."""
 _SIGN_AGAIN = "Sign the model again with `model_signing sign key` or `model_signing sign certificate`"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
