@@ -62,6 +62,36 @@ async def refusal(uri: str, given) -> SourceError:
 # --- Documents -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b'ETag: "\xff"',
+        b'ETag: "a\x80b"',
+        b"Content-Encoding: \xff\xfe",
+        b"Content-Range: bytes \xb2-\xb2/\xb2",
+        b"Retry-After: \xb2",
+        b"Location: https://\xff/",
+        b'WWW-Authenticate: Bearer realm="https://127.0.0.1/\xff",service="\xff"',
+        b'WWW-Authenticate: Bearer realm="https://127.0.0.1/",service="\xff"',
+    ],
+)
+@pytest.mark.parametrize("status", [200, 206, 302, 401, 503])
+async def test_bytes_that_are_no_text_in_a_header_harm_nobody(authority, headers: bytes, status: int) -> None:
+    async def answer(request: Request) -> None:
+        request.writer.write(b"HTTP/1.1 %d X\r\nContent-Length: 1\r\n%b\r\n\r\na" % (status, headers))
+        await request.writer.drain()
+        request.complete = True
+
+    async with Server(answer, authority.server) as server:
+        for uri in (f"https://127.0.0.1:{server.port}/m.onnx", f"oci://127.0.0.1:{server.port}/m"):
+            given = allowing(authority, allowed_networks=["127.0.0.1/32"])
+            try:
+                await looked_at(uri, given)
+            except (SourceError, BrokenStreamError) as error:
+                refused = str(error)
+                assert refused.encode()
+
+
 def of_registry(body: bytes, path: str = "/manifests/") -> Callable[[Request], Awaitable[None]]:
     async def answer(request: Request) -> None:
         await (request.answer(200, {}, body) if path in request.target else request.answer(404))
@@ -616,4 +646,5 @@ async def test_fuzzed_answers_over_tls_are_read_or_refused(authority, fuzz: Fuzz
                 await looked_at(uri.format(port=server.port), given)
             except (SourceError, BrokenStreamError) as error:
                 refused = str(error)
-                assert refused
+                # It goes into a status, as JSON.
+                assert refused.encode()

@@ -119,8 +119,11 @@ _SHOWN_CHARACTERS = 100
 
 
 def strong_etag(etag: str | None) -> SourcePin | None:
-    """Make the pin of a strong ETag (in quotes); None of a weak or missing one, or one too long to be kept."""
-    if not etag or not etag.startswith('"') or len(etag.encode()) > LONGEST_ETAG_BYTES:
+    """Make the pin of a strong ETag (in quotes); None of a weak or missing one, or one too long or odd to be kept."""
+    if not etag or not etag.startswith('"') or len(etag) > LONGEST_ETAG_BYTES:
+        return None
+    # Other bytes are not sent back as they came; a blank or control character belongs into no ETag.
+    if not etag.isascii() or any(c <= " " or c == "\x7f" for c in etag):
         return None
     return SourcePin(kind="Conditional", value=etag)
 

@@ -40,7 +40,8 @@ def login(docker_config: str, reference: Reference) -> tuple[str, str] | None:
         return None if entry is None else _user_and_password(entry, reference)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise _unauthorized(
-            f"{_WHERE} holds no valid .dockerconfigjson of at most {_LARGEST_CONFIG} bytes; `kubectl create secret docker-registry` makes one."
+            f"{_WHERE} holds no valid .dockerconfigjson of at most {_LARGEST_CONFIG} bytes; `kubectl create secret"
+            " docker-registry` makes one."
         ) from None
 
 

@@ -12,8 +12,10 @@ def challenges(header: str) -> list[tuple[str, dict[str, str]]]:
     """Schemes and their parameters (RFC 9110, 11.6.1), in the header's order and with names in lower case.
 
     What is malformed is passed over; a quoted text without an end ends the reading. The first of two parameters with
-    the same name counts.
+    the same name counts. Nothing is found in a header with other than ASCII characters.
     """
+    if not header.isascii():
+        return []
     found: list[tuple[str, dict[str, str]]] = []
     at = 0
     # Each step begins where the last one ended: the work is linear in the header's length.

@@ -295,8 +295,9 @@ def _check_encoding(response: aiohttp.ClientResponse, what: str) -> None:
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         response.close()
+        shown = "".join(c if c.isprintable() else "?" for c in encoding[:40])
         raise SourceError(
             Reason.SOURCE_REFUSED,
-            f"{what} is sent with Content-Encoding: {encoding[:40]} although the plain file was asked for; store it"
+            f"{what} is sent with Content-Encoding: {shown} although the plain file was asked for; store it"
             " without an encoding.",
         )
