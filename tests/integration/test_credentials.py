@@ -40,7 +40,16 @@ def source(uri: str) -> ModelSource:
     [
         ("s3://models/m", {"AWS_ACCESS_KEY_ID": "a\n", "HF_TOKEN": "t"}, {"AWS_ACCESS_KEY_ID": "a"}),
         ("gs://models/m", {"GOOGLE_SERVICE_ACCOUNT_KEY": "{}"}, {"GOOGLE_SERVICE_ACCOUNT_KEY": "{}"}),
-        ("az://models/m", {"AZURE_CLIENT_ID": "c", "other": "x"}, {"AZURE_CLIENT_ID": "c"}),
+        (
+            "az://models/m",
+            {"AZURE_STORAGE_ACCOUNT_NAME": "theirs", "AZURE_CLIENT_ID": "c", "other": "x"},
+            {"AZURE_STORAGE_ACCOUNT_NAME": "theirs", "AZURE_CLIENT_ID": "c"},
+        ),
+        (
+            "https://h/m",
+            {"HTTPS_BEARER_TOKEN": "t", "HTTPS_HOSTS": "h, other:8443", "HF_TOKEN": "x"},
+            {"HTTPS_BEARER_TOKEN": "t", "HTTPS_HOSTS": "h, other:8443"},
+        ),
         ("https://h/m", {"AZURE_STORAGE_SAS_TOKEN": "sig"}, {"AZURE_STORAGE_SAS_TOKEN": "sig"}),
         ("hf://org/m", {"HF_TOKEN": "t", "AWS_ACCESS_KEY_ID": "a"}, {"HF_TOKEN": "t"}),
         (
@@ -49,7 +58,7 @@ def source(uri: str) -> ModelSource:
             {"MLFLOW_TRACKING_TOKEN": "t", "AWS_ACCESS_KEY_ID": "a"},
         ),
     ],
-    ids=["s3", "gs", "az", "https", "hf", "models"],
+    ids=["s3", "gs", "az", "https", "a link", "hf", "models"],
 )
 async def test_only_the_keys_of_the_store_are_read(kube, namespace, secret, uri, data, expected):
     secret(data)
@@ -73,8 +82,19 @@ async def test_a_model_without_credentials_reads_none(kube, namespace):
         ("s3://models/m", {"HF_TOKEN": "t"}, CONSENT, "AWS_SECRET_ACCESS_KEY"),
         ("oci://registry.example/m", {"DOCKERCONFIGJSON": CONFIG}, CONSENT, ".dockerconfigjson"),
         ("pvc://claim/m", {"AWS_ACCESS_KEY_ID": "a"}, CONSENT, "without credentials"),
+        ("https://h/m", {"HTTPS_HOSTS": "h"}, CONSENT, "HTTPS_BEARER_TOKEN"),
+        ("https://h/m", {"HTTPS_BEARER_TOKEN": "t"}, CONSENT, "HTTPS_HOSTS: h"),
+        ("https://h/m", {"HTTPS_BEARER_TOKEN": "t", "HTTPS_HOSTS": "other"}, CONSENT, "HTTPS_HOSTS: h"),
     ],
-    ids=["no consent", "keys of another store", "not as registries have it", "pvc"],
+    ids=[
+        "no consent",
+        "keys of another store",
+        "not as registries have it",
+        "pvc",
+        "no keys",
+        "no host",
+        "another host",
+    ],
 )
 async def test_what_is_missing_is_said(kube, namespace, secret, uri, data, labels, words):
     secret(data, labels)

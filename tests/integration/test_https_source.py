@@ -121,7 +121,9 @@ async def test_a_replaced_file_is_noticed(url, authority, files) -> None:
 
 
 async def test_credentials_open_what_is_private(url, authority) -> None:
-    async with source_of(f"{url}/private/m.onnx", authority, HTTPS_BEARER_TOKEN="T0KEN") as source:
+    async with source_of(
+        f"{url}/private/m.onnx", authority, HTTPS_BEARER_TOKEN="T0KEN", HTTPS_HOSTS=url.split("/")[2]
+    ) as source:
         assert (await source.stat("m.onnx")).size == len(BODY)
     async with source_of(f"{url}/private/m.onnx", authority) as source:
         with pytest.raises(SourceError) as caught:

@@ -15,6 +15,9 @@ from onnx_operator.api.sources import ApiModel, ModelFiles, SourceFile, SourcePi
 TERMINATION_MESSAGE_LIMIT = 2048
 """Bytes; the kubelet keeps 4096 of a container's termination message, a pod's containers share 12 KiB."""
 
+HTTPS_HOSTS = "HTTPS_HOSTS"
+"""Names the hosts that the credentials of ``https`` addresses may be sent to; no secret itself."""
+HTTPS_CREDENTIALS = ("HTTPS_BEARER_TOKEN", "HTTPS_USERNAME", "HTTPS_PASSWORD")
 _S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _GS = ("GOOGLE_SERVICE_ACCOUNT_KEY",)
 _AZ = (
@@ -27,7 +30,7 @@ _AZ = (
 )
 _MLFLOW = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", *_S3, *_GS, *_AZ)
 CREDENTIAL_VARIABLES: dict[str, tuple[str, ...]] = {
-    "https": ("HTTPS_BEARER_TOKEN", "HTTPS_USERNAME", "HTTPS_PASSWORD", *_AZ),
+    "https": (*HTTPS_CREDENTIALS, HTTPS_HOSTS, *_AZ),
     "s3": _S3,
     "gs": _GS,
     "az": _AZ,
@@ -38,7 +41,12 @@ CREDENTIAL_VARIABLES: dict[str, tuple[str, ...]] = {
     "models": _MLFLOW,
     "pvc": (),
 }
-"""Variables that hold a source's credentials, by URI scheme. No other key of the Secret is ever read."""
+"""Variables that hold a source's credentials, by URI scheme. No other key of the Secret is ever read.
+
+Whoever may name a Secret in an OnnxModel chooses the address, but not where the keys go: the endpoints of ``s3``,
+``gs``, ``hf`` and MLflow are settings, and what goes to a host of the URI is bound to it by the Secret itself:
+``HTTPS_HOSTS``, ``AZURE_STORAGE_ACCOUNT_NAME``, the entries of ``DOCKERCONFIGJSON``.
+"""
 
 
 IDENTITY_SCHEMES = frozenset({"s3", "gs", "az", "abfss", "mlflow", "models"})

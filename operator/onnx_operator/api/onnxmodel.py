@@ -84,8 +84,9 @@ class Credentials(SpecModel):
             "store's standard variable names. s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally "
             "AWS_SESSION_TOKEN. gs: GOOGLE_SERVICE_ACCOUNT_KEY, the account's JSON key. az, abfss and addresses of "
             "Azure blobs: AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID, AZURE_CLIENT_ID "
-            "and AZURE_CLIENT_SECRET; optionally AZURE_STORAGE_ACCOUNT_NAME. https: HTTPS_BEARER_TOKEN, or "
-            "HTTPS_USERNAME and HTTPS_PASSWORD. oci: .dockerconfigjson, as Secrets that pull images have it. "
+            "and AZURE_CLIENT_SECRET; always with AZURE_STORAGE_ACCOUNT_NAME, the account that they are for. https: "
+            "HTTPS_BEARER_TOKEN, or HTTPS_USERNAME and HTTPS_PASSWORD; always with HTTPS_HOSTS, the hosts that they "
+            "may be sent to. oci: .dockerconfigjson, as Secrets that pull images have it. "
             "hf: HF_TOKEN. mlflow and models: MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD, and the keys of the store that holds the artifacts. pvc: none."
         )

@@ -53,7 +53,8 @@ def inspect_command(context: click.Context, /, uri: str, sha256: str, output: st
     mlflow://… or models:/…; a file may be an archive (.zip, .tar, .tar.gz). Only what the verdict needs is read.
 
     Credentials are the store's standard variables (AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY,
-    GOOGLE_SERVICE_ACCOUNT_KEY, HF_TOKEN, HTTPS_BEARER_TOKEN, DOCKERCONFIGJSON, MLFLOW_TRACKING_TOKEN …).
+    GOOGLE_SERVICE_ACCOUNT_KEY, HF_TOKEN, HTTPS_BEARER_TOKEN, DOCKERCONFIGJSON, MLFLOW_TRACKING_TOKEN …). HTTPS_HOSTS
+    limits those of https:// to the hosts that it names.
 
     With --sha256, --public-key or --certificate-authority, files whose digest the store does not know are read whole.
 
@@ -127,7 +128,7 @@ def _interruptible() -> "Iterator[None]":
         signal.signal(signal.SIGINT, before)
 
 
-def _inspect(uri: str, sha256: str, sources: dict[str, Any]) -> "InspectionResult":
+def _inspect(uri: str, sha256: str, sources: dict[str, Any], *, typed: bool = True) -> "InspectionResult":
     from onnx_operator.cli.inspect import inspect_model
     from onnx_operator.cli.progress import reading
     from onnx_operator.model.inspection.isolation import ParserError
@@ -140,6 +141,7 @@ def _inspect(uri: str, sha256: str, sources: dict[str, Any]) -> "InspectionResul
                 sources["sources"],
                 sources["signatures"],
                 workload_identity=sources["workload_identity"],
+                typed=typed,
                 progress=progress,
             )
     except (ParserError, KeyboardInterrupt) as error:
@@ -148,14 +150,14 @@ def _inspect(uri: str, sha256: str, sources: dict[str, Any]) -> "InspectionResul
         raise SystemExit(2 if isinstance(error, ParserError) else 130) from None
 
 
-def _accepted(sources: dict[str, Any]) -> "Callable[[str, str], InspectionResult]":
+def _accepted(sources: dict[str, Any]) -> "Callable[[str, str, bool], InspectionResult]":
     """An inspection that ends the command where the model is refused, saying why."""
 
-    def inspect(uri: str, sha256: str) -> "InspectionResult":
+    def inspect(uri: str, sha256: str, typed: bool) -> "InspectionResult":
         from onnx_operator.cli import tables
         from onnx_operator.cli.inspect import exit_code
 
-        result = _inspect(uri, sha256, sources)
+        result = _inspect(uri, sha256, sources, typed=typed)
         if result.refusal is not None:
             code = exit_code(result)
             tables.show(tables.refusal(uri, result, code == 2), to_stderr=True)

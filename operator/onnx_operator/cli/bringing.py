@@ -10,9 +10,11 @@ from pathlib import Path
 
 import click
 
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES, FetchPlan, scheme_of
+from onnx_operator.api.contract import FetchPlan, scheme_of
 from onnx_operator.api.report import InspectionResult
 from onnx_operator.api.sources import ModelFiles, SourceSettings
+from onnx_operator.cli.credentials import credentials_of
+from onnx_operator.model.sources import SourceError
 
 Inspect = Callable[[str, str], InspectionResult]
 
@@ -35,10 +37,13 @@ def is_local(uri: str) -> bool:
     return scheme_of(uri) in ("", "file") or os.path.exists(uri)  # noqa: PTH110 - raises nothing for odd names
 
 
-def bring(uri: str, result: InspectionResult, settings: SourceSettings, *, workload_identity: bool) -> Brought:
+def bring(
+    uri: str, result: InspectionResult, settings: SourceSettings, *, workload_identity: bool, typed: bool = True
+) -> Brought:
     """Make the files of an accepted inspection lie on this machine. Raises click's exceptions.
 
-    What is here already is verified, not downloaded again: the folder's name says which bytes it holds.
+    What is here already is verified, not downloaded again: the folder's name says which bytes it holds. ``typed`` tells
+    that a person gave the URI, not a manifest.
     """
     files = result.files
     if files is None:
@@ -56,12 +61,11 @@ def bring(uri: str, result: InspectionResult, settings: SourceSettings, *, workl
     from onnx_operator.server.fetching.plan import FetchError
 
     folder.mkdir(parents=True, exist_ok=True)
-    scheme = scheme_of(uri)
     plan = FetchPlan(uri=uri, model=files, directory=str(folder), workload_identity=workload_identity, sources=settings)
-    credentials = {name: os.environ[name] for name in CREDENTIAL_VARIABLES.get(scheme, ()) if os.environ.get(name)}
     try:
+        credentials = credentials_of(uri, os.environ, typed=typed)
         asyncio.run(fetch(plan, credentials, Retries(attempts=3), folder))
-    except FetchError as error:
+    except (FetchError, SourceError) as error:
         raise click.ClickException(f"{uri.partition('?')[0]}: {error.reason}: {error.message}") from None
     return Brought(entry, downloaded=not there)
 

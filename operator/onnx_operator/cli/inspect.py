@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES, scheme_of
+from onnx_operator.api.contract import scheme_of
 from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import SourceSettings
+from onnx_operator.cli.credentials import credentials_of
 from onnx_operator.cli.proof import prove
 from onnx_operator.model.inspection.inspection import inspect_source, refused
 from onnx_operator.model.inspection.isolation import Parser
@@ -24,6 +25,7 @@ UNREADABLE = frozenset(
         Reason.SOURCE_UNAUTHORIZED,
         Reason.SOURCE_REFUSED,
         Reason.SOURCE_CHANGED,
+        Reason.CREDENTIALS_NOT_FOUND,
     }
 )
 Progress = Callable[[int, int | None], None]
@@ -43,14 +45,21 @@ def inspect_model(
     signatures: SignatureSettings | None = None,
     *,
     workload_identity: bool = False,
+    typed: bool = True,
     progress: Progress | None = None,
 ) -> InspectionResult:
-    """Inspect a file or folder of this machine, or a source; credentials are the store's standard variables."""
-    scheme = scheme_of(uri)
+    """Inspect a file or folder of this machine, or a source; credentials are the store's standard variables.
+
+    ``typed`` tells that a person gave the URI, not a manifest.
+    """
+    try:
+        credentials = credentials_of(uri, os.environ, typed=typed)
+    except SourceError as error:
+        return refused(error)
     request = InspectionRequest(
         uri=uri,
         sha256=sha256,
-        credentials={name: os.environ[name] for name in CREDENTIAL_VARIABLES.get(scheme, ()) if os.environ.get(name)},
+        credentials=credentials,
         workload_identity=workload_identity,
         sources=settings or SourceSettings(),
         signatures=signatures or SignatureSettings(),

@@ -16,8 +16,10 @@ from onnx_operator.api.sources import SourceSettings
 from onnx_operator.cli.bringing import bring, cache_folder
 from onnx_operator.cli.manifest import Manifest, is_manifest, read_manifest
 
-Inspect = Callable[[str, str], InspectionResult]
-"""Judges a URI, with the digest that it must have; ends the command where the model is refused."""
+Inspect = Callable[[str, str, bool], InspectionResult]
+"""Judges a URI, with the digest that it must have; ends the command where the model is refused.
+
+The last argument tells whether a person typed the URI."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ def prepare(
     uri = manifest.spec.model.uri if manifest else model
     if manifest and scheme_of(uri) == "pvc":
         raise click.ClickException(f"{model}: {uri} is a claim of a cluster, which this machine cannot mount")
-    result = inspect(uri, (manifest.spec.model.sha256 or "") if manifest else "")
-    brought = bring(uri, result, sources, workload_identity=workload_identity)
+    result = inspect(uri, (manifest.spec.model.sha256 or "") if manifest else "", manifest is None)
+    brought = bring(uri, result, sources, workload_identity=workload_identity, typed=manifest is None)
     found = name or (manifest.name if manifest else _name(uri, brought.path))
     return Prepared(uri, brought.path, found, _options(manifest) if manifest else {})
 

@@ -2,13 +2,17 @@
 
 import base64
 import binascii
+from collections.abc import Mapping
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES, scheme_of, secret_key
+from onnx_operator.api.contract import CREDENTIAL_VARIABLES, HTTPS_HOSTS, scheme_of, secret_key
 from onnx_operator.api.onnxmodel import ModelSource
 from onnx_operator.api.report import Refusal
 from onnx_operator.controller.kube import SECRET, Kube
+from onnx_operator.model.inspection.golden import folder_of
+from onnx_operator.model.sources import SourceError
+from onnx_operator.model.sources.opening import check_destination
 
 
 class CredentialsNotFoundError(Exception):
@@ -23,7 +27,8 @@ async def read_credentials(kube: Kube, namespace: str, source: ModelSource) -> d
     """The variables of the model's credentials Secret; empty when none is named.
 
     Raises:
-        CredentialsNotFoundError: the Secret does not exist, does not consent, or holds none of the expected keys.
+        CredentialsNotFoundError: the Secret does not exist, does not consent, holds none of the expected keys, or does
+            not mean them for the hosts of the model and its test data.
     """
     if source.credentials is None:
         return {}
@@ -52,9 +57,27 @@ async def read_credentials(kube: Kube, namespace: str, source: ModelSource) -> d
         raise CredentialsNotFoundError(
             f"spec.model.credentials.secretName: a value in Secret {name!r} is not text"
         ) from None
-    if not found:
+    if not found.keys() - {HTTPS_HOSTS}:
         raise CredentialsNotFoundError(
             f"spec.model.credentials.secretName: Secret {name!r} holds none of the keys {', '.join(expected)} "
             f"that {scheme} sources use (it holds: {', '.join(sorted(data)) or 'nothing'})"
         )
+    check_destinations(source, found)
     return found
+
+
+def check_destinations(source: ModelSource, credentials: Mapping[str, str]) -> None:
+    """See that the Secret's owner means the keys for the hosts that the model's author names.
+
+    Raises:
+        CredentialsNotFoundError: he does not; the message says which key of the Secret is to name the host.
+    """
+    places = [source.uri, *([folder_of(source.test_data)] if source.test_data else [])]
+    for uri in places:
+        try:
+            counted = {
+                name: credentials[name] for name in CREDENTIAL_VARIABLES.get(scheme_of(uri), ()) if name in credentials
+            }
+            check_destination(uri, counted)
+        except SourceError as error:
+            raise CredentialsNotFoundError(error.message) from None

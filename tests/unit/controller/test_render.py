@@ -201,10 +201,11 @@ def test_only_fetch_sees_the_credentials():
 
 def test_an_https_source_gets_the_variables_of_https():
     fields = {"model": {"uri": "https://h.example/m.onnx", "credentials": {"secretName": "s"}}}
-    assert [e["name"] for e in fetch(**fields)["env"][1:4]] == [
+    assert [e["name"] for e in fetch(**fields)["env"][1:5]] == [
         "HTTPS_BEARER_TOKEN",
         "HTTPS_USERNAME",
         "HTTPS_PASSWORD",
+        "HTTPS_HOSTS",
     ]
 
 

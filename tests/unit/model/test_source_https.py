@@ -21,7 +21,9 @@ async def source_of(
     server: Server, authority: Authority, path="/m.onnx?sig=SIGNATURE%2F+a", credentials=None, **changes
 ):
     uri = server.url + path
-    async with HttpsSource(uri, credentials=credentials or {}, settings=settings(authority, **changes)) as source:
+    # As the Secret's owner names it.
+    credentials = {"HTTPS_HOSTS": server.url.removeprefix("https://"), **credentials} if credentials else {}
+    async with HttpsSource(uri, credentials=credentials, settings=settings(authority, **changes)) as source:
         yield source
 
 
@@ -529,7 +531,11 @@ def test_addresses_that_are_never_read(uri) -> None:
 
 def test_credentials_that_no_header_can_carry() -> None:
     with pytest.raises(SourceError) as caught:
-        HttpsSource("https://example.com/m", credentials={"HTTPS_BEARER_TOKEN": "a\r\nb"}, settings=settings())
+        HttpsSource(
+            "https://example.com/m",
+            credentials={"HTTPS_BEARER_TOKEN": "a\r\nb", "HTTPS_HOSTS": "example.com"},
+            settings=settings(),
+        )
     assert caught.value.reason is Reason.SOURCE_UNAUTHORIZED
 
 

@@ -369,7 +369,13 @@ def test_a_loopback_address_needs_the_settings_consent(pod: Pod) -> None:
 
 
 def test_credentials_are_used_once_and_gone(pod: Pod) -> None:
-    pod.environment |= {"HTTPS_BEARER_TOKEN": "t0ken", "AWS_SECRET_ACCESS_KEY": "other", "HOME": "/"}
+    hosts = pod.plan.uri.split("/")[2]
+    pod.environment |= {
+        "HTTPS_BEARER_TOKEN": "t0ken",
+        "HTTPS_HOSTS": hosts,
+        "AWS_SECRET_ACCESS_KEY": "other",
+        "HOME": "/",
+    }
     assert pod.fetch() == 0
     assert pod.store.requests[0]["authorization"] == "Bearer t0ken"
     assert set(pod.environment) == {"ONNX_FETCH_PLAN", "HOME"}
@@ -673,6 +679,7 @@ def test_the_log_is_json_and_tells_how_far_it_is(pod: Pod) -> None:
         "PYTHONPATH": "operator",
         "ONNX_TERMINATION_LOG": str(pod.termination),
         "HTTPS_BEARER_TOKEN": "t0ken",
+        "HTTPS_HOSTS": pod.plan.uri.split("/")[2],
         "PATH": os.environ["PATH"],
     }
     result = subprocess.run(

@@ -12,6 +12,7 @@ from pathlib import Path
 from aiohttp import web
 from pydantic import ValidationError
 
+from onnx_operator.api.contract import HTTPS_CREDENTIALS, HTTPS_HOSTS
 from onnx_operator.api.report import InspectionRequest
 from onnx_operator.model.inspection.inspection import inspect
 from onnx_operator.model.inspection.isolation import ForbiddenCallError, Parser
@@ -20,8 +21,8 @@ from onnx_operator.model.inspection.sandbox import seal
 
 _LOG = logging.getLogger(__name__)
 _REQUEST_BYTES = 4 << 20
-_CREDENTIAL_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "GCLOUD_", "CLOUDSDK_", "HF_", "HTTPS_BEARER_", "MLFLOW_")
-_CREDENTIAL_NAMES = ("HTTPS_USERNAME", "HTTPS_PASSWORD", "NETRC")
+_CREDENTIAL_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "GCLOUD_", "CLOUDSDK_", "HF_", "MLFLOW_")
+_CREDENTIAL_NAMES = (*HTTPS_CREDENTIALS, HTTPS_HOSTS, "NETRC")
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,15 @@
 """Models in Azure Blob Storage, by ``az``, ``abfss`` and the addresses of blobs."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl
 
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
+from onnx_operator.model.sources.azureaddress import ACCOUNT_NAME, account_of, parse
 from onnx_operator.model.sources.base import SourceError
 from onnx_operator.model.sources.objects import ObjectSource
 from onnx_operator.model.sources.objectstore import (
@@ -18,73 +17,13 @@ from onnx_operator.model.sources.objectstore import (
     client_options,
     make_store,
     refused_settings,
-    split_key,
 )
 
-_ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
-_CONTAINER = re.compile(r"\$root|\$web|[a-z0-9](?:-?[a-z0-9]){2,62}")
-_HOST = re.compile(r"([a-z0-9]{3,24})\.(?:blob|dfs)\.(core\.(?:windows\.net|usgovcloudapi\.net|chinacloudapi\.cn))")
-_FORM = (
-    "az://CONTAINER/PATH/MODEL.onnx, abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH/MODEL.onnx or"
-    " https://ACCOUNT.blob.core.windows.net/CONTAINER/PATH/MODEL.onnx, or one of these with PATH/ of a folder with one"
-    " model"
-)
-_NAME = "AZURE_STORAGE_ACCOUNT_NAME"
 _ACCESS_KEY, _SAS = "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN"
 _PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 _SECRET = "the Secret named in spec.model.credentials.secretName"  # noqa: S105
 AUTHORITY = "https://login.microsoftonline.com"
 """Where a service principal's token comes from."""
-
-
-@dataclass(frozen=True)
-class BlobAddress:
-    """What a URI names. ``account`` is empty where it names none."""
-
-    account: str
-    container: str
-    key: str
-    cloud: str = "core.windows.net"
-
-
-def is_blob_url(uri: str) -> bool:
-    """Tell whether an ``https`` address names a blob or a folder of blobs, and carries no signature of its own."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return False
-    return (
-        parts.scheme.lower() == "https"
-        and not parts.query
-        and _HOST.fullmatch(parts.netloc.lower()) is not None
-        and bool(parts.path.strip("/").partition("/")[2])
-    )
-
-
-def parse(uri: str) -> BlobAddress:
-    """Take a URI apart. Raises :class:`SourceError` for one that names no blob."""
-    scheme, _, rest = uri.partition("://")
-    authority, _, path = rest.partition("/")
-    if scheme.lower() == "https":
-        if "?" in uri:
-            # The query may be a signature: it is not repeated.
-            raise SourceError(
-                Reason.SOURCE_REFUSED,
-                f"{uri.partition('?')[0]} has a query: a link with a SAS token is read without Azure credentials; to"
-                " read it with them, remove the query from the URI.",
-            )
-        container, _, key = unquote(path).partition("/")
-        host = _HOST.fullmatch(authority.lower()) if is_blob_url(uri) else None
-    else:
-        container, at, host_name = authority.partition("@")
-        key = path
-        host = _HOST.fullmatch(host_name.lower())
-        if scheme.lower() == "az" and not at:
-            return BlobAddress("", _container(container, uri), split_key(key, uri, _FORM))
-    if host is None:
-        raise SourceError(Reason.SOURCE_REFUSED, f"{uri} names no storage account of Azure; write {_FORM}.")
-    account, cloud = host[1], host[2]
-    return BlobAddress(account, _container(container, uri), split_key(key, uri, _FORM), cloud)
 
 
 class AzureSource(ObjectSource):
@@ -110,14 +49,14 @@ class AzureSource(ObjectSource):
         }
     )
     container_codes = frozenset({"ContainerNotFound"})
-    advice = f"check {_NAME} and {_ACCESS_KEY}, {_SAS} or {', '.join(_PRINCIPAL)}"
+    advice = f"check {ACCOUNT_NAME} and {_ACCESS_KEY}, {_SAS} or {', '.join(_PRINCIPAL)}"
 
     def __init__(
         self, uri: str, *, credentials: Mapping[str, str], settings: SourceSettings, workload_identity: bool = False
     ) -> None:
         address = parse(uri)
         given = {name: value for name, value in credentials.items() if name.startswith("AZURE_") and value}
-        account = _account(uri, address, given, settings)
+        account, cloud = account_of(uri, address, given, settings.az.account)
         config, provider = _identity(uri, given)
         ambient = workload_identity and not config and provider is None
         if not config and provider is None and not ambient:
@@ -126,46 +65,11 @@ class AzureSource(ObjectSource):
             uri,
             container=address.container,
             key=address.key,
-            store=_store(uri, address, account, config, provider, settings, ambient),
+            store=_store(uri, address.container, account, cloud, config, provider, settings, ambient),
             where=settings.az.endpoint or f"Azure Blob Storage (account {account})",
             setting="sources.az",
             signed="skip_signature" not in config,
         )
-
-
-def _container(container: str, uri: str) -> str:
-    if not _CONTAINER.fullmatch(container):
-        raise SourceError(Reason.SOURCE_REFUSED, f"{uri} names no container; write {_FORM}.")
-    return container
-
-
-def _account(uri: str, address: BlobAddress, given: Mapping[str, str], settings: SourceSettings) -> str:
-    named = given.get(_NAME, "")
-    if given and not named:
-        raise SourceError(
-            Reason.SOURCE_UNAUTHORIZED,
-            f"The credentials for {uri} lack {_NAME}, the storage account that they are for; add it to {_SECRET}.",
-        )
-    if named and address.account and named != address.account:
-        raise SourceError(
-            Reason.SOURCE_UNAUTHORIZED,
-            f"The credentials for {uri} are for the storage account {named}, the URI names {address.account}: they are"
-            f" not sent there. Correct the URI, or {_NAME} in {_SECRET}.",
-        )
-    account = address.account or named or settings.az.account
-    if not account:
-        raise SourceError(
-            Reason.SOURCE_REFUSED,
-            f"{uri} names no storage account, and neither the setting sources.az.account nor {_NAME} in the model's"
-            " Secret does; write abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH/MODEL.onnx.",
-        )
-    if not _ACCOUNT.fullmatch(account):
-        raise SourceError(
-            Reason.SOURCE_UNAUTHORIZED if named == account else Reason.SOURCE_REFUSED,
-            f"{account!r} is no storage account for {uri}: a name has 3 to 24 lower-case letters and digits. Correct"
-            + (f" {_NAME} in {_SECRET}." if named == account else " the setting sources.az.account."),
-        )
-    return account
 
 
 def _identity(uri: str, given: Mapping[str, str]) -> tuple[dict[str, Any], Any]:
@@ -202,15 +106,16 @@ def _identity(uri: str, given: Mapping[str, str]) -> tuple[dict[str, Any], Any]:
 
 def _store(
     uri: str,
-    address: BlobAddress,
+    container: str,
     account: str,
+    cloud: str,
     identity: dict[str, Any],
     provider: Any,
     settings: SourceSettings,
     ambient: bool,
 ) -> "AzureStore":
     base = settings.az.endpoint.rstrip("/")
-    endpoint = f"{base}/{account}" if base else f"https://{account}.blob.{address.cloud}"
+    endpoint = f"{base}/{account}" if base else f"https://{account}.blob.{cloud}"
     config = {
         "account_name": account,
         "endpoint": endpoint,
@@ -222,7 +127,7 @@ def _store(
     try:
         return make_store(
             AzureStore,
-            address.container,
+            container,
             hidden=() if ambient else ("AZURE_", "AZURITE_", "MSI_", "IDENTITY_"),
             config=config,
             client_options=client_options(settings, endpoint, settings.az.ca_bundle),

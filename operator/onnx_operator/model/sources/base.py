@@ -147,6 +147,13 @@ def check_name(name: str, shown_uri: str) -> str:
     return name
 
 
+def split_key(key: str, shown_uri: str, form: str) -> str:
+    """Return the key of a URI. Raises :class:`SourceError` for one that names nothing or leads elsewhere."""
+    if not key.strip("/") or not is_confined(key.removesuffix("/")):
+        raise SourceError(Reason.SOURCE_REFUSED, f"{shown_uri} does not name an object; write {form}.")
+    return key
+
+
 def the_one_model(names: list[str], shown_uri: str) -> str:
     """Choose the one ``.onnx`` file of a folder, or else its one archive.
 

@@ -10,14 +10,13 @@ from obstore.store import GCSStore
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.model.sources.base import SourceError
+from onnx_operator.model.sources.base import SourceError, split_key
 from onnx_operator.model.sources.objects import ObjectSource
 from onnx_operator.model.sources.objectstore import (
     NO_RETRIES,
     client_options,
     make_store,
     refused_settings,
-    split_key,
 )
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-_]{1,221}")

@@ -9,13 +9,14 @@ from yarl import URL
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
 from onnx_operator.model.sources.base import FileStat, Source, SourceError, Stream, check_name, is_confined
+from onnx_operator.model.sources.hosts import check_https_hosts
 from onnx_operator.model.sources.web.addresses import parse_url, shown_url
 from onnx_operator.model.sources.web.client import WebClient, basic, check_header
 from onnx_operator.model.sources.web.ranges import look, open_pinned
 
 _ADVICE = (
     "check the Secret named in spec.model.credentials.secretName (HTTPS_BEARER_TOKEN, or HTTPS_USERNAME and"
-    " HTTPS_PASSWORD), or whether a presigned link has expired."
+    " HTTPS_PASSWORD; HTTPS_HOSTS), or whether a presigned link has expired."
 )
 _UNNAMED = "model.onnx"
 
@@ -24,7 +25,8 @@ class HttpsSource(Source):
     """One address, read with GET only: presigned links answer no HEAD. Other files lie beside it.
 
     Every address that is connected to is checked, at each redirect too, and credentials go to the origin of
-    the URI alone. Raises :class:`SourceError` (``SourceRefused``) for an address it will never read.
+    the URI alone, if ``HTTPS_HOSTS`` among them names its host. Raises :class:`SourceError`: ``SourceRefused`` for an
+    address it will never read, ``CredentialsNotFound`` for credentials that are not meant for it.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class HttpsSource(Source):
             raise SourceError(Reason.SOURCE_REFUSED, "The model's URI is not a valid https address.") from None
         self.shown = shown_url(self._url)
         self._name = _file_name(self._url)
+        check_https_hosts(uri, credentials)
         authorization, origin = _authorization(credentials, self.shown), self._url.origin()
         self._client = WebClient(
             settings=settings,

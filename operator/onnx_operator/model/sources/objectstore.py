@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.model.sources.base import SourceError, is_confined
+from onnx_operator.model.sources.base import SourceError
 
 _Store = TypeVar("_Store")
 _environment = threading.Lock()
@@ -48,13 +48,6 @@ def client_options(settings: SourceSettings, endpoint: str, ca_bundle: str) -> d
 
 # Tries are counted here, outside: obstore's own would not repeat 429, and tell nothing.
 NO_RETRIES = {"max_retries": 0, "retry_timeout": timedelta(seconds=18)}
-
-
-def split_key(key: str, shown_uri: str, form: str) -> str:
-    """Return the key of a URI. Raises :class:`SourceError` for one that names nothing or leads elsewhere."""
-    if not key.strip("/") or not is_confined(key.removesuffix("/")):
-        raise SourceError(Reason.SOURCE_REFUSED, f"{shown_uri} does not name an object; write {form}.")
-    return key
 
 
 def refused_settings(uri: str, setting: str, error: Exception) -> SourceError:

@@ -6,7 +6,9 @@ from importlib import import_module
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import CREDENTIAL_VARIABLES, scheme_of
 from onnx_operator.api.sources import SourceSettings
+from onnx_operator.model.sources.azureaddress import account_of, is_blob_url, parse
 from onnx_operator.model.sources.base import Source, SourceError
+from onnx_operator.model.sources.hosts import check_https_hosts
 
 _PACKAGE = "onnx_operator.model.sources"
 _AZURE = ("azure", "AzureSource")
@@ -40,16 +42,25 @@ def open_source(
         raise SourceError(Reason.SOURCE_REFUSED, f"{found}; give one of {known}.")
     counted = {name: credentials[name] for name in CREDENTIAL_VARIABLES[scheme] if credentials.get(name)}
     module, name = _SOURCES[scheme]
-    if scheme == "https" and _is_keyed_blob(uri, counted):
+    if scheme == "https" and is_keyed_blob(uri, counted):
         module, name = _AZURE
     make: Callable[..., Source] = getattr(import_module(f"{_PACKAGE}.{module}"), name)
     return make(uri, credentials=counted, settings=settings, workload_identity=workload_identity)
 
 
-def _is_keyed_blob(uri: str, credentials: Mapping[str, str]) -> bool:
-    """Tell whether an https address is an Azure blob that is to be read with keys; others are links like any."""
-    if not any(name.startswith("AZURE_") for name in credentials):
-        return False
-    from onnx_operator.model.sources.azure import is_blob_url
+def check_destination(uri: str, credentials: Mapping[str, str]) -> None:
+    """See that credentials are meant for the host that a URI leads to, before anybody gets them.
 
-    return is_blob_url(uri)
+    The sources look for themselves once more. Raises :class:`SourceError`.
+    """
+    scheme = scheme_of(uri)
+    if scheme in ("az", "abfss") or (scheme == "https" and is_keyed_blob(uri, credentials)):
+        given = {name: value for name, value in credentials.items() if name.startswith("AZURE_") and value}
+        account_of(uri, parse(uri), given)
+    elif scheme == "https":
+        check_https_hosts(uri, credentials)
+
+
+def is_keyed_blob(uri: str, credentials: Mapping[str, str]) -> bool:
+    """Tell whether an https address is an Azure blob that is to be read with keys; others are links like any."""
+    return any(name.startswith("AZURE_") for name in credentials) and is_blob_url(uri)
