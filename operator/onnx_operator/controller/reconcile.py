@@ -209,9 +209,12 @@ class Reconciler:
         current = known.current
 
         inspection = inspection_key(spec, model, self._settings.signatures)
-        refusal = forbidden(spec, self._settings)
-        look = Look(result=None, inspecting=False)
-        if refusal is None:
+        refusal = forbidden(spec, key[0], self._settings)
+        if refusal:
+            # Nothing is read, and no pod made, for what may not run; what is under way ends.
+            self._inspections.forget(uid)
+            look, decision = Look(None, inspecting=False), _Decision(current, refusal)
+        else:
             look = self._inspections.look(
                 uid,
                 key,
@@ -222,11 +225,7 @@ class Reconciler:
                 if current and current.data.uri == spec.model.uri
                 else None,
             )
-        decision = (
-            _Decision(current, refusal)
-            if refusal
-            else await self._decide(model, spec, inspection, look.result, known, children)
-        )
+            decision = await self._decide(model, spec, inspection, look.result, known, children)
         trouble, outdated = decision.trouble, None
         if decision.current and trouble is None:
             try:
