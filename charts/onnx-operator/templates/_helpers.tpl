@@ -84,23 +84,32 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+{{- if .Values.settings.allowInspectionPods }}
 # Short pods of our own, each owned by its model, look at what only a pod in that namespace can read: volumes, and
 # stores that know its service account. The one that is under way is asked for by name. No pod is ever changed.
+# Not granted with settings.allowInspectionPods: false.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, create, delete]
-# What such a pod found; and in the first line of a server's log, what it really runs on.
+{{- end }}
+# In the first line of a server's log, what it really runs on; and what an inspection pod found.
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
+{{- if .Values.settings.allowCredentials }}
 # Credentials of a model's source, by name, from Secrets that consent by their label. Never listed, never watched.
+# Not granted with settings.allowCredentials: false.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
+{{- end }}
+{{- if .Values.settings.allowScoring }}
 # Scoring scripts of models, by name; those that carry the label onnx-operator.dev/scoring are watched.
+# Not granted with settings.allowScoring: false.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, list, watch]
+{{- end }}
 # For kubectl describe.
 - apiGroups: [events.k8s.io]
   resources: [events]

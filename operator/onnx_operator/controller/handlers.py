@@ -100,7 +100,7 @@ class _Relisting:
 
 
 def build_registry(
-    queue: KeyedQueue[ModelKey], kubeconfig: str | None, known: Callable[[], list[ModelKey]]
+    queue: KeyedQueue[ModelKey], kubeconfig: str | None, known: Callable[[], list[ModelKey]], *, scripts: bool = True
 ) -> kopf.OperatorRegistry:
     """The kopf handlers: log in, and turn events into keys.
 
@@ -108,6 +108,7 @@ def build_registry(
         queue: gets the keys.
         kubeconfig: of the cluster; None inside one.
         known: the models that were looked at, and may be gone unnoticed.
+        scripts: whether ConfigMaps with scoring scripts are watched, for which the operator needs a right.
     """
     registry = kopf.OperatorRegistry()
     relisting = _Relisting(queue, known)
@@ -137,7 +138,8 @@ def build_registry(
             if key[0] == namespace:
                 queue.hint(key, CHILD_DELAY_SECONDS)
 
-    kopf.on.event(*_resource(CONFIG_MAP), registry=registry, id="configmaps")(script_changed)
+    if scripts:
+        kopf.on.event(*_resource(CONFIG_MAP), registry=registry, id="configmaps")(script_changed)
     kopf.on.event(*_resource(ONNX_MODEL), registry=registry, id="model")(model_changed)
     for kind in WATCHED_CHILDREN:
         kopf.on.event(*_resource(kind), registry=registry, id=kind.plural)(child_changed)

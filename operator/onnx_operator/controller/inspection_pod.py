@@ -20,6 +20,7 @@ from onnx_operator.controller.fetching import (
     uses_operator_identity,
     uses_service_account,
 )
+from onnx_operator.controller.inspection_template import template_of as template_of
 from onnx_operator.controller.inspector.once import to_variables
 from onnx_operator.controller.kube import Object
 from onnx_operator.controller.merge import strategic_merge
@@ -32,17 +33,6 @@ from onnx_operator.controller.settings import Pool, Settings
 
 CONTAINER = "inspect"
 TEMPLATE = "inspection_pod.yaml.j2"
-TEMPLATE_FIELDS = (
-    "securityContext",
-    "nodeSelector",
-    "tolerations",
-    "affinity",
-    "imagePullSecrets",
-    "dnsPolicy",
-    "dnsConfig",
-    "hostAliases",
-)
-"""Fields of ``spec.podTemplate.spec`` that say where a pod runs and what it can read: the inspection does as well."""
 PATIENCE: dict[Reason, float] = {
     Reason.UNSCHEDULABLE: 60.0,
     Reason.IMAGE_PULL_FAILED: 20.0,
@@ -85,6 +75,7 @@ def inspection_pod(
     """The pod that carries out ``request``.
 
     Raises:
+        PodTemplateRejectedError: ``spec.podTemplate`` asks for what no inspection gets.
         TemplateError: the platform team's template is wrong.
     """
     metadata = model["metadata"]
@@ -121,9 +112,7 @@ def inspection_pod(
         "source_directory": names.SOURCE_DIRECTORY,
     }
     manifest = render_one(settings, TEMPLATE, "Pod", variables)
-    given = spec.pod_template.model_dump(by_alias=True, exclude_none=True).get("spec", {}) if spec.pod_template else {}
-    patch = {field: given[field] for field in TEMPLATE_FIELDS if field in given}
-    manifest["spec"] = strategic_merge(manifest["spec"], patch)
+    manifest["spec"] = strategic_merge(manifest["spec"], template_of(spec))
     manifest["metadata"]["ownerReferences"] = [owner_reference(model)]
     return manifest
 
@@ -170,5 +159,27 @@ def started(pod: Object) -> bool:
 
 
 def is_owned(pod: Object, model: Object) -> bool:
-    """Whether a pod was made for this very model: it controls the pod, by its UID."""
+    """Whether a pod says that this very model controls it, by its UID. Whoever may create pods can say so."""
     return is_controlled_by(pod, model)
+
+
+_NOT_OURS = frozenset({"nodeName"})
+"""Fields of a pod's spec that the scheduler fills in."""
+
+
+def altered(made: Object, found: Object) -> str:
+    """What is no longer as it was made in a pod: a field of its spec, or a restart; empty where nothing is.
+
+    Whoever may update pods can change the image of one that runs, or add a container that reads and writes beside it;
+    a container that never restarts, and yet did, ran something else meanwhile.
+
+    Args:
+        made: the pod as the API server took it.
+        found: as it is now.
+    """
+    before, now = made["spec"], found["spec"]
+    for field in sorted((before.keys() | now.keys()) - _NOT_OURS):
+        if before.get(field) != now.get(field):
+            return f"spec.{field}"
+    statuses = found.get("status", {}).get("containerStatuses") or []
+    return "status.restartCount" if any(status.get("restartCount") for status in statuses) else ""

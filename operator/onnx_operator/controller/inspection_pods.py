@@ -15,11 +15,19 @@ from onnx_operator.api.contract import claim_of, scheme_of
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import InspectionRequest, InspectionResult, Refusal
 from onnx_operator.controller import metrics
-from onnx_operator.controller.inspection_pod import CONTAINER, inspection_pod, is_owned, started, terminated, trouble
+from onnx_operator.controller.inspection_pod import (
+    CONTAINER,
+    altered,
+    inspection_pod,
+    is_owned,
+    started,
+    terminated,
+    trouble,
+)
 from onnx_operator.controller.inspection_report import LOG_BYTES, ReportError, find_report
 from onnx_operator.controller.kube import POD, ApiError, Kube, Object
 from onnx_operator.controller.observe import pod_cause
-from onnx_operator.controller.render import Manifest, TemplateError
+from onnx_operator.controller.render import Manifest, PodTemplateRejectedError, TemplateError
 from onnx_operator.controller.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -80,6 +88,8 @@ class InspectionPods:
                 return await self._carry_out(model, manifest, claim_of(spec.model.uri), request)
         except _RefusedError as error:
             return InspectionResult(outcome="Refused", refusal=error.refusal)
+        except PodTemplateRejectedError as error:
+            return InspectionResult(outcome="Refused", refusal=error.refusal)
         except TemplateError as error:
             message = f"the operator's settings are wrong (templatesDirectory): {error}"
         except ApiError as error:
@@ -129,7 +139,11 @@ class InspectionPods:
                 await self._kube.delete(POD, found["namespace"], found["name"], found["uid"])
 
     async def _make(self, model: Object, manifest: Manifest) -> Object:
-        """Create the pod, or find the one that an earlier life made."""
+        """Create the pod, or find the one that an earlier life made.
+
+        A pod of the name counts only where it is what would be made now: anybody who may create pods can be first,
+        with this name and the model as its owner. Any other is deleted, and made anew.
+        """
         namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
         began = _now()
         while True:
@@ -148,10 +162,24 @@ class InspectionPods:
             if found and not is_owned(found, model):
                 raise _RefusedError(f"there is a pod {name!r} already that is somebody else's; delete it")
             if found and "deletionTimestamp" not in found["metadata"]:
-                return found
+                difference = altered(await self._as_made(manifest), found)
+                if not difference:
+                    return found
+                logger.warning(
+                    "a pod is not the one that inspects, and is made anew",
+                    extra={"model": _shown(model), "pod": name, "field": difference},
+                )
+                metrics.API_WRITES.labels(kind=POD.kind, verb="delete").inc()
+                await self._kube.delete(POD, namespace, name, found["metadata"]["uid"])
             if _now() - began > GOING_SECONDS:
                 raise _RefusedError(f"an earlier pod {name!r} does not go away; see what keeps it")
             await asyncio.sleep(FIRST_PAUSE_SECONDS)
+
+    async def _as_made(self, manifest: Manifest) -> Object:
+        """The pod as the API server would make it now, with all defaults and by all webhooks; nothing is stored."""
+        metadata = {key: value for key, value in manifest["metadata"].items() if key != "name"}
+        nameless = {**manifest, "metadata": metadata | {"generateName": "onnx-inspection-"}}
+        return await self._kube.create(POD, nameless, dry_run=True)
 
     async def _hear(self, pod: Object, claim: str, request: InspectionRequest) -> InspectionResult:
         """Wait for the pod's end and read its report."""
@@ -165,6 +193,11 @@ class InspectionPods:
             found = await self._kube.get(POD, namespace, name)
             if found is None or found["metadata"]["uid"] != uid:
                 raise _RefusedError("the pod that inspects was deleted before it reported")
+            difference = altered(pod, found)
+            if difference:
+                raise _RefusedError(
+                    f"the pod that inspects was changed by somebody ({difference}), so its report does not count"
+                )
             ended = terminated(found)
             if ended:
                 return await self._conclude(found, ended, request)

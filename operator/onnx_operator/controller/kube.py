@@ -384,11 +384,11 @@ class Kube:
         result = await self._object("PATCH", path, query, manifest, "application/apply-patch+yaml")
         return _as_asked(result, kind, metadata["namespace"], metadata["name"])
 
-    async def create(self, kind: Kind, manifest: Object) -> Object:
-        """Create an object."""
+    async def create(self, kind: Kind, manifest: Object, *, dry_run: bool = False) -> Object:
+        """Create an object; with ``dry_run`` only tell what it would be."""
         metadata = manifest["metadata"]
-        path = kind.path(metadata["namespace"])
-        result = await self._object("POST", path, {"fieldManager": names.FIELD_MANAGER}, manifest)
+        query = {"fieldManager": names.FIELD_MANAGER} | ({"dryRun": "All"} if dry_run else {})
+        result = await self._object("POST", kind.path(metadata["namespace"]), query, manifest)
         return _as_asked(result, kind, metadata["namespace"], metadata["name"])
 
     async def replace(self, kind: Kind, manifest: Object) -> Object:

@@ -37,8 +37,20 @@ def choose_pool(spec: OnnxModelSpec, namespace: str, report: ModelReport, pools:
     Raises:
         NoMatchingPoolError: the pool does not exist or does not fit, or none fits.
     """
+    return _choose(spec, namespace, report.memory.weights_bytes + report.memory.activations_bytes, pools)
+
+
+def check_pools(spec: OnnxModelSpec, namespace: str, pools: list[Pool]) -> None:
+    """See that some pool is open to the model, or the one that it names, however much memory it will need.
+
+    Raises:
+        NoMatchingPoolError: none is.
+    """
+    _choose(spec, namespace, 0, pools)
+
+
+def _choose(spec: OnnxModelSpec, namespace: str, needed: int, pools: list[Pool]) -> Pool:
     runtime = spec.effective_runtime
-    needed = report.memory.weights_bytes + report.memory.activations_bytes
     if spec.node_pool:
         named = next((p for p in pools if p.name == spec.node_pool), None)
         if named is None:

@@ -202,6 +202,16 @@ class Settings(SettingsModel):
     allow_pod_template: bool = Field(
         default=True, description="whether models may change their pods (spec.podTemplate)"
     )
+    allow_credentials: bool = Field(
+        default=True,
+        description="whether models may name Secrets with their store's keys (spec.model.credentials); without, the "
+        "operator reads no Secret of theirs, and the chart grants it none",
+    )
+    allow_inspection_pods: bool = Field(
+        default=True,
+        description="whether short pods look at what only a model's own pods can read (pvc, the identity of a service "
+        "account); without, such models are refused, and the chart grants no pod to be made",
+    )
     page: bool = Field(default=False, description="whether pods serve a page to try the model at /")
     pip: PipSettings = Field(default_factory=PipSettings)
     templates_directory: str = Field(default="", description="folder of templates that replace ours, by file name")
