@@ -11,6 +11,7 @@ from pydantic import Field
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.names import ENV_FETCH_PLAN
 from onnx_operator.api.sources import ApiModel, ModelFiles, SourceFile, SourcePin, SourceSettings
+from onnx_operator.api.text import visible_json
 
 TERMINATION_MESSAGE_LIMIT = 2048
 """Bytes; the kubelet keeps 4096 of a container's termination message, a pod's containers share 12 KiB."""
@@ -155,7 +156,8 @@ class TerminationMessage(ApiModel):
 
     def _encode(self, message: str, observed: SourcePin | None) -> str:
         shortened = self.model_copy(update={"message": message, "observed": observed})
-        return shortened.model_dump_json(by_alias=True, exclude_none=True)
+        # kubectl describe prints it as it is.
+        return visible_json(shortened.model_dump_json(by_alias=True, exclude_none=True))
 
 
 def _cut(text: str, excess: int) -> str:

@@ -10,6 +10,7 @@ from onnx_operator.api.capabilities import Capabilities as Capabilities
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import ApiModel, ModelFiles, SourceFile, SourcePin, SourceSettings
+from onnx_operator.api.text import visible
 
 MAX_TENSORS = 64
 """Inputs and outputs together."""
@@ -34,7 +35,12 @@ def _json_bytes(value: object) -> int:
 
 
 def shorten(text: str, limit: int) -> str:
-    """``text``, cut between characters and ended with an ellipsis where it takes more than ``limit`` bytes in JSON."""
+    """``text``, cut between characters and ended with an ellipsis where it takes more than ``limit`` bytes in JSON.
+
+    All that a status and its events quote passes here, for ``kubectl describe`` to print: it is made visible as well.
+    """
+    # A little of a long text is enough: what is written out only grows.
+    text = visible(text[: limit + 1])
     if _json_bytes(text) - 2 <= limit:
         return text
     room = limit - len("…".encode())
@@ -105,7 +111,9 @@ class ModelReport(ApiModel):
     coverage: list[ProviderCoverage] = Field(default_factory=list, description="by execution provider")
     notes: list[str] = Field(default_factory=list, description="what callers should know although the model is valid")
     signer: str = Field(default="", description="who signed the model, where a signature was verified")
-    truncated: bool = Field(default=False, description="true when tensors, metadata or texts were cut")
+    truncated: bool = Field(
+        default=False, description="true when tensors, metadata or texts were cut, or characters in them written out"
+    )
 
     def bounded(self) -> "ModelReport":
         """Cut tensors, metadata and texts to what ``status`` may hold, and say so in ``truncated``."""

@@ -1,6 +1,5 @@
 """The plugin's commands. Each imports only what it needs."""
 
-import json
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 
 from onnx_operator import __version__
 from onnx_operator.cli.options import source_options
+from onnx_operator.cli.output import Commands, echo, echo_json, show
 from onnx_operator.cli.package import package
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnx_operator.api.report import InspectionResult
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """ONNX models on Kubernetes, and on this machine."""
@@ -66,9 +66,9 @@ def inspect_command(context: click.Context, /, uri: str, sha256: str, output: st
     result = _inspect(uri, sha256, sources)
     code = exit_code(result)
     if output == "json":
-        click.echo(_as_json(result))
+        echo_json(_as_json(result), indent=2)
     else:
-        tables.show(tables.refusal(uri, result, code == 2) if result.refusal else tables.report(uri, result))
+        show(tables.refusal(uri, result, code == 2) if result.refusal else tables.report(uri, result))
     context.exit(code)
 
 
@@ -91,26 +91,26 @@ def diff(context: click.Context, /, old: str, new: str, output: str, **sources: 
     for uri in (old, new):
         result = _inspect(uri, "", sources)
         if result.refusal or result.report is None:
-            tables.show(tables.refusal(uri, result, exit_code(result) == 2), to_stderr=True)
+            show(tables.refusal(uri, result, exit_code(result) == 2), to_stderr=True)
             context.exit(2)
         results.append(result.report)
     changes = compare(*results)
     breaks = any(change.breaking for change in changes)
     if output == "json":
         listed = [{"text": change.text, "breaking": change.breaking} for change in changes]
-        click.echo(json.dumps({"compatible": not breaks, "changes": listed}, indent=2, ensure_ascii=False))
+        echo_json({"compatible": not breaks, "changes": listed}, indent=2)
     else:
         before, after = (tables.facts(report) for report in results)
         rows = [(name, before[name], after[name]) for name in before if before[name] != after[name]]
-        tables.show(tables.changes(changes, rows))
+        show(tables.changes(changes, rows))
     context.exit(1 if breaks else 0)
 
 
-def _as_json(result: "InspectionResult") -> str:
+def _as_json(result: "InspectionResult") -> "dict[str, Any]":
     if result.refusal is not None:
-        return result.refusal.model_dump_json(indent=2, include={"reason", "message"})
+        return {"reason": str(result.refusal.reason), "message": result.refusal.message}
     assert result.report is not None
-    return result.report.model_dump_json(by_alias=True, indent=2, exclude_none=True)
+    return result.report.model_dump(by_alias=True, exclude_none=True)
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def _inspect(uri: str, sha256: str, sources: dict[str, Any], *, typed: bool = Tr
             )
     except (ParserError, KeyboardInterrupt) as error:
         # Nothing is known about the model: neither of these must look like a refusal, which ends with 1.
-        click.echo(f"{uri}: not inspected: {str(error) or 'interrupted'}", err=True)
+        echo(f"{uri}: not inspected: {str(error) or 'interrupted'}", err=True)
         raise SystemExit(2 if isinstance(error, ParserError) else 130) from None
 
 
@@ -160,7 +160,7 @@ def _accepted(sources: dict[str, Any]) -> "Callable[[str, str, bool], Inspection
         result = _inspect(uri, sha256, sources, typed=typed)
         if result.refusal is not None:
             code = exit_code(result)
-            tables.show(tables.refusal(uri, result, code == 2), to_stderr=True)
+            show(tables.refusal(uri, result, code == 2), to_stderr=True)
             raise SystemExit(code)
         return result
 
@@ -216,7 +216,7 @@ def serve(
     if port:
         grpc = None if options["script"] else grpc_port
         for line in addresses(host, port, grpc, prepared.name, page=page):
-            click.echo(line, err=True)
+            echo(line, err=True)
     if open_browser and page and port:
         _open_when_ready(f"http://{'127.0.0.1' if host == '::' else host}:{port}/")
     run_server(model=prepared.path, name=prepared.name, **options)
@@ -288,7 +288,7 @@ def predict(
             raise click.ClickException("the manifest has a scoring script: run it with serve, and ask with --endpoint")
         answer = work.predict_here(prepared.path, prepared.name, body, arrays)
     if output == "json":
-        click.echo(json.dumps(answer, ensure_ascii=False))
+        echo_json(answer)
     else:
         work.show(answer)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from onnx_operator.cli.output import echo
+
 BUILDERS: dict[str, tuple[str, ...]] = {
     "buildah": ("buildah", "bud"),
     "podman": ("podman", "build"),
@@ -192,10 +194,10 @@ def package(
         command = find_builder(builder) if build_it else ()
         names = write_context(Contents(scoring, base, pins.pins, model), folder)
         for note in pins.notes:
-            click.echo(f"note: {note}", err=True)
-        click.echo(f"{folder} holds {', '.join(names)}")
+            echo(f"note: {note}", err=True)
+        echo(f"{folder} holds {', '.join(names)}")
         if build_it:
             build(command, folder, tag, options)
     except (PackageError, PinError, ScriptError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(next_steps(folder, tag, build_it, model is not None))
+    echo(next_steps(folder, tag, build_it, model is not None))

@@ -11,6 +11,8 @@ from typing import Any
 import click
 import numpy as np
 
+from onnx_operator.api.text import visible
+from onnx_operator.cli.output import console, echo, echo_json
 from onnx_operator.server.dataplane.batching import run
 from onnx_operator.server.dataplane.inference import Inference, check_feed, check_shape, choose_outputs, find_input
 from onnx_operator.server.dataplane.tensors import DTYPES, Array, decode
@@ -93,7 +95,7 @@ def predict_here(path: Path, name: str, data: bytes | None, arrays: dict[str, Ar
             inference = _inference(model, arrays)
         elif data is None:
             _, feed = answer_one(model)
-            click.echo("no input was given: these are the answers to made-up values", err=True)
+            echo("no input was given: these are the answers to made-up values", err=True)
             inference = Inference(feed, choose_outputs(model, ()))
         elif "inputs" in (body := parse_object(data)) and isinstance(body["inputs"], list):
             inference, _ = codec.read(data, None)
@@ -169,16 +171,24 @@ def _ask(url: str, body: bytes | None, token: str) -> Answer:
 
 
 def show(answer: Answer) -> None:
-    """Print an answer for people: a table an output, the likeliest classes of one row."""
-    from rich.console import Console
+    """Print an answer for people: a table an output, the likeliest classes of one row.
+
+    Raises :class:`PredictionError` for an answer that is none of the protocol.
+    """
+    try:
+        _show(answer)
+    except (LookupError, TypeError, ValueError) as error:
+        raise PredictionError(f"the answer is not one of the Open Inference Protocol: {error!r:.200}") from None
+
+
+def _show(answer: Answer) -> None:
     from rich.table import Table
 
-    console = Console()
     if not isinstance(answer.get("outputs"), list):
-        console.print_json(json.dumps(answer))
+        echo_json(answer, indent=2)
         return
     for output in answer["outputs"]:
-        table = Table(title=f"{output['name']}  {output['datatype']} {output['shape']}", title_justify="left")
+        table = Table(title=visible(f"{output['name']}  {output['datatype']} {output['shape']}"), title_justify="left")
         data = output["data"]
         columns = output["shape"][-1] if output["shape"] else 1
         if len(data) == columns and columns > 5 and all(isinstance(v, int | float) for v in data):
@@ -192,8 +202,8 @@ def show(answer: Answer) -> None:
                 table.add_column("")
             rows = [data[at : at + columns] for at in range(0, len(data), columns or 1)]
             for row in rows[:10]:
-                table.add_row(*(f"{v:.6g}" if isinstance(v, float) else str(v) for v in row[:12]))
+                table.add_row(*(f"{v:.6g}" if isinstance(v, float) else visible(str(v)) for v in row[:12]))
             if len(rows) > 10 or columns > 12:
                 table.caption = f"cut: {len(rows)} rows of {columns}; --output json shows all"
         table.show_header = bool(table.columns and table.columns[0].header)
-        console.print(table)
+        console().print(table)

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+from onnx_operator.api.text import visible
+from onnx_operator.cli.output import console
 
 _LONGEST = 30
 
@@ -17,13 +18,18 @@ def reading(uri: str) -> Iterator[Callable[[int, int | None], None]]:
     Yields what is to be called with the bytes read so far and the size of the file (None: not known). Of large
     models only a small part is read, so the bar rarely comes far.
     """
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    terminal = console(stderr=True)
+    if not terminal.is_terminal:
         yield lambda read, total: None
         return
-    columns = (TextColumn("reading {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-        task = progress.add_task(escape(_short(uri.partition("?")[0])), total=None)
+    columns = (
+        TextColumn("reading {task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, TimeElapsedColumn(), console=terminal, transient=True) as progress:
+        task = progress.add_task(visible(_short(uri.partition("?")[0])), total=None)
 
         def update(read: int, total: int | None) -> None:
             progress.update(task, completed=read, total=total)

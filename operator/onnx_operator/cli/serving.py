@@ -15,6 +15,7 @@ from onnx_operator.api.report import InspectionResult
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.cli.bringing import bring, cache_folder
 from onnx_operator.cli.manifest import Manifest, is_manifest, read_manifest
+from onnx_operator.cli.output import echo
 
 Inspect = Callable[[str, str, bool], InspectionResult]
 """Judges a URI, with the digest that it must have; ends the command where the model is refused.
@@ -81,7 +82,7 @@ def _options(manifest: Manifest) -> dict[str, Any]:
         if data.is_dir():
             options["test_data"] = data
         else:
-            click.echo(f"{spec.model.test_data} is not tested here; name a folder with --test-data", err=True)
+            echo(f"{spec.model.test_data} is not tested here; name a folder with --test-data", err=True)
     return options
 
 

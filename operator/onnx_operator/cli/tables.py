@@ -1,11 +1,8 @@
 """Reports for people: tables that fit a terminal."""
 
 from collections.abc import Iterable
-from io import StringIO
 
-import click
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -13,28 +10,19 @@ from rich.text import Text
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import CREDENTIAL_VARIABLES, scheme_of
 from onnx_operator.api.report import InspectionResult, ModelReport, ProviderCoverage, TensorSpec
+from onnx_operator.api.text import visible
 from onnx_operator.model.comparison import Change
-
-_WIDE = 4096
-
-
-def show(renderable: RenderableType, *, to_stderr: bool = False) -> None:
-    """Print for a terminal; into a file or pipe lines are as long as their text."""
-    console = Console(highlight=False, stderr=to_stderr)
-    if console.is_terminal:
-        console.print(renderable)
-        return
-    text = StringIO()
-    Console(highlight=False, file=text, width=_WIDE).print(renderable)
-    click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()), err=to_stderr)
 
 
 def refusal(uri: str, result: InspectionResult, unread: bool) -> RenderableType:
     """Why a model is not accepted."""
     assert result.refusal is not None
     verdict = "could not be read" if unread else "refused"
-    head = Text.assemble((uri, "bold"), ": ", (verdict, "bold red"))
-    lines = [head, Text.assemble((str(result.refusal.reason), "red"), f": {result.refusal.message}")]
+    head = Text.assemble((visible(uri), "bold"), ": ", (verdict, "bold red"))
+    lines = [
+        head,
+        Text.assemble((str(result.refusal.reason), "red"), f": {visible(result.refusal.message, lines=True)}"),
+    ]
     variables = CREDENTIAL_VARIABLES.get(scheme_of(uri), ())
     if result.refusal.reason is Reason.SOURCE_UNAUTHORIZED and variables:
         lines.append(Text(f"Here credentials are environment variables: {', '.join(variables)}.", "dim"))
@@ -46,7 +34,7 @@ def report(uri: str, result: InspectionResult) -> RenderableType:
     found = result.report
     assert found is not None
     parts: list[RenderableType] = [
-        Text.assemble((uri, "bold"), ": ", ("valid", "bold green")),
+        Text.assemble((visible(uri), "bold"), ": ", ("valid", "bold green")),
         _facts(found, result.interface),
         _tensors(found),
         _coverage(found.coverage),
@@ -54,7 +42,7 @@ def report(uri: str, result: InspectionResult) -> RenderableType:
     ]
     if found.metadata:
         parts.append(_pairs("metadata", found.metadata.items()))
-    parts += [Text.assemble(("note: ", "yellow"), note) for note in found.notes]
+    parts += [Text.assemble(("note: ", "yellow"), visible(note)) for note in found.notes]
     if found.truncated:
         parts.append(Text("Not all tensors, texts or metadata are shown: a status holds only so much.", "yellow"))
     return Group(*(part for part in parts if part is not None))
@@ -69,14 +57,14 @@ def changes(found: list[Change], rows: Iterable[tuple[str, str, str]]) -> Render
         else Text("Callers go on as before." if not found else "Callers go on as before, with changes.", "bold green")
     )
     lines = [
-        Text.assemble(("breaks  ", "red") if change.breaking else ("changes ", "yellow"), change.text)
+        Text.assemble(("breaks  ", "red") if change.breaking else ("changes ", "yellow"), visible(change.text))
         for change in found
     ]
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for name in ("", "old", "new"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(visible, row))
     return Group(head, *lines, *([table] if table.row_count else []))
 
 
@@ -109,7 +97,7 @@ def _pairs(title: str, pairs: Iterable[tuple[str, str]]) -> RenderableType:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in pairs:
-        table.add_row(escape(name), escape(text))
+        table.add_row(visible(name), visible(text))
     return Panel(table, title=title, title_align="left", expand=False) if title else table
 
 
@@ -118,7 +106,7 @@ def _tensors(found: ModelReport) -> RenderableType:
     table.columns[1].overflow = "fold"
     for kind, specs in (("input", found.inputs), ("output", found.outputs)):
         for spec in specs:
-            table.add_row(kind, escape(spec.name), escape(spec.datatype), escape(_shape(spec)))
+            table.add_row(kind, visible(spec.name), visible(spec.datatype), visible(_shape(spec)))
     return table
 
 
@@ -132,16 +120,16 @@ def _coverage(found: list[ProviderCoverage]) -> RenderableType:
     for each in found:
         share = f"{each.fallback_flops_share:.0%} of FLOPs: " if each.fallback_operators else ""
         table.add_row(
-            each.provider,
+            visible(each.provider),
             f"{each.covered_nodes} of {each.total_nodes}",
-            escape(share + ", ".join(each.fallback_operators)) or "nothing",
+            visible(share + ", ".join(each.fallback_operators)) or "nothing",
         )
     return table
 
 
 def _operators(found: dict[str, int]) -> RenderableType:
     listed = ", ".join(f"{name} ×{count}" for name, count in found.items())
-    return Text.assemble(("operators  ", "dim"), listed)
+    return Text.assemble(("operators  ", "dim"), visible(listed))
 
 
 def size_text(count: int) -> str:

@@ -127,9 +127,7 @@ async def _lead(
     announcement, stopping = asyncio.create_task(announce()), asyncio.create_task(stop.wait())
     watches = asyncio.create_task(
         kopf.operator(
-            registry=build_registry(
-                queue, options.kubeconfig, reconciler.known_models, scripts=settings.allow_scoring
-            ),
+            registry=build_registry(queue, options.kubeconfig, reconciler.known_models, scripts=settings.allow_scoring),
             settings=build_settings(),
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any
 
+from onnx_operator.api.text import visible
+
 
 class JsonFormatter(logging.Formatter):
     """Time (RFC 3339, UTC), level and message, then whatever was given as ``extra={"fields": {...}}``."""
@@ -37,7 +39,7 @@ class PlainFormatter(logging.Formatter):
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         line = f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()} {told}".rstrip()
         trouble = fields.get("traceback") or (self.formatException(record.exc_info) if record.exc_info else "")
-        return f"{line}\n{trouble}".rstrip()
+        return visible(f"{line}\n{trouble}".rstrip(), lines=True)
 
 
 def configure(level: int = logging.INFO, *, plain: bool = False) -> None:

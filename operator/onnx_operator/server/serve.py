@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import Phase, StartFacts
+from onnx_operator.api.text import visible_json
 from onnx_operator.server.dataplane.batching import Batcher, BatchPolicy
 from onnx_operator.server.dataplane.plane import DataPlane
 from onnx_operator.server.http.routes import Routes
@@ -196,7 +197,7 @@ class Serving:
         gc.set_threshold(10_000, 20, 20)
         self._enter(Phase.SERVING)
         if self._shared.first:
-            print(facts.model_dump_json(by_alias=True), file=sys.stdout, flush=True)
+            print(visible_json(facts.model_dump_json(by_alias=True)), file=sys.stdout, flush=True)
         return True
 
     async def _start_script(self) -> StartFacts:
