@@ -144,10 +144,14 @@ def _inspect(uri: str, sha256: str, sources: dict[str, Any], *, typed: bool = Tr
                 typed=typed,
                 progress=progress,
             )
-    except (ParserError, KeyboardInterrupt) as error:
-        # Nothing is known about the model: neither of these must look like a refusal, which ends with 1.
-        echo(f"{uri}: not inspected: {str(error) or 'interrupted'}", err=True)
-        raise SystemExit(2 if isinstance(error, ParserError) else 130) from None
+    except KeyboardInterrupt:
+        echo(f"{uri}: not inspected: interrupted", err=True)
+        raise SystemExit(130) from None
+    except Exception as error:
+        # Nothing is known about the model: this must not look like a refusal, which ends with 1.
+        what = str(error).strip().rpartition("\n")[2] if isinstance(error, ParserError) else repr(error)
+        echo(f"{uri}: not inspected, by a fault of this program: {what:.500}", err=True)
+        raise SystemExit(2) from None
 
 
 def _accepted(sources: dict[str, Any]) -> "Callable[[str, str, bool], InspectionResult]":

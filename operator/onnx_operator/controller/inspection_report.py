@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import MAX_REPORT_BYTES, InspectionRequest, InspectionResult, ModelReport, shorten
-from onnx_operator.api.sources import ModelFiles, SourcePin
+from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.controller.inspector.once import EVENT
+from onnx_operator.model.inspection.golden import MOST_BYTES, MOST_DATA_SETS, MOST_TENSORS
 from onnx_operator.model.sources.base import is_confined
 
 LONGEST_REPORT = 1 << 20
@@ -27,6 +28,7 @@ LONGEST_MESSAGE = 2048
 LONGEST_PIN = 512
 MAX_PROVIDERS = 16
 _LARGEST_NUMBER = 2**63 - 1
+_TEST_DATA = re.compile(r"(test_data_set_[0-9]{1,2}/)?(input|output)_[0-9]{1,2}\.pb")
 
 VERDICTS = frozenset(
     {
@@ -74,7 +76,7 @@ def find_report(log: str, request: InspectionRequest, max_model_bytes: int) -> I
                 result = InspectionResult.model_validate_json(line)
             except ValidationError as error:
                 first = error.errors(include_input=False, include_url=False)[0]
-                raise ReportError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+                raise ReportError(shorten(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 300)) from None
             except (ValueError, RecursionError):
                 continue
             return _checked(result, request, max_model_bytes)
@@ -109,6 +111,7 @@ def _checked(result: InspectionResult, request: InspectionRequest, max_model_byt
     _require(report.source == result.source, "report.source is not source")
     _check_files(result.files, max_model_bytes)
     _check_proofs(result.files, report, request)
+    _check_test_data(result.test_data, request)
     return result.model_copy(update={"report": report})
 
 
@@ -159,11 +162,26 @@ def _check_files(files: ModelFiles, max_model_bytes: int) -> None:
     else:
         _require(files.model in named, "files.model is none of the files")
     for file in files.files:
-        _check_pin(file.pin)
-        _require(re.fullmatch("([0-9a-f]{64})?", file.sha256) is not None, "files holds a sha256 that is none")
-        _require(file.size_bytes >= 0, "a file's size is negative")
+        _check_file(file)
     _require(0 <= files.unpacked_bytes <= max_model_bytes, "files.unpackedBytes is more than the settings allow")
     _require(files.size_bytes <= max_model_bytes, "the files are larger than the settings allow")
+
+
+def _check_file(file: SourceFile) -> None:
+    _check_pin(file.pin)
+    _require(re.fullmatch("([0-9a-f]{64})?", file.sha256) is not None, "files holds a sha256 that is none")
+    _require(file.size_bytes >= 0, "a file's size is negative")
+
+
+def _check_test_data(files: list[SourceFile], request: InspectionRequest) -> None:
+    _require(bool(request.test_data) or not files, "testData was not asked for")
+    _require(
+        len({file.name for file in files}) == len(files) <= 2 * MOST_TENSORS * MOST_DATA_SETS, "testData is no set"
+    )
+    for file in files:
+        _require(_TEST_DATA.fullmatch(file.name) is not None, f"{file.name!r:.80} is no name of test data")
+        _check_file(file)
+    _require(sum(file.size_bytes for file in files) <= MOST_BYTES, "testData is larger than it may be")
 
 
 def _check_proofs(files: ModelFiles, report: ModelReport, request: InspectionRequest) -> None:

@@ -4,6 +4,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.model.archive.base import (
@@ -74,7 +75,7 @@ class ZipReader:
         offsets.sort()
         if len(set(offsets)) != len(offsets):
             raise corrupt("Entries of the zip archive lie upon each other.")
-        self._ends = dict(zip(offsets, [*offsets[1:], begin], strict=True))
+        self._ends = dict(pairwise([*offsets, begin]))
         yield from listing.members.values()
 
     def open(self, member: Member) -> MemberReader:

@@ -30,6 +30,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, NoReturn, cast
 
+from google.protobuf.message import EncodeError
+
 from onnx_operator.api.report import Capabilities
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.model.archive import ArchiveLimits
@@ -123,8 +125,8 @@ def _child(job: _Job, others: Sequence[socket.socket]) -> NoReturn:
         pipe = _only_pipe(job.connection, others)
         try:
             answer = _answer(pipe, job.epitaph)
-        except MemoryError:
-            # Also where there was not even enough to tell of another error.
+        except (MemoryError, EncodeError):
+            # Also where there was not even enough to tell of another error; protobuf tells the lack of room so.
             answer = b'{"memory": true}'
         pipe.write(answer)
         pipe.write(b"\n")
@@ -151,7 +153,7 @@ def _only_pipe(connection: socket.socket, others: Sequence[socket.socket]) -> Bi
 def _answer(pipe: BinaryIO, epitaph: Epitaph) -> bytes:
     try:
         return _work(pipe, epitaph).encode()
-    except MemoryError:
+    except (MemoryError, EncodeError):
         raise
     except Exception:
         return json.dumps({"error": traceback.format_exc()[-_MOST_OF_AN_ERROR:]}).encode()

@@ -33,6 +33,8 @@ _DESCENT: dict[str, dict[int, str]] = {
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
 }
 _DOC_STRING = {"Model": 6, "Graph": 10, "Node": 6, "Tensor": 12, "Attribute": 13, "SparseTensor": -1}
+_METADATA = {"Model": 14, "Graph": 16, "Node": 9, "Tensor": 16}
+"""Texts that no check looks at, and a report takes the beginning of: of the model's own the first bytes are kept."""
 _DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA = 1, 2, 8, 9, 13
 _VALUES = {4: FIXED32, 5: VARINT, 6: BYTES, 7: VARINT, _RAW_DATA: BYTES, 10: 1, 11: VARINT}
 
@@ -111,12 +113,28 @@ def _strip(window: Window, message: Field, kind: str, out: bytearray, skeleton: 
             out += inner
             if len(out) > _LIGHT_BYTES:
                 skeleton.before_parsing()
+        elif large and each.number == _METADATA.get(kind):
+            if kind == "Model":
+                out += _cut_entry(window, each)
         elif not (large and each.number == doc_string):
             if each.end - each.start > _LIGHT_BYTES:
                 skeleton.before_parsing()
             window.append_to(out, each.start, each.end)
     if kind == "Model":
         _check_whole(seen, message.end)
+
+
+def _cut_entry(window: Window, entry: Field) -> bytes:
+    """An entry of the model's metadata whose key and value are no longer than what is kept of a text."""
+    cut = bytearray()
+    for each in fields(window, entry.begin, entry.end):
+        if each.number in (1, 2) and each.wire_type == BYTES:
+            text = window.slice(each.begin, min(each.end, each.begin + KEEP_BYTES))
+            if each.end - each.begin > KEEP_BYTES:
+                # Not within a character: whether a text is UTF-8 is looked at.
+                text = text.decode(errors="ignore").encode()
+            cut += head(each.number, len(text)) + text
+    return head(_METADATA["Model"], len(cut)) + bytes(cut)
 
 
 def _strip_tensor(window: Window, tensor: Field, out: bytearray, skeleton: Skeleton) -> None:
@@ -129,7 +147,7 @@ def _strip_tensor(window: Window, tensor: Field, out: bytearray, skeleton: Skele
             stored += size
             raw = raw or each.number == _RAW_DATA
             continue
-        if size > KEEP_BYTES and each.number == _DOC_STRING["Tensor"]:
+        if size > KEEP_BYTES and each.number in (_DOC_STRING["Tensor"], _METADATA["Tensor"]):
             continue
         window.append_to(out, each.start, each.end)
         if each.number == _DIMS and each.wire_type == VARINT:
