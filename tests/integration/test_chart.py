@@ -185,6 +185,24 @@ def test_the_operator_may_do_what_it_does_and_nothing_else(chart: Chart) -> None
     assert sorted(bound) == ["onnx-operator", "onnx-operator-lease"]
 
 
+@pytest.mark.parametrize(
+    ("setting", "needless"),
+    [
+        ("allowCredentials", {("", "secrets", "get")}),
+        ("allowScoring", {("", "configmaps", verb) for verb in ("get", "list", "watch")}),
+        ("allowInspectionPods", {("", "pods", verb) for verb in ("get", "create", "delete")}),
+    ],
+)
+def test_a_right_that_a_setting_makes_needless_is_not_granted(
+    chart: Chart, setting: str, needless: set[tuple[str, str, str]]
+) -> None:
+    objects = chart.template({"settings": {setting: False}})
+    assert _rights(_one(objects, "ClusterRole", "onnx-operator")["rules"]) == _needed() - needless
+    assert needless <= _needed()
+    # The operator is told, and does not try.
+    assert _settings(objects).model_dump(by_alias=True)[setting] is False
+
+
 def test_with_namespaces_the_operator_has_no_right_in_the_whole_cluster(chart: Chart) -> None:
     objects = chart.template({"settings": {"namespaces": ["vision", "speech"]}})
     assert not [o for o in objects if o["kind"] == "ClusterRoleBinding"]

@@ -300,12 +300,49 @@ async def test_a_namespace_that_enforces_the_restricted_standard_takes_the_pod(d
     assert task.cancelled()
 
 
-async def test_a_pod_template_that_the_namespace_forbids_is_told(desk):
-    desk.cluster.kubectl("label", "namespace", desk.namespace, "pod-security.kubernetes.io/enforce=restricted")
+async def test_a_pod_template_that_no_inspection_gets_is_told_and_no_pod_made(desk):
     await desk.write(podTemplate={"spec": {"securityContext": {"runAsNonRoot": False, "runAsUser": 0}}})
     told = (await desk.start()).refusal
-    assert told.retriable
-    assert "PodSecurity" in told.message
+    assert told.reason is Reason.POD_TEMPLATE_REJECTED
+    assert "securityContext.runAsUser" in told.message
+    assert desk.exist() == []
+
+
+async def test_a_pod_that_somebody_made_first_in_our_name_is_replaced_and_not_heard(desk):
+    owner = {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "resnet50", "controller": True}
+    metadata = {
+        "name": pod_name(desk.model, "key"),
+        "labels": {names.LABEL_INSPECTION: "resnet50"},
+        "ownerReferences": [owner | {"uid": desk.model["metadata"]["uid"]}],
+    }
+    desk.cluster.apply(STRANGER | {"metadata": metadata}, desk.namespace)
+    (forged,) = desk.exist()
+    desk.end(forged, log=report_line(ACCEPTED))
+    task = desk.start()
+    for _ in range(200):
+        pod = await desk.pod(task)
+        if pod["metadata"]["uid"] != forged["metadata"]["uid"]:
+            break
+        await asyncio.sleep(0.05)
+    assert pod["spec"]["containers"][0]["image"] == SETTINGS.inspector_image
+    desk.end(pod, log=report_line(NOT_FOUND))
+    assert await task == NOT_FOUND
+    assert desk.exist() == []
+
+
+async def test_a_pod_whose_image_somebody_changed_is_not_heard(desk):
+    task = desk.start()
+    pod = await desk.pod(task)
+    change = [{"op": "replace", "path": "/spec/containers/0/image", "value": "registry.example/evil:1"}]
+    desk.cluster.kubectl(
+        "patch", "pod", pod["metadata"]["name"], "-n", desk.namespace, "--type=json", "--patch", json.dumps(change)
+    )
+    desk.end(pod, log=report_line(ACCEPTED))
+    told = (await task).refusal
+    assert told is not None
+    assert (told.reason, told.retriable) == (Reason.SOURCE_UNREACHABLE, True)
+    assert "spec.containers" in told.message
+    assert desk.exist() == []
 
 
 async def test_a_name_that_somebody_else_took_is_told_and_left_alone(desk):
