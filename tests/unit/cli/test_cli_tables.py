@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import (
@@ -16,6 +16,7 @@ from onnx_operator.api.report import (
 )
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.cli import tables
+from onnx_operator.cli.output import console
 from onnx_operator.model.comparison import Change
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -47,7 +48,7 @@ def sample(**different: object) -> ModelReport:
 
 def seen(renderable: RenderableType, columns: int) -> str:
     out = io.StringIO()
-    Console(file=out, width=columns, highlight=False).print(renderable)
+    console(file=out, width=columns).print(renderable)
     return out.getvalue()
 
 

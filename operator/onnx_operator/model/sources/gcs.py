@@ -89,7 +89,7 @@ def _checked(service_account: str, uri: str) -> str:
     try:
         content = json.loads(service_account)
         return json.dumps({name: content[name] for name in ("private_key", "private_key_id", "client_email")})
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise _bad_key(uri) from None
 
 
