@@ -331,7 +331,7 @@ def test_no_model_or_archive_is_answered_by_a_traceback(fuzz, inspect, tmp_path)
     """Through the parsing child, and through the printing."""
     seeds = [MODEL, models.unknown_operator(), *ARCHIVES.values()]
     path = tmp_path / "m.onnx"
-    for rng in fuzz(120):
+    for rng in fuzz(80):
         path.write_bytes(mutated(rng, rng.choice(seeds), most=rng.choice([1, 3, 8])))
         inspect(path)
 
