@@ -27,15 +27,14 @@ MODEL = {
 class Operator:
     """Both processes, with settings and a socket in a folder."""
 
-    def __init__(self, cluster: Cluster, namespace: str, folder: Path, watched: list[str] | None = None) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, folder: Path, **settings: object) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        settings = folder / "settings.yaml"
+        file = folder / "settings.yaml"
         # Only this namespace: other tests leave models in theirs.
-        namespaces = watched or [namespace]
-        settings.write_text(json.dumps({"serverImage": "localhost/onnx-server:dev", "namespaces": namespaces}))
-        self._common = ["--settings", str(settings), "--inspector-socket", str(folder / "inspector.sock")]
+        file.write_text(json.dumps({"serverImage": "localhost/onnx-server:dev", "namespaces": [namespace], **settings}))
+        self._common = ["--settings", str(file), "--inspector-socket", str(folder / "inspector.sock")]
         self._log = (folder / "log").open("ab")
         self.log = folder / "log"
         self.inspector = self._start("inspector")

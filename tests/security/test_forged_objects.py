@@ -38,7 +38,7 @@ def operator(apiserver, api_namespace, victim_namespace, tmp_path, monkeypatch):
     apiserver.apply(to_yaml())
     apiserver.kubectl("wait", "--for=condition=Established", "crd/onnxmodels.onnx-operator.dev", "--timeout=30s")
     apiserver.wait(lambda: apiserver.list("onnxmodels") is not None, 30, "OnnxModel to be served")
-    running = Operator(apiserver, victim_namespace, tmp_path, watched=[api_namespace, victim_namespace])
+    running = Operator(apiserver, victim_namespace, tmp_path, namespaces=[api_namespace, victim_namespace])
     yield running
     running.stop()
 
