@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import unicodedata
 from urllib.parse import urlsplit
 
 import pytest
@@ -210,6 +211,12 @@ SEEDS = [
 ]
 
 
+def plainly(host: str) -> str:
+    """A host as people and DNS read it: another way to it than the code's (UTS 46, without its tables)."""
+    shown = "".join(c for c in unicodedata.normalize("NFKC", host) if unicodedata.category(c) != "Cf")
+    return shown.lower().replace("\N{IDEOGRAPHIC FULL STOP}", ".").rstrip(".")
+
+
 @pytest.mark.fuzz
 def test_no_way_to_write_an_address_reaches_another_host(fuzz) -> None:
     """Whatever passes leads to the named host by another reading of the address as well, and by the connection's."""
@@ -226,7 +233,7 @@ def test_no_way_to_write_an_address_reaches_another_host(fuzz) -> None:
         url = opened._url
         assert (url.host or "").lower().rstrip(".") == GOOD, uri
         assert url.port == 443, uri
-        assert (urlsplit(uri).hostname or "").rstrip(".").encode("idna").decode().lower() == GOOD, uri
+        assert plainly(urlsplit(uri).hostname or "") == GOOD, uri
         asyncio.run(opened.aclose())
 
 

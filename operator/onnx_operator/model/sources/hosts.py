@@ -14,7 +14,7 @@ from yarl import URL
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import HTTPS_CREDENTIALS, HTTPS_HOSTS
 from onnx_operator.model.sources.base import SourceError
-from onnx_operator.model.sources.web.addresses import parse_url
+from onnx_operator.model.sources.web.addresses import is_host, parse_url
 
 _MOST_HOSTS = 64
 _DEFAULT_PORT = 443
@@ -25,7 +25,7 @@ Destination = tuple[str, int]
 def destination(url: URL) -> Destination:
     """Where a request to this address goes. Raises ValueError for one that names no host."""
     host = (url.raw_host or "").lower().removesuffix(".")
-    if not host:
+    if not is_host(host):
         raise ValueError("no host")
     with suppress(ValueError):
         host = str(ip_address(host))

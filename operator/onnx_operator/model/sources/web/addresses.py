@@ -1,5 +1,6 @@
 """Which addresses are read: URLs, and the network addresses that they lead to."""
 
+import re
 from collections.abc import Collection, Iterable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -85,10 +86,14 @@ def parse_url(text: str, *, plain_http: Collection[URL] = ()) -> URL:
     return check_url(URL(text, encoded=text.isascii()), plain_http=plain_http)
 
 
-def _is_host(host: str) -> bool:
-    """Tell an address or a name as DNS takes it (RFC 1035, 2.3.4): the resolver raises for others."""
-    labels = host.removesuffix(".").split(".")
-    return ":" in host or (len(host) <= 254 and all(0 < len(label) <= 63 for label in labels))
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
+
+
+def is_host(host: str) -> bool:
+    """Tell an address or a name as DNS takes it (RFC 1035, 2.3.4), in ASCII: the resolver raises for others."""
+    if ":" in host:
+        return True
+    return len(host) <= 254 and all(_LABEL.fullmatch(label) for label in host.removesuffix(".").split("."))
 
 
 def check_url(url: URL, *, plain_http: Collection[URL] = ()) -> URL:
@@ -99,7 +104,7 @@ def check_url(url: URL, *, plain_http: Collection[URL] = ()) -> URL:
     """
     if url.scheme != "https" and not (url.scheme == "http" and url.raw_host and url.origin() in plain_http):
         raise SourceError(Reason.SOURCE_REFUSED, f"{shown_url(url)} is not an https address; only https is read.")
-    if not _is_host(url.raw_host or "") or any(c <= " " or c == "\x7f" for c in str(url)):
+    if not is_host(url.raw_host or "") or any(c <= " " or c == "\x7f" for c in str(url)):
         raise ValueError("no host")
     if url.raw_user or url.raw_password:
         raise SourceError(
