@@ -52,7 +52,8 @@ def objection(revision: Revision, spec: OnnxModelSpec, namespace: str, settings:
 
     A revision of the first alpha does not hold its spec: the model's own ``spec`` stands for it.
     """
-    refusal = forbidden(spec if revision.inputs else OnnxModelSpec.model_validate(revision.data.spec), settings)
+    asked = spec if revision.inputs else OnnxModelSpec.model_validate(revision.data.spec)
+    refusal = forbidden(asked, namespace, settings)
     if refusal:
         return refusal.message
     pool = next((p for p in settings.effective_pools() if p.name == revision.data.pool), None)
