@@ -183,6 +183,13 @@ def _accepted(sources: dict[str, Any]) -> "Callable[[str, str, bool], Inspection
 @click.option("--test-data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Golden data to test.")
 @click.option("--max-batch-size", type=click.IntRange(1, 4096), help="Rows of one run.")
 @click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes at the port.")
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Answer under this name too, besides localhost; * is any. May be repeated.",
+)
 @click.option("--json-log", is_flag=True, help="Log as the pods do, a JSON object a line.")
 @source_options
 def serve(
@@ -197,6 +204,7 @@ def serve(
     test_data: Path | None,
     max_batch_size: int | None,
     processes: int,
+    allowed_hosts: tuple[str, ...],
     json_log: bool,
     **sources: Any,
 ) -> None:
@@ -217,6 +225,7 @@ def serve(
     given = {"script": script, "test_data": test_data, "max_batch_size": max_batch_size}
     options |= {option: value for option, value in given.items() if value is not None}
     options |= {"host": host, "port": port, "grpc_port": grpc_port, "page": page, "processes": processes}
+    options |= {"allowed_hosts": allowed_hosts, "local": True}
     if port:
         grpc = None if options["script"] else grpc_port
         for line in addresses(host, port, grpc, prepared.name, page=page):

@@ -92,7 +92,20 @@ _SERVE_OPTIONS = (
         help="Where the script's packages are (see install-requirements).",
     ),
     click.option("--page/--no-page", default=False, help="A page at / to try the model and see its graph."),
+    click.option(
+        "--allowed-host",
+        "allowed_hosts",
+        multiple=True,
+        metavar="NAME",
+        help="Refuse requests whose Host is neither this name nor the loopback's, and pages of other origins. May be "
+        "repeated. Default: any host.",
+    ),
     click.option("--max-body-bytes", type=click.IntRange(min=1), default=64 << 20, help="Longest request body."),
+    click.option(
+        "--memory-budget",
+        type=click.IntRange(min=1 << 20),
+        help="Bytes of memory that all requests of one process may take. Default: what the container's limit leaves.",
+    ),
     click.option("--request-timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, help="In seconds."),
     click.option("--tls-certificate", type=_FILE, help="PEM certificate (with its chain): serve TLS only."),
     click.option("--tls-key", type=_FILE, help="Its key, PEM."),
@@ -142,9 +155,14 @@ def run_server(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     token_file: Path | None,
+    allowed_hosts: tuple[str, ...] = (),
+    local: bool = False,
     **settings: Any,
 ) -> None:
-    """Serve until SIGTERM, then end the process. Takes the options of ``serve``; raises click's exceptions."""
+    """Serve until SIGTERM, then end the process. Takes the options of ``serve``; raises click's exceptions.
+
+    With ``local`` requests must name this machine even where no host is allowed besides.
+    """
     import uvloop
 
     from onnx_operator.server.http.server import Limits
@@ -169,6 +187,7 @@ def run_server(
         ),
         tls=TlsFiles(tls_certificate, tls_key, tls_client_ca) if tls_certificate and tls_key else None,
         token=_token(token_file) if token_file else "",
+        allowed_hosts=allowed_hosts if allowed_hosts or local else None,
         **settings,
     )
     try:

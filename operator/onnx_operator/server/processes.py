@@ -17,12 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onnx_operator.server.metrics import Metrics, memory_size
+from onnx_operator.server.runtime.cgroups import memory_limit
 
 logger = logging.getLogger(__name__)
 
 MOST_PROCESSES = 64
 ENV_NUMBER = "ONNX_SERVER_PROCESS"
-"""Number of a further process, 1 and up, the descriptor of the shared figures, the ports, and the first process."""
+"""Number of a further process, 1 and up, how many there are with the first, the descriptor of the shared figures, the
+ports, and the first process."""
 _PR_SET_PDEATHSIG = 1
 _RESTART_SECONDS = 5.0
 
@@ -33,9 +35,9 @@ class Shared:
     def __init__(self, environment: Mapping[str, str]) -> None:
         if ENV_NUMBER in environment:
             numbers = map(int, environment[ENV_NUMBER].split(":"))
-            self.number, self.descriptor, self.port, self.grpc_port, self.parent = numbers
+            self.number, self.count, self.descriptor, self.port, self.grpc_port, self.parent = numbers
         else:
-            self.number, self.port, self.grpc_port, self.parent = 0, 0, 0, 0
+            self.number, self.count, self.port, self.grpc_port, self.parent = 0, 1, 0, 0, 0
             self.descriptor = os.memfd_create("figures", 0)
             os.ftruncate(self.descriptor, memory_size(MOST_PROCESSES))
         self.metrics = Metrics(mmap.mmap(self.descriptor, memory_size(MOST_PROCESSES)), self.number)
@@ -78,7 +80,7 @@ class Siblings:
     async def _keep(self, number: int) -> None:
         descriptor = self._shared.descriptor
         ports = f"{self._shared.port}:{self._shared.grpc_port}"
-        environment = {**os.environ, ENV_NUMBER: f"{number}:{descriptor}:{ports}:{os.getpid()}"}
+        environment = {**os.environ, ENV_NUMBER: f"{number}:{self._shared.count}:{descriptor}:{ports}:{os.getpid()}"}
         while True:
             # Not the termination log, nor standard output: causes and facts are told once.
             process = await asyncio.create_subprocess_exec(
@@ -110,22 +112,8 @@ def end_with_parent(parent: int) -> None:
 def further_processes(cpus: int, resident_bytes: int, root: Path = Path("/")) -> int:
     """How many processes fit beside this one: one for each other CPU, as far as the container's memory goes."""
     wanted = min(cpus, MOST_PROCESSES) - 1
-    limit, used = memory_limit(root)
+    limit = memory_limit(root)
     if limit is None:
         return wanted
     # Half of what is free stays so, for the requests.
-    return max(0, min(wanted, (limit - used) // 2 // max(1, resident_bytes)))
-
-
-def memory_limit(root: Path = Path("/")) -> tuple[int | None, int]:
-    """The container's memory limit and use in bytes (cgroup v2 or v1); no limit is None."""
-    for limit_name, used_name in (
-        ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
-        ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            limit, used = (root / limit_name).read_text().strip(), int((root / used_name).read_text())
-        except (OSError, ValueError):
-            continue
-        return (None if limit == "max" or int(limit) > 1 << 60 else int(limit)), used
-    return None, 0
+    return max(0, min(wanted, (limit - resident_bytes) // 2 // max(1, resident_bytes)))

@@ -21,11 +21,15 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import Phase, StartFacts
 from onnx_operator.api.text import visible_json
 from onnx_operator.server.dataplane.batching import Batcher, BatchPolicy
+from onnx_operator.server.dataplane.budget import UNLIMITED, Budget, request_bytes
 from onnx_operator.server.dataplane.plane import DataPlane
+from onnx_operator.server.http.hosts import host_check, is_loopback
 from onnx_operator.server.http.routes import Routes
 from onnx_operator.server.http.server import HttpServer, Limits
 from onnx_operator.server.lifecycle import Lifecycle, log_progress
 from onnx_operator.server.processes import Shared, Siblings, end_with_parent, further_processes
+from onnx_operator.server.runtime.cgroups import memory_limit
+from onnx_operator.server.runtime.memory import Resident, forget_peak, peak_memory_bytes, resident_memory_bytes
 from onnx_operator.server.runtime.threads import available_cpus
 from onnx_operator.server.termination import TerminationLog
 from onnx_operator.server.tls import TlsFiles, server_context
@@ -71,6 +75,10 @@ class ServeSettings:
     script: Path | None = None
     requirements: Path | None = None
     page: bool = False
+    allowed_hosts: tuple[str, ...] | None = None
+    """The hosts that requests may name besides those of the loopback; None: any."""
+    memory_budget: int | None = None
+    """Bytes of memory for the requests of one process; None: what the container's limit leaves."""
     tls: TlsFiles | None = None
     token: str = ""
     access_log: bool = False
@@ -88,6 +96,7 @@ class Serving:
         self._lifecycle = Lifecycle()
         self._shared = Shared(os.environ)
         self._metrics = self._shared.metrics
+        self._budget = Budget()
         self._plane = DataPlane(settings.name, settings.version, settings.limits.request_timeout)
         self._log = TerminationLog.from_environment() if self._shared.first else TerminationLog(None)
         self._siblings = Siblings(self._shared)
@@ -106,8 +115,14 @@ class Serving:
         if not self._shared.first:
             end_with_parent(self._shared.parent)
         self._tls = server_context(settings.tls) if settings.tls else None
-        self._http = HttpServer(self._lifecycle, self._metrics, settings.limits, settings.token)
+        limit = memory_limit()
+        # Nothing is scored before the model is there, when it is known what is left.
+        self._budget.total = limit // 8 if limit else UNLIMITED
+        self._http = HttpServer(self._lifecycle, self._metrics, settings.limits, settings.token, self._budget)
         self._http.access_log = settings.access_log
+        if settings.allowed_hosts is not None:
+            addresses = not is_loopback(settings.host)
+            self._http.check_host = host_check(settings.allowed_hosts, addresses=addresses)
         traces = tracer(settings.name, settings.version)
         if traces is not None:
             self._http.on_finished = traces.finished
@@ -220,6 +235,8 @@ class Serving:
             )
         )
         facts = await self._script.start()
+        resident = resident_memory_bytes() + sum(map(resident_memory_bytes, self._script.processes))
+        self._set_budget(resident, 0, 1)
         self._routes.attach_script(self._script, facts.swagger)
         self._add_page([], [], ["CPUExecutionProvider"])
         self._metrics.info = {"model": settings.name, "version": settings.version, "execution_providers": "script"}
@@ -233,16 +250,17 @@ class Serving:
 
     async def _start_model(self) -> StartFacts:
         settings = self._settings
-        model, warm, facts, golden = await asyncio.wrap_future(_in_daemon(self._load_blocking))
+        model, warm, facts, golden, run_bytes = await asyncio.wrap_future(_in_daemon(self._load_blocking))
         further = 0
         cpus = available_cpus()
         if self._shared.first and settings.processes != 1 and (warm.inline or settings.processes):
             further = (settings.processes or 1 + further_processes(cpus, facts.resident_memory_bytes)) - 1
+            self._shared.count = 1 + further
         policy = batch_policy(settings, warm)
         if settings.intra_op_threads is None and (further or not self._shared.first):
             # Each process has a CPU of its own now.
             model, _ = await asyncio.wrap_future(_in_daemon(lambda: self._load(1)))
-        self._plane.attach(model, Batcher(model, policy, settings.limits.workers, self._metrics.run))
+        self._plane.attach(model, Batcher(model, policy, settings.limits.workers, self._metrics.run, self._budget))
         self._routes.example = example_of(model) if warm.inline else None
         self._routes.attach()
         self._add_page(model.inputs, model.outputs, facts.execution_providers)
@@ -255,11 +273,25 @@ class Serving:
             "execution_providers": ",".join(facts.execution_providers),
         }
         if settings.grpc_port is not None:
+            # Its memory counts as well.
+            import onnx_operator.server.rpc.server  # noqa: F401
+        self._set_budget(resident_memory_bytes(), run_bytes, 1 if warm.inline else settings.limits.workers)
+        if settings.grpc_port is not None:
             await self._serve_grpc(self._shared.grpc_port or settings.grpc_port)
         if not self._shared.first:
             await self._listen()
         self._siblings.start(further)
         return facts
+
+    def _set_budget(self, resident: int, run_bytes: int, runs: int) -> None:
+        """Give requests the memory that is left, now that it is known what everything else takes."""
+        total = self._settings.memory_budget
+        if total is None:
+            total = request_bytes(memory_limit(), self._shared.count, resident, run_bytes, runs)
+        self._budget.total = total
+        self._budget.memory = Resident(resident_memory_bytes())
+        logger.info("memory for requests", extra={"fields": {"bytes": total, "resident": resident, "run": run_bytes}})
+        self._metrics.set("request_memory_bytes", "Memory that the requests of one process may take.", total)
 
     async def _serve_grpc(self, port: int) -> None:
         from onnx_operator.server.rpc.server import GrpcLimits, serve_grpc
@@ -278,6 +310,7 @@ class Serving:
             tls=settings.tls,
             token=settings.token,
             reuse_port=settings.processes != 1,
+            budget=self._budget,
         )
         self._shared.grpc_port = self._grpc.port
         logger.info("listening for gRPC", extra={"fields": {"grpcPort": self._grpc.port}})
@@ -314,14 +347,17 @@ class Serving:
         )
         return model, time.perf_counter() - started
 
-    def _load_blocking(self) -> tuple["Model", "WarmUp", StartFacts, int]:
+    def _load_blocking(self) -> tuple["Model", "WarmUp", StartFacts, int, int]:
         from onnx_operator.server.runtime.warmup import warm_up
 
         settings = self._settings
         model, load_seconds = self._load(settings.intra_op_threads or (available_cpus() if self._shared.first else 1))
         loaded = time.perf_counter()
         self._enter(Phase.WARMING_UP)
+        before = resident_memory_bytes()
+        forget_peak()
         warm = warm_up(model, settings.max_batch_size, self._lifecycle.note)
+        run_bytes = max(0, peak_memory_bytes() - before)
         warmed = time.perf_counter()
         golden = 0
         if settings.test_data is not None and self._shared.first:
@@ -337,7 +373,7 @@ class Serving:
             warm_up_seconds=round(warmed - loaded, 6),
             resident_memory_bytes=resident_memory_bytes(),
         )
-        return model, warm, facts, golden
+        return model, warm, facts, golden, run_bytes
 
 
 def batch_policy(settings: ServeSettings, warm: "WarmUp") -> BatchPolicy:
@@ -375,14 +411,6 @@ def listen(host: str, port: int, reuse: bool = False) -> socket.socket:
     return socket.create_server(
         (host, port), family=family, backlog=2048, dualstack_ipv6=host == "::", reuse_port=reuse
     )
-
-
-def resident_memory_bytes() -> int:
-    """Memory of this process as the kernel counts it."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def _expected(error: Exception) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from onnx_operator.server.dataplane.budget import Budget
 from onnx_operator.server.dataplane.call import Call, Cancelled
 from onnx_operator.server.dataplane.inference import Inference
 from onnx_operator.server.dataplane.model import ServedModel
@@ -48,8 +49,14 @@ class Batcher:
     """Runs inferences, together where the policy allows it; each is answered through its ``done``."""
 
     def __init__(
-        self, model: ServedModel, policy: BatchPolicy, workers: int, observe: Observe = lambda *_: None
+        self,
+        model: ServedModel,
+        policy: BatchPolicy,
+        workers: int,
+        observe: Observe = lambda *_: None,
+        budget: Budget | None = None,
     ) -> None:
+        self._budget = budget or Budget()
         self._model = model
         self._policy = policy
         self._inline = policy.inline
@@ -154,6 +161,7 @@ class Batcher:
         waiting, most = self._waiting, max(self._policy.size, self._policy.pad)
         first = waiting.popleft()
         if first.call is not None and first.call.cancelled:
+            self._budget.give(first.charged)
             return []
         batch, rows = [first], first.rows
         if first.key is None or rows >= most:
@@ -231,6 +239,8 @@ class Batcher:
         for inference, answer in zip(batch, answers, strict=True):
             done = inference.done
             assert done is not None
+            if inference.charged:
+                self._budget.give(inference.charged)
             if isinstance(answer, RequestError):
                 done(None, answer)
             else:

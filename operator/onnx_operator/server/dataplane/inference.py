@@ -8,6 +8,11 @@ from onnx_operator.server.dataplane.model import ServedModel
 from onnx_operator.server.dataplane.tensors import DTYPES, Array, TensorInfo, show_shape
 from onnx_operator.server.errors import RequestError, quote
 
+MOST_DIMENSIONS = 64
+"""What numpy's arrays can have."""
+LARGEST_SIZE = 2**63 - 1
+"""Of one dimension, as the protocols' and ONNX's integers have it."""
+
 Done = Callable[[list[Any] | None, RequestError | None], None]
 """Called once, on the event loop, with the outputs' values in the order asked for, or with why there are none."""
 
@@ -24,6 +29,8 @@ class Inference:
     key: object = None
     rows = 0
     queued = 0.0
+    charged = 0
+    """Bytes of the budget that are given back when the inference has ended."""
 
     def __init__(self, feed: dict[str, Array], outputs: tuple[str, ...]) -> None:
         self.feed = feed
@@ -40,9 +47,19 @@ def find_input(model: ServedModel, name: str) -> TensorInfo:
 
 
 def check_shape(info: TensorInfo, shape: Sequence[int]) -> None:
-    """Raise :class:`RequestError` when a value of this shape does not fit the input."""
+    """Raise :class:`RequestError` when a value of this shape does not fit the input, or is none that an array can have.
+
+    Before this nobody multiplies the sizes: the product of many large ones takes time with the square of their number.
+    """
+    if len(shape) > MOST_DIMENSIONS:
+        raise RequestError(
+            f"input {info.name}: expected shape {show_shape(info.shape)}, got one of {len(shape)} dimensions"
+            + ("" if info.shape else f"; at most {MOST_DIMENSIONS} are possible")
+        )
     if not info.accepts(shape):
         raise RequestError(f"input {info.name}: expected shape {show_shape(info.shape)}, got {show_shape(shape)[:200]}")
+    if shape and max(shape) > LARGEST_SIZE:
+        raise RequestError(f"input {info.name}: the size {quote(max(shape))} is beyond what an array can have")
 
 
 def check_feed(model: ServedModel, feed: Mapping[str, object]) -> None:

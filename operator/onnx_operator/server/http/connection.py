@@ -12,34 +12,29 @@ from typing import TYPE_CHECKING, Any
 import httptools
 
 from onnx_operator.server.errors import RequestError
+from onnx_operator.server.http.heads import (
+    LONGEST_KNOWN,
+    LONGEST_TARGET,
+    MOST_HEADER_BYTES,
+    Head,
+    Headers,
+    put,
+    split_target,
+    too_many_headers,
+)
 from onnx_operator.server.http.responses import JSON, error_body, head
 
 if TYPE_CHECKING:
     from onnx_operator.server.http.server import HttpServer
 
-MOST_HEADER_BYTES = 32 * 1024
-MOST_HEADERS = 100
-LONGEST_KNOWN_HEAD = 2048
 MOST_PIPELINED = 16
 """Requests of one connection that may wait behind the one being answered; then it is not read any further."""
-_SINGLE = frozenset({b"authorization", b"content-encoding", b"inference-header-content-length", b"host"})
-"""Headers that would mean two things if they came twice."""
-
-
-class Head:
-    """The head of a request that was parsed and admitted, for requests whose head has the very same bytes."""
-
-    __slots__ = ("headers", "keep_alive", "length", "method", "path", "query", "route")
-
-    def __init__(self, exchange: "Exchange", length: int) -> None:
-        self.method = exchange.method
-        self.path = exchange.path
-        self.query = exchange.query
-        self.headers = exchange.headers
-        self.keep_alive = exchange.keep_alive
-        self.route = exchange.route
-        self.length = length
-        """Bytes of the body."""
+MOST_OVERHEAD = 64 * 1024
+"""Bytes of a request besides its body, and ..."""
+CHUNK_OVERHEAD = 8
+"""... besides so many for each byte of the body, which is what chunks of one byte take."""
+SMALL_PIECE = 4096
+"""Bytes up to which pieces of a body are put together as they come: each object takes some fifty bytes more."""
 
 
 class Exchange:
@@ -51,14 +46,14 @@ class Exchange:
     answered = False
     finished = False
     admitted = False
+    charged = 0
+    """Bytes of the server's budget that the request holds."""
     protocol = "other"
     refusal: RequestError | None = None
     route: Any = None
     call: Any = None
 
-    def __init__(
-        self, connection: "Connection", method: bytes, path: bytes, query: bytes, headers: dict[bytes, bytes]
-    ) -> None:
+    def __init__(self, connection: "Connection", method: bytes, path: bytes, query: bytes, headers: Headers) -> None:
         self.connection = connection
         self.method = method
         self.path = path
@@ -90,20 +85,24 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_active",
+        "_began",
         "_chunks",
         "_closing",
         "_current",
         "_discarding",
+        "_fed",
         "_header_bytes",
         "_headers",
+        "_held",
         "_parser",
         "_paused",
         "_pipelined",
-        "_raw_head",
         "_server",
         "_size",
+        "_stage",
         "_target",
         "_transport",
+        "_unread",
         "half_closed",
         "phase",
         "since",
@@ -117,14 +116,19 @@ class Connection(asyncio.Protocol):
         self._pipelined: deque[Exchange] = deque()
         self._current: Exchange | None = None
         self._target = b""
-        self._headers: dict[bytes, bytes] = {}
+        self._headers: Headers = {}
         self._header_bytes = 0
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | bytearray] = []
         self._size = 0
+        self._stage = "idle"
+        """Where the parser is: ``idle`` between two requests, in a ``head``, or after one in its ``body``."""
+        self._began = False
+        self._fed = 0
+        self._held = 0
+        self._unread = 0
         self._paused = False
         self._closing = False
         self._discarding = False
-        self._raw_head = b""
         self.half_closed = False
         self.since = monotonic()
         """When the phase began (seconds, monotonic)."""
@@ -152,10 +156,12 @@ class Connection(asyncio.Protocol):
                 self._server.finished(exchange, 499)
         self._active = self._current = None
         self._pipelined.clear()
+        self._server.budget.give(self._held + self._unread)
+        self._held = self._unread = 0
 
     def eof_received(self) -> bool:
         """The client sends no more, and may still read."""
-        if self._current is not None or self.phase == "head":
+        if self._stage != "idle":
             return False
         self.half_closed = True
         # True keeps our direction open, for the answers that are due.
@@ -165,13 +171,20 @@ class Connection(asyncio.Protocol):
         """The client does not read: answer nothing more until it does."""
         self._paused = True
         self._enter("write")
-        if self._transport is not None:
-            self._transport.pause_reading()
+        transport = self._transport
+        if transport is not None:
+            transport.pause_reading()
+            # What a caller leaves unread is memory as well, after the request has long been answered.
+            unread = transport.get_write_buffer_size()
+            self._server.budget.add(unread - self._unread)
+            self._unread = unread
 
     def resume_writing(self) -> None:
         """It reads again."""
         self._paused = False
-        self._enter("idle" if self._active is None else "answer")
+        self._server.budget.give(self._unread)
+        self._unread = 0
+        self._enter(self._stage if self._active is None else "answer")
         if self._transport is not None and not self._closing:
             self._transport.resume_reading()
         self._next()
@@ -181,19 +194,22 @@ class Connection(asyncio.Protocol):
         if self._discarding:
             return
         if self.phase == "idle":
-            # Nothing is under way: a request begins here.
-            end = data.find(b"\r\n\r\n") + 4
-            if end > 3 and not self._pipelined:
-                known = self._server.heads.get(data[:end])
+            # Nothing is under way: a request begins here, and perhaps it is whole.
+            end = data.find(b"\r\n\r\n", 0, LONGEST_KNOWN) + 4
+            if end > 3 and self._stage == "idle" and not self._pipelined:
+                known = self._server.heads.read(data[:end])
                 if known is not None and len(data) == end + known.length:
-                    self._repeat(known, data[end:])
+                    self._take_whole(known, data[end:])
                     return
-                if end <= LONGEST_KNOWN_HEAD:
-                    self._raw_head = data[:end]
             self.phase = "head"
             self.since = self._server.now
+        self._began = False
         try:
             self._parser.feed_data(data)
+            if self._stage != "idle":
+                self._count(len(data))
+        except RequestError as error:
+            self._refuse(error)
         except httptools.HttpParserUpgrade:
             # No other protocol is offered: the request is answered in this one, and nothing after it is read.
             self._discarding = True
@@ -207,10 +223,26 @@ class Connection(asyncio.Protocol):
             else:
                 self._refuse(RequestError(f"the request is not valid HTTP/1.1: {error}", 400))
 
+    def _count(self, length: int) -> None:
+        """Bound what a request that is under way has brought besides its body.
+
+        The parser tells of a header once it is whole, and of a chunk's extensions never.
+        """
+        self._fed = (0 if self._began else self._fed) + length
+        if not self._began and self._fed > MOST_OVERHEAD + (1 + CHUNK_OVERHEAD) * self._size:
+            raise too_many_headers()
+        if self._stage == "head":
+            budget = self._server.budget
+            if not budget.take(length):
+                raise budget.refusal(length)
+            self._held += length
+
     # What the parser calls.
 
     def on_message_begin(self) -> None:
         """Forget the last request."""
+        self._stage = "head"
+        self._began = True
         self._target = b""
         self._headers = {}
         self._header_bytes = 0
@@ -220,34 +252,37 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """Collect the request's target."""
         self._target += url
-        if len(self._target) > 8192:
-            raise RequestError("the request's target is longer than 8192 bytes", 414)
+        if len(self._target) > LONGEST_TARGET:
+            raise RequestError(f"the request's target is longer than {LONGEST_TARGET} bytes", 414)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a header."""
-        headers = self._headers
-        name = name.lower()
+        """Collect a header; one that comes after the body (a trailer) is dropped: the head was judged without it."""
         self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > MOST_HEADER_BYTES or len(headers) >= MOST_HEADERS:
-            raise RequestError(f"the headers take more than {MOST_HEADER_BYTES} bytes, or are over {MOST_HEADERS}", 431)
-        if name in headers and name in _SINGLE:
-            raise RequestError(f"the header {name.decode('latin-1')} came twice")
-        headers[name] = value
+        if self._header_bytes > MOST_HEADER_BYTES:
+            raise too_many_headers()
+        if self._stage == "head":
+            put(self._headers, name, value)
 
     def on_headers_complete(self) -> None:
         """Decide what can be decided before the body is read."""
         headers, server = self._headers, self._server
-        path, _, query = self._target.partition(b"?")
+        self._stage = "body"
+        if self._held:
+            server.budget.give(self._held)
+            self._held = 0
+        path, query = split_target(self._target)
         exchange = Exchange(self, self._parser.get_method(), path, query, headers)
         self._current = exchange
-        if exchange.path.startswith((b"http://", b"https://")):
-            exchange.path = b"/" + exchange.path.partition(b"://")[2].partition(b"/")[2]
         if b"host" not in headers and self._parser.get_http_version() == "1.1":
             raise RequestError("the header host is missing (HTTP/1.1)")
         length = headers.get(b"content-length")
         if length is not None and int(length) > server.limits.max_body_bytes:
             raise _too_large(server.limits.max_body_bytes)
         exchange.refusal = server.admit(exchange)
+        if length is not None and exchange.refusal is None:
+            exchange.refusal = server.foresee(int(length))
+            if exchange.refusal is not None and exchange.refusal.status == 413:
+                raise exchange.refusal
         self._enter("body")
         if (expectation := headers.get(b"expect")) is not None:
             if expectation.lower() != b"100-continue":
@@ -262,20 +297,32 @@ class Connection(asyncio.Protocol):
         self._size += len(data)
         if self._size > self._server.limits.max_body_bytes:
             raise _too_large(self._server.limits.max_body_bytes)
-        if self._current is not None and self._current.refusal is None:
-            self._chunks.append(data)
+        exchange = self._current
+        if exchange is None or exchange.refusal is not None:
+            return
+        exchange.refusal = self._server.charge(exchange, len(data))
+        chunks = self._chunks
+        if exchange.refusal is not None:
+            chunks.clear()
+        elif len(data) > SMALL_PIECE or not chunks:
+            chunks.append(data)
+        else:
+            last = chunks[-1]
+            if not isinstance(last, bytearray):
+                last = bytearray()
+                chunks.append(last)
+            last += data
 
     def on_message_complete(self) -> None:
         """Answer the request, or let it wait for its turn."""
+        self._stage = "idle"
         exchange = self._current
         if exchange is None:
             return
         self._current = None
-        chunks = self._chunks
-        exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks, self._chunks = self._chunks, []
+        exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)  # type: ignore[assignment]
         exchange.keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
-        if self._raw_head:
-            self._remember(exchange)
         if self._active is None and not self._paused:
             self._begin(exchange)
         else:
@@ -285,27 +332,25 @@ class Connection(asyncio.Protocol):
         if not exchange.keep_alive:
             self._discarding = True
 
-    def _remember(self, exchange: Exchange) -> None:
-        raw, self._raw_head = self._raw_head, b""
-        headers = exchange.headers
-        if exchange.refusal is None and b"transfer-encoding" not in headers and b"expect" not in headers:
-            self._server.remember(raw, Head(exchange, int(headers.get(b"content-length", b"0"))))
-
-    def _repeat(self, known: Head, body: bytes) -> None:
-        """Begin a request whose head is that of an earlier one, byte for byte: it would be parsed to the same."""
+    def _take_whole(self, known: Head, body: bytes) -> None:
+        """Begin a request that came in one piece, with a head that was read before."""
         exchange = Exchange(self, known.method, known.path, known.query, known.headers)
-        exchange.body = body
+        server = self._server
         exchange.keep_alive = known.keep_alive
-        exchange.route = route = known.route
-        exchange.protocol = route.protocol
-        if route.scoring:
-            exchange.refusal = self._server.take_place(exchange)
+        if len(body) > server.limits.max_body_bytes:
+            exchange.keep_alive = False
+            exchange.refusal = _too_large(server.limits.max_body_bytes)
+        else:
+            exchange.refusal = server.admit(exchange)
+            if exchange.refusal is None and body:
+                exchange.body = body
+                exchange.refusal = server.charge(exchange, len(body))
         if not exchange.keep_alive:
             self._discarding = True
         self._active = exchange
         self.phase = "answer"
-        self.since = self._server.now
-        self._server.handle(exchange)
+        self.since = server.now
+        server.handle(exchange)
 
     # From request to answer.
 
@@ -337,7 +382,7 @@ class Connection(asyncio.Protocol):
         if close or (self.half_closed and not self._pipelined):
             self._close()
             return
-        self.phase = "write" if self._paused else "idle"
+        self.phase = "write" if self._paused else self._stage
         self.since = self._server.now
         if self._pipelined:
             self._server.loop.call_soon(self._next)

@@ -7,7 +7,7 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import simdjson
 
 from onnx_operator.server.dataplane.binary import RAW_DTYPES, decode_raw, encode_raw
 from onnx_operator.server.dataplane.inference import (
+    MOST_DIMENSIONS,
     Inference,
     check_feed,
     check_shape,
@@ -24,6 +25,7 @@ from onnx_operator.server.dataplane.inference import (
     find_input,
 )
 from onnx_operator.server.dataplane.model import ServedModel
+from onnx_operator.server.dataplane.sizes import STRING, quick_bytes, thorough_bytes
 from onnx_operator.server.dataplane.tensors import DTYPES, Array, TensorInfo, decode, encode, show_shape
 from onnx_operator.server.errors import RequestError, quote
 from onnx_operator.server.http.jsonbody import encode as json_bytes
@@ -45,6 +47,8 @@ _ARRAY: Any = simdjson.Array
 _DATA_KEY = re.compile(rb'(?<!\\)"data"\s*:\s*$')
 _KNOWN = ("id", "outputs", "parameters")
 _MOST_PLANS = 64
+Reserve = Callable[[int], None]
+"""Makes sure that so many bytes of memory are there in all; raises :class:`RequestError`."""
 _LONGEST_PLAN = 4096
 
 
@@ -120,11 +124,28 @@ class Codec:
         """
         if header_length is not None:
             return self._read_binary(body, header_length)
+        return self._try_quickly(body) or self._read_thoroughly(body)
+
+    def read_large(self, body: bytes, header_length: bytes | None, reserve: Reserve) -> tuple[Inference, Form]:
+        """As :meth:`read`, but makes sure of the memory of each step before it is taken."""
+        if header_length is not None:
+            length = self._json_length(body, header_length)
+            reserve(2 * len(body) + thorough_bytes(body[:length]))
+            return self._read_binary(body, header_length, reserve)
+        reserve(quick_bytes(body))
+        quick = self._try_quickly(body)
+        # The parser keeps what it has taken, up to twenty times the body: it is left.
+        self._parser = simdjson.Parser()
+        if quick is not None:
+            return quick
+        reserve(thorough_bytes(body))
+        return self._read_thoroughly(body)
+
+    def _try_quickly(self, body: bytes) -> tuple[Inference, Form] | None:
         try:
-            quick = self._read_numbers(body) or self._read_quickly(body)
+            return self._read_numbers(body) or self._read_quickly(body)
         except (RequestError, ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError, OverflowError):
-            quick = None
-        return quick or self._read_thoroughly(body)
+            return None
 
     # The quick way: numbers, flat, nothing unusual.
 
@@ -195,13 +216,13 @@ class Codec:
             assert info.datatype is not None
             kind, wide = _BUFFER[info.datatype]
             shape = tensor["shape"].as_list()
+            if len(shape) > MOST_DIMENSIONS or not info.accepts(shape) or info.name in feed:
+                return None
             size = 1
             for dimension in shape:
                 if type(dimension) is not int or dimension < 0:
                     return None
                 size *= dimension
-            if not info.accepts(shape) or info.name in feed:
-                return None
             values = np.frombuffer(tensor["data"].as_buffer(of_type=kind), wide)
             if values.size != size or not size:
                 return None
@@ -227,13 +248,17 @@ class Codec:
             )
         return self._inference(slots, b"", form), form
 
-    def _read_binary(self, body: bytes, header_length: bytes) -> tuple[Inference, Form]:
+    @staticmethod
+    def _json_length(body: bytes, header_length: bytes) -> int:
         if not header_length.isdigit() or len(header_length) > 18 or int(header_length) > len(body):
             raise RequestError(
                 "the header Inference-Header-Content-Length must be the number of bytes of the body's JSON part, "
                 f"0 to {len(body)}; got {quote(header_length.decode('latin-1'))}"
             )
-        length = int(header_length)
+        return int(header_length)
+
+    def _read_binary(self, body: bytes, header_length: bytes, reserve: Reserve | None = None) -> tuple[Inference, Form]:
+        length = self._json_length(body, header_length)
         text = body[:length]
         plan = self._plans.get(text)
         if plan is None:
@@ -255,6 +280,9 @@ class Codec:
             # A copy, as decode_raw makes it.
             array: Array = np.ndarray(slot.shape, plan.sole, body, length).copy()
             return Inference({slot.info.name: array}, form.outputs), form
+        if reserve is not None:
+            texts = sum(min(math.prod(s.shape), s.size // 4) for s in plan.slots if s.info.datatype == "BYTES")
+            reserve(4 * len(body) + STRING * texts)
         return self._inference(plan.slots, memoryview(body)[length:], form), form
 
     def _inference(self, slots: Sequence[_Slot], data: bytes | memoryview, form: Form) -> Inference:

@@ -1,28 +1,46 @@
 """What is at which address: the Open Inference Protocol, ``/score``, its descriptions, metrics, and the page."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import local
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
+import numpy as np
+
+from onnx_operator.server.dataplane.budget import Account
 from onnx_operator.server.dataplane.inference import Inference
 from onnx_operator.server.dataplane.plane import DataPlane
+from onnx_operator.server.dataplane.sizes import feed_bytes, strings_of, thorough_bytes, written_bytes
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.http.connection import Exchange
 from onnx_operator.server.http.jsonbody import encode, parse_object
 from onnx_operator.server.http.openapi import openapi, swagger
-from onnx_operator.server.http.openinference import Codec, Form
+from onnx_operator.server.http.openinference import Codec, Form, Reserve
 from onnx_operator.server.http.responses import JSON
 from onnx_operator.server.http.score import read_score, write_score
 from onnx_operator.server.http.server import HttpServer
 from onnx_operator.server.lifecycle import Lifecycle
 from onnx_operator.server.metrics import Metrics
+from onnx_operator.server.runtime.malloc import release_memory
 
 LARGE_BODY = 256 * 1024
 """Bytes from which a body is parsed in a thread: parsing it on the loop would hold up the probes."""
+HUGE_BODY = 4 << 20
+"""Bytes from which bodies have a thread of their own: those that are read in a moment need not wait for them."""
+PARSERS = 2
+"""Threads for the large ones that are not huge."""
+TRIMMED = 4 << 20
+"""Bytes of memory from which what a request has taken is given back to the system at once."""
+LARGE_ANSWER = 64 * 1024
+"""Elements from which the memory for writing an answer is counted."""
+SCRIPT_FACTOR = 40
+"""Bytes that a script may make of a byte of JSON."""
+T = TypeVar("T")
 
 
 class Static(Protocol):
@@ -51,8 +69,12 @@ class Script(Protocol):
         method: str = "POST",
         target: str = "/score",
         seconds: float = 5.0,
+        released: Callable[[], None] = lambda: None,
     ) -> Any:
-        """Its answer, whatever happens: ``status``, ``headers`` (pairs) and ``body``."""
+        """Its answer, whatever happens: ``status``, ``headers`` (pairs) and ``body``.
+
+        ``released`` is called once the script has let go of the body, which may be later.
+        """
 
 
 @dataclass(frozen=True)
@@ -75,8 +97,11 @@ class Routes:
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._codec: Codec | None = None
-        self._parser_codec: Codec | None = None
-        self._parsers = ThreadPoolExecutor(1, thread_name_prefix="parsing")
+        self._budget = server.budget
+        self._of_thread = local()
+        self._parsers = ThreadPoolExecutor(PARSERS, thread_name_prefix="parsing")
+        self._huge = ThreadPoolExecutor(1, thread_name_prefix="parsing-huge")
+        self._strings = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._script: Script | None = None
         self.swagger: dict[str, Any] | None = None
@@ -105,7 +130,7 @@ class Routes:
         """Begin to score: the data plane has its model."""
         model = self._plane.model
         self._codec = Codec(model, self._plane.name, self._plane.version)
-        self._parser_codec = Codec(model, self._plane.name, self._plane.version)
+        self._strings = any(info.datatype == "BYTES" for info in model.inputs)
 
     def attach_script(self, script: Script, swagger: dict[str, Any] | None) -> None:
         """Begin to score with a script."""
@@ -135,11 +160,15 @@ class Routes:
             content = await asyncio.get_running_loop().run_in_executor(self._parsers, make)
             exchange.answer(200, content, media_type.encode("latin-1"))
 
-        self._routes[path.encode()] = Route(lambda e: self._in_task(e, answer(e)))
+        def handle(exchange: Exchange) -> None:
+            self._in_task(exchange, answer(exchange))
+
+        self._routes[path.encode()] = Route(handle)
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Let the threads end."""
         self._parsers.shutdown(wait=False, cancel_futures=True)
+        self._huge.shutdown(wait=False, cancel_futures=True)
 
     # A request's head.
 
@@ -216,19 +245,103 @@ class Routes:
         if codec is None:
             raise self._scripted()
         header_length = exchange.headers.get(b"inference-header-content-length")
-        if len(exchange.body) > LARGE_BODY:
-            self._in_task(exchange, self._infer_large(exchange, header_length))
+        body = exchange.body
+        if len(body) > LARGE_BODY:
+
+            def start(read: tuple[Inference, Form], account: Account) -> None:
+                inference, form = read
+                inference.charged = account.keep(feed_bytes(inference.feed))
+                self._start_infer(exchange, inference, form)
+
+            self._read_apart(
+                exchange, lambda reserve: self._own_codec().read_large(body, header_length, reserve), start
+            )
             return
-        inference, form = codec.read(exchange.body, header_length)
+        inference, form = codec.read(body, header_length)
+        self._hand_over(exchange, inference)
         self._start_infer(exchange, inference, form)
 
-    async def _infer_large(self, exchange: Exchange, header_length: bytes | None) -> None:
-        codec = self._parser_codec
-        assert codec is not None
-        read = asyncio.get_running_loop().run_in_executor(self._parsers, codec.read, exchange.body, header_length)
-        inference, form = await read
+    def _own_codec(self) -> Codec:
+        """A codec of this thread's own."""
+        codec: Codec | None = getattr(self._of_thread, "codec", None)
+        if codec is None:
+            codec = self._of_thread.codec = Codec(self._plane.model, self._plane.name, self._plane.version)
+        return codec
+
+    def _hand_over(self, exchange: Exchange, inference: Inference) -> None:
+        """Let the inference hold what the request holds of the budget."""
+        if self._strings and not self._budget.take(extra := strings_of(inference.feed)):
+            raise self._budget.refusal(exchange.charged + extra)
+        inference.charged = exchange.charged + (extra if self._strings else 0)
+        exchange.charged = 0
+
+    def _read_apart(self, exchange: Exchange, read: Callable[[Reserve], T], then: Callable[[T, Account], None]) -> None:
+        """Read a body in a thread and go on with ``then`` on the event loop, or refuse it when its time is over.
+
+        What the body holds of the budget stays held until the thread has let go of it, whatever became of the caller.
+        """
+        account = Account(self._budget, exchange.charged)
+        exchange.charged = 0
+        loop = asyncio.get_running_loop()
+        pool = self._huge if len(exchange.body) > HUGE_BODY else self._parsers
         exchange.body = b""
-        self._start_infer(exchange, inference, form)
+
+        def work() -> T | RequestError:
+            outcome: T | RequestError
+            try:
+                outcome = read(account.reserve) if not exchange.answered else RequestError("the caller has gone", 499)
+            except RequestError as error:
+                # Without the frames that it passed, which hold all that was read.
+                error.__context__ = None
+                outcome = error.with_traceback(None)
+            if account.held > TRIMMED:
+                # What is given back to the budget is given back to the system first: the next one may take it in
+                # another thread, whose heap is another.
+                release_memory()
+            return outcome
+
+        def ended(done: "Future[T | RequestError]") -> None:
+            # What is cancelled lets go of its callback: no circle of references keeps the feed until garbage is
+            # collected.
+            timer.cancel()
+            exchange.call = None
+            self._go_on(exchange, done, account, then)
+
+        def late() -> None:
+            future.cancel()
+            exchange.fail(RequestError("the body could not be read in time; try again shortly, or send less", 503))
+
+        future = pool.submit(work)
+        timer = loop.call_later(max(0.0, exchange.started + self._plane.timeout - monotonic()), late)
+        exchange.call = future
+
+        def tell(done: "Future[T | RequestError]") -> None:
+            # The loop may be closed: then nobody waits for this.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(ended, done)
+
+        future.add_done_callback(tell)
+
+    def _go_on(
+        self,
+        exchange: Exchange,
+        future: "Future[T | RequestError]",
+        account: Account,
+        then: Callable[[T, Account], None],
+    ) -> None:
+        try:
+            if not exchange.answered and not future.cancelled():
+                outcome = future.result()
+                if isinstance(outcome, RequestError):
+                    raise outcome
+                then(outcome, account)
+        except RequestError as error:
+            exchange.fail(error)
+        except Exception as fault:
+            self._server.report(fault)
+            exchange.fail(RequestError("the server failed on this request", 500))
+        finally:
+            account.keep(0)
 
     def _start_infer(self, exchange: Exchange, inference: Inference, form: Form) -> None:
         codec = self._codec
@@ -242,40 +355,70 @@ class Routes:
                 length = b"Inference-Header-Content-Length: %d\r\n" % header_length
                 exchange.answer(200, body, b"application/octet-stream", length)
 
-        self._start(exchange, inference, write)
+        self._start(exchange, inference, write, raw=all(form.binary))
 
-    def _start(self, exchange: Exchange, inference: Inference, write: Callable[[list[Any]], None]) -> None:
+    def _write(self, results: list[Any], write: Callable[[list[Any]], None], raw: bool) -> None:
+        """Write an answer, with its memory counted where it is much."""
+        elements = 0
+        for result in results:
+            elements += result.size if isinstance(result, np.ndarray) and not result.dtype.hasobject else LARGE_ANSWER
+        if elements < LARGE_ANSWER:
+            write(results)
+            return
+        amount = written_bytes(results, raw=raw)
+        if not self._budget.take(amount):
+            raise self._budget.refusal(amount)
+        try:
+            write(results)
+        finally:
+            self._budget.give(amount)
+
+    def _start(
+        self, exchange: Exchange, inference: Inference, write: Callable[[list[Any]], None], *, raw: bool = False
+    ) -> None:
         def done(results: list[Any] | None, error: RequestError | None) -> None:
             try:
                 if error is not None:
                     exchange.fail(error)
                 else:
                     assert results is not None
-                    write(results)
+                    self._write(results, write, raw)
             except RequestError as refused:
                 exchange.fail(refused)
             except Exception as fault:
                 self._server.report(fault)
                 exchange.fail(RequestError("the server failed on this request", 500))
 
-        if not exchange.answered:
+        if exchange.answered:
+            self._budget.give(inference.charged)
+        else:
             exchange.call = self._plane.start(inference, done, exchange.started + self._plane.timeout)
 
     def _score(self, exchange: Exchange) -> None:
         if self._script is not None:
-            self._in_task(exchange, self._run_script(exchange, self._script))
+            if len(exchange.body) <= LARGE_BODY:
+                account = Account(self._budget, exchange.charged)
+                account.reserve(SCRIPT_FACTOR * len(exchange.body))
+                exchange.charged = 0
+                self._start_script(exchange, self._script, exchange.body, account)
+            else:
+                self._estimate_script(exchange, self._script, exchange.body)
         elif len(exchange.body) > LARGE_BODY:
-            self._in_task(exchange, self._score_large(exchange))
+            body = exchange.body
+
+            def read(reserve: Reserve) -> Inference:
+                reserve(thorough_bytes(body))
+                return read_score(self._plane.model, parse_object(body))
+
+            def start(inference: Inference, account: Account) -> None:
+                inference.charged = account.keep(feed_bytes(inference.feed))
+                self._start_score(exchange, inference)
+
+            self._read_apart(exchange, read, start)
         else:
-            self._start_score(exchange, read_score(self._plane.model, parse_object(exchange.body)))
-
-    async def _score_large(self, exchange: Exchange) -> None:
-        def read() -> Inference:
-            return read_score(self._plane.model, parse_object(exchange.body))
-
-        inference = await asyncio.get_running_loop().run_in_executor(self._parsers, read)
-        exchange.body = b""
-        self._start_score(exchange, inference)
+            inference = read_score(self._plane.model, parse_object(exchange.body))
+            self._hand_over(exchange, inference)
+            self._start_score(exchange, inference)
 
     def _start_score(self, exchange: Exchange, inference: Inference) -> None:
         self._start(
@@ -284,15 +427,43 @@ class Routes:
             lambda results: exchange.answer(200, encode(write_score(inference.outputs, results))),
         )
 
-    async def _run_script(self, exchange: Exchange, script: Script) -> None:
+    def _estimate_script(self, exchange: Exchange, script: Script, body: bytes) -> None:
+        """Run the script with a large body if there is memory for what it makes of it, should that be JSON."""
+
+        def start(_: None, account: Account) -> None:
+            # Of its own: that of the reading ends with it.
+            own = Account(self._budget, account.held)
+            account.held = 0
+            self._start_script(exchange, script, body, own)
+
+        self._read_apart(exchange, lambda reserve: reserve(4 * len(body) + thorough_bytes(body)), start)
+
+    def _start_script(self, exchange: Exchange, script: Script, body: bytes, account: Account) -> None:
+        handed = False
+
+        def release() -> None:
+            account.keep(0)
+
+        async def run() -> None:
+            nonlocal handed
+            handed = True
+            await self._run_script(exchange, script, body, release)
+
+        task = self._in_task(exchange, run())
+        # A task that is cancelled before it begins runs nothing at all.
+        task.add_done_callback(lambda _: None if handed else release())
+
+    async def _run_script(self, exchange: Exchange, script: Script, body: bytes, release: Callable[[], None]) -> None:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in exchange.headers.items()]
         target = exchange.path + (b"?" + exchange.query if exchange.query else b"")
+        exchange.body = b""
         answer = await script.score(
-            exchange.body,
+            body,
             headers,
             exchange.method.decode("latin-1"),
             target.decode("latin-1"),
             max(0.0, exchange.started + self._plane.timeout - monotonic()),
+            release,
         )
         media_type, lines = JSON, b""
         for name, value in answer.headers:
@@ -302,7 +473,7 @@ class Routes:
                 lines += f"{name}: {value}\r\n".encode("latin-1", "replace")
         exchange.answer(answer.status, answer.body, media_type, lines)
 
-    def _in_task(self, exchange: Exchange, work: Any) -> None:
+    def _in_task(self, exchange: Exchange, work: Any) -> asyncio.Task[None]:
         async def run() -> None:
             try:
                 await work
@@ -316,6 +487,7 @@ class Routes:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         exchange.call = exchange.call or task
+        return task
 
     def _scripted(self) -> RequestError:
         return RequestError(f"model {self._plane.name} is served by its scoring script; POST its input to /score", 404)

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
+from onnx_operator.server.dataplane.budget import Budget
 from onnx_operator.server.errors import RequestError
-from onnx_operator.server.http.connection import Connection, Exchange, Head
+from onnx_operator.server.http.connection import Connection, Exchange
+from onnx_operator.server.http.heads import Heads
+from onnx_operator.server.http.hosts import Check
 from onnx_operator.server.http.responses import Clock
 from onnx_operator.server.lifecycle import Lifecycle
 from onnx_operator.server.metrics import Metrics
@@ -22,7 +25,6 @@ SWEEP_SECONDS = 1.0
 HEAD_SECONDS = 10.0
 WRITE_SECONDS = 30.0
 LINGER_SECONDS = 2.0
-MOST_HEADS = 512
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,21 @@ Admit = Callable[[Exchange], RequestError | None]
 class HttpServer:
     """Listens on sockets, and keeps what all its connections share."""
 
-    def __init__(self, lifecycle: Lifecycle, metrics: Metrics, limits: Limits, token: str = "") -> None:
+    def __init__(
+        self, lifecycle: Lifecycle, metrics: Metrics, limits: Limits, token: str = "", budget: Budget | None = None
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
         self.clock = Clock()
         self.now = monotonic()
         self.connections: set[Connection] = set()
-        self.heads: dict[bytes, Head] = {}
-        """Heads of requests that were parsed and admitted, by their bytes."""
+        self.heads = Heads()
+        self.budget = budget or Budget()
+        """The memory that requests may take."""
+        self.body_factor = 8
+        """Bytes that a byte of a body is counted as: itself, its copies, and the arrays that are made of it."""
+        self.check_host: Check | None = None
+        """Refuses what comes under another name than this server's; None: any name will do."""
         self.access_log = False
         self.on_finished: Callable[[Exchange, int], None] | None = None
         """Told of each answer, for traces."""
@@ -107,12 +116,6 @@ class HttpServer:
         """Scoring requests that have no answer yet."""
         return self._present
 
-    def remember(self, raw: bytes, head: Head) -> None:
-        """Keep a head that was parsed and admitted. Callers send the same one again and again."""
-        if len(self.heads) >= MOST_HEADS:
-            self.heads.clear()
-        self.heads[raw] = head
-
     def take_place(self, exchange: Exchange) -> RequestError | None:
         """Count a scoring request, from before its body is read, so that a full server holds few bodies."""
         most = self.limits.workers + self.limits.queue
@@ -121,6 +124,19 @@ class HttpServer:
             return RequestError(f"the server is full ({most} requests run or wait); try again shortly", 429)
         self._present += 1
         exchange.admitted = True
+        return None
+
+    def foresee(self, length: int) -> RequestError | None:
+        """The refusal of a body of ``length`` bytes that there is no memory for, before it comes."""
+        budget, amount = self.budget, length * self.body_factor
+        return budget.refusal(amount) if amount > budget.total - budget.used else None
+
+    def charge(self, exchange: Exchange, length: int) -> RequestError | None:
+        """Count so many bytes of a request's body, which have come; the refusal where there is no memory for them."""
+        amount = length * self.body_factor
+        if not self.budget.take(amount):
+            return self.budget.refusal(exchange.charged + amount)
+        exchange.charged += amount
         return None
 
     def check_token(self, authorization: bytes) -> RequestError | None:
@@ -142,6 +158,8 @@ class HttpServer:
 
     def admit(self, exchange: Exchange) -> RequestError | None:
         """Decide on a request by its head. A refusal is answered once the body has been read."""
+        if self.check_host is not None and (refusal := self.check_host(exchange.headers)) is not None:
+            return refusal
         return self._admit(exchange)
 
     def handle(self, exchange: Exchange) -> None:
@@ -162,6 +180,9 @@ class HttpServer:
         if exchange.finished:
             return
         exchange.finished = True
+        if exchange.charged:
+            self.budget.give(exchange.charged)
+            exchange.charged = 0
         if exchange.admitted:
             self._present -= 1
         self._metrics.observe(exchange.protocol, status, monotonic() - exchange.started)

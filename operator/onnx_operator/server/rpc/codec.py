@@ -13,6 +13,7 @@ import numpy as np
 
 from onnx_operator.server.dataplane.binary import decode_raw, encode_raw
 from onnx_operator.server.dataplane.inference import (
+    MOST_DIMENSIONS,
     Inference,
     check_feed,
     check_shape,
@@ -35,7 +36,11 @@ TYPED = {
     "BYTES": "bytes_contents",
 }
 """The field of ``InferTensorContents`` that holds a datatype's elements."""
-_NARROW = frozenset({"INT8", "INT16", "UINT8", "UINT16"})
+_WIDE = {
+    **dict.fromkeys(("INT8", "INT16"), np.dtype(np.int32)),
+    **dict.fromkeys(("UINT8", "UINT16"), np.dtype(np.uint32)),
+}
+"""What the field holds where the datatype is narrower."""
 
 
 def decode_request(request: pb.ModelInferRequest, model: ServedModel) -> tuple[Inference, bool]:
@@ -89,6 +94,8 @@ def _decode_tensor(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | N
     assert datatype is not None
     if tensor.datatype != datatype:
         raise RequestError(f"{label}: expected datatype {datatype}, got {quote(tensor.datatype)}")
+    if len(tensor.shape) > MOST_DIMENSIONS:
+        check_shape(info, tensor.shape)
     shape = tuple(tensor.shape)
     if shape and min(shape) < 0:
         raise RequestError(f"{label}: shape {show_shape(shape)[:200]} has a negative size")
@@ -119,23 +126,24 @@ def _decode_typed(contents: pb.InferTensorContents, datatype: str, shape: tuple[
         flat = np.empty(count, dtype=np.object_)
         flat[:] = [_text(value, index, label) for index, value in enumerate(values)]
     else:
-        elements = values[:]
-        if datatype in _NARROW:
-            _check_range(elements, datatype, label)
-        flat = np.array(elements, dtype=DTYPES[datatype])
+        # Without an object for each element: protobuf's list gives numpy its memory.
+        flat = np.array(values, dtype=_WIDE.get(datatype, DTYPES[datatype]))
+        if datatype in _WIDE:
+            _check_range(flat, datatype, label)
+            flat = flat.astype(DTYPES[datatype])
     try:
         return flat.reshape(shape)
     except (ValueError, OverflowError):
         raise RequestError(f"{label}: shape {show_shape(shape)[:200]} is beyond what an array can have") from None
 
 
-def _check_range(elements: Sequence[int], datatype: str, label: str) -> None:
+def _check_range(elements: Array, datatype: str, label: str) -> None:
     bounds = np.iinfo(DTYPES[datatype])
-    if not elements or (min(elements) >= bounds.min and max(elements) <= bounds.max):
-        return
-    index = next(i for i, value in enumerate(elements) if not bounds.min <= value <= bounds.max)
-    expected = f"an integer from {bounds.min} to {bounds.max} ({datatype})"
-    raise RequestError(f"{label}: element {index} is {elements[index]}, expected {expected}")
+    wrong = np.flatnonzero((elements < bounds.min) | (elements > bounds.max))
+    if wrong.size:
+        index = int(wrong[0])
+        expected = f"an integer from {bounds.min} to {bounds.max} ({datatype})"
+        raise RequestError(f"{label}: element {index} is {elements[index]}, expected {expected}")
 
 
 def _text(value: bytes, index: int, label: str) -> str:

@@ -6,20 +6,21 @@ Imported only when the port is wanted, and after a server's processes have parte
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from onnx_operator.server.dataplane.budget import Budget
 from onnx_operator.server.dataplane.plane import DataPlane
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.lifecycle import Lifecycle
 from onnx_operator.server.metrics import Metrics
 from onnx_operator.server.rpc import inference_pb2 as _described  # noqa: F401 - reflection finds it in protobuf's pool
 from onnx_operator.server.rpc.codes import code_of
-from onnx_operator.server.rpc.service import NAME, Answered, Service
+from onnx_operator.server.rpc.service import NAME, RECEIVING, Answered, Service
 from onnx_operator.server.tls import TlsFiles
 
 PROBE_THREADS = 4
@@ -35,7 +36,10 @@ _PUBLIC = (f"/{health.SERVICE_NAME}/", f"/{NAME}/")
 
 @dataclass(frozen=True)
 class GrpcLimits:
-    """Bytes of one message, and inferences that may be here at once, those that wait included."""
+    """Bytes of one message, and inferences that may be here at once, those that wait included.
+
+    Where the budget for requests is small, messages are as well: sixteen of the longest take half of it.
+    """
 
     max_body_bytes: int = 64 << 20
     most_calls: int = 129
@@ -80,6 +84,7 @@ async def serve_grpc(
     access_log: bool = False,
     reuse_port: bool = True,
     on_answered: Callable[[Answered], None] | None = None,
+    budget: Budget | None = None,
 ) -> GrpcServer:
     """Listen, and answer until :meth:`GrpcServer.drain`. ``port`` 0 takes a free one; with ``reuse_port`` other
     processes may listen there too.
@@ -87,7 +92,10 @@ async def serve_grpc(
     ``on_answered`` is told of each :class:`~onnx_operator.server.rpc.service.Answered` call on the event loop.
     Raises OSError if it cannot listen or cannot read the files of TLS.
     """
-    service = Service(plane, lifecycle, metrics, limits.most_calls, token, on_answered, access_log)
+    budget = budget or Budget()
+    limits = replace(limits, max_body_bytes=min(limits.max_body_bytes, budget.total // (2 * RECEIVING)))
+    longest = limits.max_body_bytes
+    service = Service(plane, lifecycle, metrics, limits.most_calls, token, on_answered, access_log, budget, longest)
     probes = ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="rpc-probes")
     server = grpc.server(
         probes,
@@ -97,7 +105,7 @@ async def serve_grpc(
         # More than there is room for, so that refusals are ours, and counted.
         maximum_concurrent_rpcs=2 * limits.most_calls + OTHER_CALLS,
     )
-    watched = _Health(lifecycle)
+    watched = _Health(lifecycle, service.end_late)
     health_pb2_grpc.add_HealthServicer_to_server(watched, server)
     reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -162,9 +170,10 @@ def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
 class _Health(health.HealthServicer):
     """``grpc.health.v1``, as ready as the server is."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
+    def __init__(self, lifecycle: Lifecycle, also: Callable[[], None]) -> None:
         super().__init__()
         self._lifecycle = lifecycle
+        self._also = also
         self._told: bool | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -178,6 +187,7 @@ class _Health(health.HealthServicer):
 
     def follow(self) -> None:
         """Tell watchers of changes from now on. On the event loop."""
+        self._also()
         ready = self._lifecycle.ready
         if ready is not self._told:
             self._told = ready

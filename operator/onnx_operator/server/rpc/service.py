@@ -9,29 +9,34 @@ import asyncio
 import hmac
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from time import monotonic
 from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from onnx_operator.server.dataplane.budget import Account, Budget
 from onnx_operator.server.dataplane.call import Call
 from onnx_operator.server.dataplane.inference import Inference
 from onnx_operator.server.dataplane.plane import DataPlane
+from onnx_operator.server.dataplane.sizes import STRING, feed_bytes, written_bytes
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.lifecycle import Lifecycle
 from onnx_operator.server.metrics import Metrics
 from onnx_operator.server.rpc import inference_pb2 as pb
 from onnx_operator.server.rpc.codec import decode_request, encode_response
 from onnx_operator.server.rpc.codes import code_of, detail_of
+from onnx_operator.server.rpc.wire import parsed_bytes
 
 logger = logging.getLogger(__name__)
 
 NAME = "inference.GRPCInferenceService"
+RECEIVING = 16
+"""Messages that are taken in at once; others wait in their connections."""
 SETTLE_SECONDS = 0.1
 """Counts of answered calls wait this long at most for the event loop, which has the metrics."""
 
@@ -68,7 +73,8 @@ class _Pending:
 class Service:
     """Handlers of the protocol's calls. Built on the event loop; they run in threads.
 
-    ``most`` is how many inferences may be here at once, those that wait included.
+    ``most`` is how many inferences may be here at once, those that wait included; ``longest`` is the bytes of the
+    longest message that the server takes.
     """
 
     def __init__(
@@ -80,7 +86,13 @@ class Service:
         token: str = "",
         on_answered: Callable[[Answered], None] | None = None,
         access_log: bool = False,
+        budget: Budget | None = None,
+        longest: int = 64 << 20,
     ) -> None:
+        self._budget = budget or Budget()
+        self._longest = longest
+        self._places = BoundedSemaphore(RECEIVING)
+        self._receiving: dict[grpc.ServicerContext, float] = {}
         self._plane = plane
         self._lifecycle = lifecycle
         self._metrics = metrics
@@ -109,8 +121,8 @@ class Service:
     def handlers(self) -> grpc.GenericRpcHandler:
         """The service's methods, for a server."""
 
-        def infer(body: bytes, context: grpc.ServicerContext) -> bytes:
-            return self._infer(body, context)
+        def infer(bodies: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+            return self._infer(bodies, context)
 
         # Inferences must not take the threads of the probes.
         infer.experimental_thread_pool = self._threads  # type: ignore[attr-defined]
@@ -120,7 +132,8 @@ class Service:
             "ModelReady": self._unary(pb.ModelReadyRequest, self._model_ready),
             "ServerMetadata": self._unary(pb.ServerMetadataRequest, self._server_metadata),
             "ModelMetadata": self._unary(pb.ModelMetadataRequest, self._model_metadata),
-            "ModelInfer": grpc.unary_unary_rpc_method_handler(infer),
+            # To gRPC a stream, of which one message is taken when there is room for it.
+            "ModelInfer": grpc.stream_unary_rpc_method_handler(infer),
         }
         return grpc.method_handlers_generic_handler(NAME, methods)
 
@@ -180,16 +193,19 @@ class Service:
 
     # Inferences.
 
-    def _infer(self, body: bytes, context: grpc.ServicerContext) -> bytes:
+    def _infer(self, bodies: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         started = monotonic()
+        account = Account(self._budget, 0)
         try:
             if self._token:
                 self.check_token(headers(context))
-            answer = self._answer(body, context, started)
+            answer = self._answer(self._receive(bodies, context, started, account), context, started, account)
         except RequestError as error:
             self._refuse("ModelInfer", "grpc", started, context, error)
         except Exception as fault:
             self._refuse("ModelInfer", "grpc", started, context, _unexpected(fault))
+        finally:
+            account.keep(0)
         self._answered.append(
             Answered("ModelInfer", "grpc", "OK", started, monotonic() - started, lambda: headers(context))
         )
@@ -197,11 +213,37 @@ class Service:
             self._wake()
         return answer
 
-    def _answer(self, body: bytes, context: grpc.ServicerContext, started: float) -> bytes:
+    def _receive(
+        self, bodies: Iterator[bytes], context: grpc.ServicerContext, started: float, account: Account
+    ) -> bytes:
+        """Take the call's message. Only a few are taken at once, each with room for the longest."""
+        if not self._places.acquire(timeout=self._plane.timeout):
+            raise RequestError("the server takes in other messages; try again shortly", 503)
+        try:
+            account.reserve(self._longest)
+            self._receiving[context] = started
+            body = next(bodies, None)
+        except grpc.RpcError:
+            raise RequestError("the caller has gone", 499) from None
+        finally:
+            self._receiving.pop(context, None)
+            self._places.release()
+        if body is None:
+            if monotonic() - started >= self._plane.timeout:
+                raise RequestError("the message did not come in time", 504)
+            raise RequestError("the call has no message")
+        return body
+
+    def _answer(self, body: bytes, context: grpc.ServicerContext, started: float, account: Account) -> bytes:
+        needed = parsed_bytes(body)
+        account.reserve(needed)
+        account.lower(needed)
         request: pb.ModelInferRequest = _parsed(pb.ModelInferRequest, body)
+        del body
         plane = self._plane
         plane.check_name(request.model_name, request.model_version or None)
         model = plane.model
+        account.reserve(needed + STRING * _raw_strings(request))
         inference, raw = decode_request(request, model)
         remaining = context.time_remaining()
         patience = plane.timeout if remaining is None else min(plane.timeout, remaining)
@@ -211,7 +253,11 @@ class Service:
             if not pending.over:
                 self._on_loop(lambda: self._give_up(pending))
 
+        # The feed is held as long as the inference has it, which may be after its caller was told that it is late.
+        inference.charged = min(account.held, feed_bytes(inference.feed))
+        account.held -= inference.charged
         if not context.add_callback(ended):
+            self._budget.give(inference.charged)
             raise RequestError("the caller has gone", 499)
         self._arrived.append(pending)
         self._wake()
@@ -219,6 +265,7 @@ class Service:
         if pending.error is not None:
             raise pending.error
         assert pending.results is not None
+        account.reserve(account.held + written_bytes(pending.results, raw=raw))
         return encode_response(request, model, plane.version, inference.outputs, pending.results, raw)
 
     def _refuse(
@@ -252,8 +299,10 @@ class Service:
 
     def _begin(self, pending: _Pending) -> None:
         if pending.over:
+            self._budget.give(pending.inference.charged)
             return
         if self._present >= self._most:
+            self._budget.give(pending.inference.charged)
             self._metrics.reject()
             full = RequestError(f"the server is full ({self._most} requests run or wait); try again shortly", 429)
             self._end(pending, None, full)
@@ -291,6 +340,13 @@ class Service:
         self._answered.append(answered)
         self._wake()
 
+    def end_late(self) -> None:
+        """End the calls whose message has been awaited for too long."""
+        late = monotonic() - self._plane.timeout
+        for context, started in list(self._receiving.items()):
+            if started < late:
+                context.cancel()
+
     def _settle_later(self) -> None:
         # First, so that a thread that ends a call from now on knows that nobody looks.
         self._settling = False
@@ -312,6 +368,13 @@ class Service:
                 logger.log(level, "request", extra={"fields": fields | _trace_fields(call.metadata())})
             if self._on_answered is not None:
                 self._on_answered(call)
+
+
+def _raw_strings(request: pb.ModelInferRequest) -> int:
+    """How many strings the raw contents may hold: each takes four bytes at least."""
+    if all(tensor.datatype != "BYTES" for tensor in request.inputs):
+        return 0
+    return sum(len(raw) for raw in request.raw_input_contents) // 4
 
 
 def headers(context: grpc.ServicerContext) -> dict[str, str]:

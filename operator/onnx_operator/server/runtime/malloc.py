@@ -36,6 +36,12 @@ def loading_memory() -> Iterator[None]:
         library.malloc_trim(0)
 
 
+def release_memory() -> None:
+    """Give what is free back to the system, in the heaps of all threads."""
+    if (library := _glibc()) is not None:
+        library.malloc_trim(0)
+
+
 @cache
 def _glibc() -> Any:
     if platform.libc_ver()[0] != "glibc":

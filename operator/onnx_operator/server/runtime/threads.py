@@ -4,6 +4,8 @@ import math
 import os
 from pathlib import Path
 
+from onnx_operator.server.runtime.cgroups import directories
+
 
 def available_cpus(root: Path = Path("/")) -> int:
     """Count this process's CPUs: the smaller of its affinity and its cgroup's quota (v2, v1), at least 1.
@@ -17,30 +19,8 @@ def available_cpus(root: Path = Path("/")) -> int:
 
 
 def _quota(root: Path) -> float | None:
-    quotas = [quota for directory in _cgroup_directories(root) if (quota := _read_quota(directory))]
+    quotas = [quota for directory in directories(root, "cpu") if (quota := _read_quota(directory))]
     return min(quotas, default=None)
-
-
-def _cgroup_directories(root: Path) -> list[Path]:
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    directories: list[Path] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            mount = root / "sys/fs/cgroup"
-        elif "cpu" in controllers.split(","):
-            mount = root / "sys/fs/cgroup" / controllers
-            if not mount.exists():
-                mount = root / "sys/fs/cgroup/cpu"
-        else:
-            continue
-        # A parent's quota binds as well; inside a container the path may name what is mounted as the root.
-        directory = mount / path.lstrip("/")
-        directories += [directory, *(p for p in directory.parents if p.is_relative_to(mount))]
-    return directories
 
 
 def _read_quota(directory: Path) -> float | None:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,11 @@ class ScriptHost:
         """Whether at least one process can answer."""
         return bool(self._alive) and not self._stopping
 
+    @property
+    def processes(self) -> list[int]:
+        """The ids of the processes that live."""
+        return [worker.pid for worker in self._alive]
+
     async def start(self) -> ScriptFacts:
         """Start the processes and wait for ``init()`` in each. Raises :class:`ScriptError`; nothing is left then."""
         self._script = entry_script(self._settings.script)
@@ -77,13 +82,37 @@ class ScriptHost:
         method: str = "POST",
         target: str = "/score",
         seconds: float = 5.0,
+        released: Callable[[], None] = lambda: None,
     ) -> ScriptAnswer:
         """Answer a request; every failure is an answer too. ``target`` is the path with its query.
 
         400 and 415: the script cannot take this body. 500: ``run()`` raised. 502: its process ended. 503 with
         ``Retry-After``: it is being restarted. 504: ``seconds`` have passed; a ``run()`` that takes longer
-        than that is ended. Cancelling leaves ``run()`` to finish by itself.
+        than that is ended. Cancelling leaves ``run()`` to finish by itself. ``released`` is called once nobody
+        holds the body any more.
         """
+        handed = False
+
+        def hand(run: asyncio.Task[ScriptAnswer]) -> None:
+            nonlocal handed
+            handed = True
+            run.add_done_callback(lambda _: released())
+
+        try:
+            return await self._score(body, headers, method, target, seconds, hand)
+        finally:
+            if not handed:
+                released()
+
+    async def _score(
+        self,
+        body: bytes,
+        headers: Mapping[str, str] | list[tuple[str, str]],
+        method: str,
+        target: str,
+        seconds: float,
+        hand: Callable[[asyncio.Task[ScriptAnswer]], None],
+    ) -> ScriptAnswer:
         if method == "OPTIONS":
             return ScriptAnswer(200, (), b"")
         if method not in _METHODS:
@@ -103,6 +132,7 @@ class ScriptHost:
         run = asyncio.create_task(self._run(worker, header, body, seconds))
         self._running.add(run)
         run.add_done_callback(self._running.discard)
+        hand(run)
         done, _ = await asyncio.wait([run], timeout=max(0.0, deadline - loop.time()) + 0.01)
         return run.result() if done else self._too_slow(seconds)
 

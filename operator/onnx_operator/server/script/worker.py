@@ -47,6 +47,11 @@ class Worker:
         ]
         self.facts: dict[str, Any] = {}
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
     @classmethod
     async def start(cls, settings: ScriptSettings, script: Path) -> "Worker":
         """Start a process and wait until ``init()`` has returned. Raises :class:`ScriptError`."""

@@ -1,0 +1,76 @@
+"""Whom a server on somebody's own machine answers: requests that name this machine, and no web page from elsewhere.
+
+A browser runs pages of strangers beside the server's own. One whose name is made to resolve to this machine's address
+(DNS rebinding) would be of the same origin as the server, could read everything and ask for anything; its requests give
+it away by the name in their Host header. A page of another origin can send simple requests without reading the answer;
+those carry its Origin. Addresses cannot be rebound. RFC 9110, section 7.2 and 15.5.20; https://fetch.spec.whatwg.org/.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterable
+
+from onnx_operator.server.errors import RequestError, quote
+from onnx_operator.server.http.heads import Headers
+
+_MOST_KNOWN = 64
+ANY = "*"
+"""The host that stands for all."""
+
+Check = Callable[[Headers], RequestError | None]
+
+
+def host_check(allowed: Iterable[str], *, addresses: bool) -> Check:
+    """The refusal of a request that comes under another name than this machine's loopback ones or ``allowed``.
+
+    With ``addresses`` any address may be named: for servers that others on the network are to reach.
+    """
+    names = {name.lower().rstrip(".") for name in allowed}
+    known: dict[tuple[bytes, bytes | None], RequestError | None] = {}
+
+    def check(headers: Headers) -> RequestError | None:
+        key = headers.get(b"host", b""), headers.get(b"origin")
+        if key not in known:
+            if len(known) >= _MOST_KNOWN:
+                known.clear()
+            known[key] = _judge(*key, names, addresses)
+        return known[key]
+
+    return check
+
+
+def _judge(host: bytes, origin: bytes | None, names: set[str], addresses: bool) -> RequestError | None:
+    name = host_name(host)
+    if ANY not in names and not is_loopback(name) and name not in names and not (addresses and _address(name)):
+        return RequestError(
+            f"this server answers to localhost, not to {quote(host.decode('latin-1'))}; "
+            "if that is a name of yours for it, start it with --allowed-host NAME",
+            421,
+        )
+    if origin is not None and origin.lower() not in (b"http://" + host.lower(), b"https://" + host.lower()):
+        return RequestError(
+            f"a page of {quote(origin.decode('latin-1'))} asks, which is not this server's own; only that one may", 403
+        )
+    return None
+
+
+def host_name(host: bytes) -> str:
+    """The name or address in a Host header, without its port and brackets, in small letters."""
+    text = host.decode("latin-1").strip().lower()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0].rstrip(".")
+
+
+def is_loopback(name: str) -> bool:
+    """Whether only this machine can be meant: localhost and names below it (RFC 6761), 127.0.0.0/8, ::1."""
+    address = _address(name)
+    if address is not None:
+        return address.is_loopback
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
