@@ -260,7 +260,7 @@ class Serving:
         if settings.intra_op_threads is None and (further or not self._shared.first):
             # Each process has a CPU of its own now.
             model, _ = await asyncio.wrap_future(_in_daemon(lambda: self._load(1)))
-        self._plane.attach(model, Batcher(model, policy, settings.limits.workers, self._metrics.run, self._budget))
+        self._plane.attach(model, Batcher(model, policy, settings.limits.workers, self._metrics.run))
         self._routes.example = example_of(model) if warm.inline else None
         self._routes.attach()
         self._add_page(model.inputs, model.outputs, facts.execution_providers)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from onnx_operator.server.dataplane.budget import Budget
 from onnx_operator.server.dataplane.call import Call, Cancelled
 from onnx_operator.server.dataplane.inference import Inference
 from onnx_operator.server.dataplane.model import ServedModel
@@ -54,9 +53,7 @@ class Batcher:
         policy: BatchPolicy,
         workers: int,
         observe: Observe = lambda *_: None,
-        budget: Budget | None = None,
     ) -> None:
-        self._budget = budget or Budget()
         self._model = model
         self._policy = policy
         self._inline = policy.inline
@@ -161,7 +158,7 @@ class Batcher:
         waiting, most = self._waiting, max(self._policy.size, self._policy.pad)
         first = waiting.popleft()
         if first.call is not None and first.call.cancelled:
-            self._budget.give(first.charged)
+            first.release()
             return []
         batch, rows = [first], first.rows
         if first.key is None or rows >= most:
@@ -240,7 +237,7 @@ class Batcher:
             done = inference.done
             assert done is not None
             if inference.charged:
-                self._budget.give(inference.charged)
+                inference.release()
             if isinstance(answer, RequestError):
                 done(None, answer)
             else:

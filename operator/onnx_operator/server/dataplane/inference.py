@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from onnx_operator.server.dataplane.budget import Budget
 from onnx_operator.server.dataplane.call import Call
 from onnx_operator.server.dataplane.model import ServedModel
 from onnx_operator.server.dataplane.tensors import DTYPES, Array, TensorInfo, show_shape
@@ -30,11 +31,18 @@ class Inference:
     rows = 0
     queued = 0.0
     charged = 0
-    """Bytes of the budget that are given back when the inference has ended."""
+    budget: Budget | None = None
+    """Where the ``charged`` bytes go back to when the inference has ended."""
 
     def __init__(self, feed: dict[str, Array], outputs: tuple[str, ...]) -> None:
         self.feed = feed
         self.outputs = outputs
+
+    def release(self) -> None:
+        """Give back what the inference holds of the budget; its arrays are nobody's any more."""
+        if self.budget is not None:
+            self.budget.give(self.charged)
+            self.charged = 0
 
 
 def find_input(model: ServedModel, name: str) -> TensorInfo:

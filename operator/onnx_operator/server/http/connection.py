@@ -323,7 +323,7 @@ class Connection(asyncio.Protocol):
         chunks, self._chunks = self._chunks, []
         exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)  # type: ignore[assignment]
         exchange.keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
-        if self._active is None and not self._paused:
+        if self._active is None and not self._paused and not self._pipelined:
             self._begin(exchange)
         else:
             self._pipelined.append(exchange)
@@ -402,7 +402,7 @@ class Connection(asyncio.Protocol):
         exchange.keep_alive = False
         exchange.refusal = error
         self._discarding = True
-        if self._active is None and not self._paused:
+        if self._active is None and not self._paused and not self._pipelined:
             self._active = exchange
             exchange.fail(error)
         else:

@@ -250,7 +250,7 @@ class Routes:
 
             def start(read: tuple[Inference, Form], account: Account) -> None:
                 inference, form = read
-                inference.charged = account.keep(feed_bytes(inference.feed))
+                inference.budget, inference.charged = self._budget, account.keep(feed_bytes(inference.feed))
                 self._start_infer(exchange, inference, form)
 
             self._read_apart(
@@ -272,7 +272,7 @@ class Routes:
         """Let the inference hold what the request holds of the budget."""
         if self._strings and not self._budget.take(extra := strings_of(inference.feed)):
             raise self._budget.refusal(exchange.charged + extra)
-        inference.charged = exchange.charged + (extra if self._strings else 0)
+        inference.budget, inference.charged = self._budget, exchange.charged + (extra if self._strings else 0)
         exchange.charged = 0
 
     def _read_apart(self, exchange: Exchange, read: Callable[[Reserve], T], then: Callable[[T, Account], None]) -> None:
@@ -390,7 +390,7 @@ class Routes:
                 exchange.fail(RequestError("the server failed on this request", 500))
 
         if exchange.answered:
-            self._budget.give(inference.charged)
+            inference.release()
         else:
             exchange.call = self._plane.start(inference, done, exchange.started + self._plane.timeout)
 
@@ -411,7 +411,7 @@ class Routes:
                 return read_score(self._plane.model, parse_object(body))
 
             def start(inference: Inference, account: Account) -> None:
-                inference.charged = account.keep(feed_bytes(inference.feed))
+                inference.budget, inference.charged = self._budget, account.keep(feed_bytes(inference.feed))
                 self._start_score(exchange, inference)
 
             self._read_apart(exchange, read, start)

@@ -254,10 +254,10 @@ class Service:
                 self._on_loop(lambda: self._give_up(pending))
 
         # The feed is held as long as the inference has it, which may be after its caller was told that it is late.
-        inference.charged = min(account.held, feed_bytes(inference.feed))
+        inference.budget, inference.charged = self._budget, min(account.held, feed_bytes(inference.feed))
         account.held -= inference.charged
         if not context.add_callback(ended):
-            self._budget.give(inference.charged)
+            inference.release()
             raise RequestError("the caller has gone", 499)
         self._arrived.append(pending)
         self._wake()
@@ -299,10 +299,10 @@ class Service:
 
     def _begin(self, pending: _Pending) -> None:
         if pending.over:
-            self._budget.give(pending.inference.charged)
+            pending.inference.release()
             return
         if self._present >= self._most:
-            self._budget.give(pending.inference.charged)
+            pending.inference.release()
             self._metrics.reject()
             full = RequestError(f"the server is full ({self._most} requests run or wait); try again shortly", 429)
             self._end(pending, None, full)
