@@ -57,7 +57,8 @@ def host_name(host: bytes) -> str:
     """The name or address in a Host header, without its port and brackets, in small letters."""
     text = host.decode("latin-1").strip().lower()
     if text.startswith("["):
-        return text[1:].partition("]")[0]
+        address, _, port = text[1:].partition("]")
+        return address if not port or port.startswith(":") else text
     return text.partition(":")[0].rstrip(".")
 
 

@@ -16,7 +16,9 @@ _DENSE = 24
 """Bytes for a byte of what may hold short numbers, names and maps. Measured: 17."""
 _PLAIN = 4
 """Bytes for a byte of what is copied as it is: contents of the message, of Python, and of the array."""
-_INPUTS, _OUTPUTS, _RAW = 5, 6, 7
+_TAG = 2
+"""Bytes of a field besides its content, at least."""
+_INPUTS, _RAW = 5, 7
 _CONTENTS = 5
 _BOOL, _FP32, _FP64, _BYTES = 1, 6, 7, 8
 """Field numbers of ModelInferRequest, its InferInputTensor and that one's InferTensorContents."""
@@ -32,14 +34,13 @@ def parsed_bytes(body: bytes) -> int:
     for number, start, end in _fields(view, 0, len(view)):
         count += 1
         if number == _RAW:
-            # Of strings, each of which takes four bytes at least.
             found += _PLAIN * (end - start)
         elif number == _INPUTS:
             inner, seen = _input_bytes(view, start, end)
             found += inner
             count += seen
         else:
-            found += _DENSE * (end - start)
+            found += _DENSE * (end - start + _TAG)
         if count > MOST_FIELDS:
             raise RequestError(f"the message has more than {MOST_FIELDS} fields; send elements packed, or raw", 400)
     return found
@@ -50,7 +51,7 @@ def _input_bytes(view: memoryview, start: int, end: int) -> tuple[int, int]:
     for number, begin, stop in _fields(view, start, end):
         count += 1
         if number != _CONTENTS:
-            found += _DENSE * (stop - begin)
+            found += _DENSE * (stop - begin + _TAG)
             if count > MOST_FIELDS:
                 # Unpacked sizes and the like; the rest is taken at its worst.
                 return found + _DENSE * (end - stop), count
@@ -61,20 +62,19 @@ def _input_bytes(view: memoryview, start: int, end: int) -> tuple[int, int]:
             elif field == _BYTES:
                 found += STRING + _DENSE + _PLAIN * (last - first)
             else:
-                found += _DENSE * (last - first)
+                found += _DENSE * (last - first + _TAG)
     return found, count
 
 
 def _fields(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of each field, its tag included; ends where the bytes are no message."""
+    """Number, start and end of each field's content; ends where the bytes are no message."""
     while at < end:
-        start = at
         try:
             tag, at = _varint(view, at, end)
-            kind = tag & 7
+            start, kind = at, tag & 7
             if kind == 2:
-                size, at = _varint(view, at, end)
-                at += size
+                size, start = _varint(view, at, end)
+                at = start + size
             elif kind == 0:
                 _, at = _varint(view, at, end)
             elif kind == 1:
