@@ -119,7 +119,7 @@ class Endpoint:
             await asyncio.sleep(0)
         assert self.faults == []
         assert self.server.in_flight == 0
-        assert self.server.budget.used == 0
+        assert self.server.budget.used == self.server.budget.of_loop == 0
         assert not self.server.connections
         return [answers_in(bytes(sink.sent)) for sink in sinks]
 

@@ -193,6 +193,7 @@ def test_no_grpc_message_kills_the_pod(numbers: Pod) -> None:
             codes = Counter(call.code() for call in calls)
             allowed = {"OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
             assert {code.name for code in codes} <= allowed, codes
+            print(Counter(codes), numbers.status("VmHWM") >> 20, numbers.status("VmRSS") >> 20)
             numbers.check()
 
 

@@ -38,6 +38,9 @@ class Budget:
     def __init__(self, total: int = UNLIMITED) -> None:
         self.total = total
         self.used = 0
+        self.of_loop = 0
+        """Bytes of small bodies, which the event loop alone counts, without a lock: each is read in the moment it is
+        there."""
         self.memory: Memory | None = None
         """What is really held, where that is to be looked at."""
         self._lock = Lock()
@@ -49,7 +52,7 @@ class Budget:
         have left in the heaps.
         """
         with self._lock:
-            if self.used + amount > self.total:
+            if self.of_loop + self.used + amount > self.total:
                 return False
             if amount >= LOOKED_AT and self.memory is not None and not self._fits(amount, self.memory):
                 self.memory.release()
@@ -59,7 +62,7 @@ class Budget:
             return True
 
     def _fits(self, amount: int, memory: Memory) -> bool:
-        return max(self.used, memory.beyond()) + amount <= self.total
+        return max(self.of_loop + self.used, memory.beyond()) + amount <= self.total
 
     def add(self, amount: int) -> None:
         """Count bytes that are in use already, whether they were there or not; negative ones go back."""

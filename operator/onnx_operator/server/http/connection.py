@@ -47,6 +47,7 @@ class Exchange:
     finished = False
     admitted = False
     charged = 0
+    charged_of_loop = 0
     """Bytes of the server's budget that the request holds."""
     protocol = "other"
     refusal: RequestError | None = None

@@ -2,15 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import local
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
-
-import numpy as np
 
 from onnx_operator.server.dataplane.budget import Account
 from onnx_operator.server.dataplane.inference import Inference
@@ -102,6 +100,7 @@ class Routes:
         self._parsers = ThreadPoolExecutor(PARSERS, thread_name_prefix="parsing")
         self._huge = ThreadPoolExecutor(1, thread_name_prefix="parsing-huge")
         self._strings = False
+        self._numeric = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._script: Script | None = None
         self.swagger: dict[str, Any] | None = None
@@ -130,6 +129,7 @@ class Routes:
         """Begin to score: the data plane has its model."""
         model = self._plane.model
         self._codec = Codec(model, self._plane.name, self._plane.version)
+        self._numeric = all(info.datatype not in (None, "BYTES") for info in model.outputs)
         self._strings = any(info.datatype == "BYTES" for info in model.inputs)
 
     def attach_script(self, script: Script, swagger: dict[str, Any] | None) -> None:
@@ -182,7 +182,7 @@ class Routes:
             return server.check_token(exchange.headers.get(b"authorization", b"")) or self._missing(exchange)
         exchange.route = route
         exchange.protocol = route.protocol
-        if not route.public:
+        if server.guarded and not route.public:
             refusal = server.check_token(exchange.headers.get(b"authorization", b""))
             if refusal is not None:
                 return refusal
@@ -258,7 +258,8 @@ class Routes:
             )
             return
         inference, form = codec.read(body, header_length)
-        self._hand_over(exchange, inference)
+        if self._strings:
+            self._hand_over(exchange, inference)
         self._start_infer(exchange, inference, form)
 
     def _own_codec(self) -> Codec:
@@ -269,19 +270,18 @@ class Routes:
         return codec
 
     def _hand_over(self, exchange: Exchange, inference: Inference) -> None:
-        """Let the inference hold what the request holds of the budget."""
-        if self._strings and not self._budget.take(extra := strings_of(inference.feed)):
-            raise self._budget.refusal(exchange.charged + extra)
-        inference.budget, inference.charged = self._budget, exchange.charged + (extra if self._strings else 0)
-        exchange.charged = 0
+        """Let the inference hold what the request holds of the budget, and what its strings take besides."""
+        extra = strings_of(inference.feed)
+        if not self._budget.take(extra):
+            raise self._budget.refusal(extra)
+        inference.budget, inference.charged = self._budget, extra + self._server.settle(exchange)
 
     def _read_apart(self, exchange: Exchange, read: Callable[[Reserve], T], then: Callable[[T, Account], None]) -> None:
         """Read a body in a thread and go on with ``then`` on the event loop, or refuse it when its time is over.
 
         What the body holds of the budget stays held until the thread has let go of it, whatever became of the caller.
         """
-        account = Account(self._budget, exchange.charged)
-        exchange.charged = 0
+        account = Account(self._budget, self._server.settle(exchange))
         loop = asyncio.get_running_loop()
         pool = self._huge if len(exchange.body) > HUGE_BODY else self._parsers
         exchange.body = b""
@@ -355,17 +355,11 @@ class Routes:
                 length = b"Inference-Header-Content-Length: %d\r\n" % header_length
                 exchange.answer(200, body, b"application/octet-stream", length)
 
-        self._start(exchange, inference, write, raw=all(form.binary))
+        self._start(exchange, inference, write, form.binary)
 
-    def _write(self, results: list[Any], write: Callable[[list[Any]], None], raw: bool) -> None:
-        """Write an answer, with its memory counted where it is much."""
-        elements = 0
-        for result in results:
-            elements += result.size if isinstance(result, np.ndarray) and not result.dtype.hasobject else LARGE_ANSWER
-        if elements < LARGE_ANSWER:
-            write(results)
-            return
-        amount = written_bytes(results, raw=raw)
+    def _write(self, results: list[Any], write: Callable[[list[Any]], None], raw: Sequence[bool]) -> None:
+        """Write an answer that is not small, with its memory counted."""
+        amount = written_bytes(results, raw=bool(raw) and all(raw))
         if not self._budget.take(amount):
             raise self._budget.refusal(amount)
         try:
@@ -374,15 +368,24 @@ class Routes:
             self._budget.give(amount)
 
     def _start(
-        self, exchange: Exchange, inference: Inference, write: Callable[[list[Any]], None], *, raw: bool = False
+        self, exchange: Exchange, inference: Inference, write: Callable[[list[Any]], None], raw: Sequence[bool] = ()
     ) -> None:
+        numeric = self._numeric
+
         def done(results: list[Any] | None, error: RequestError | None) -> None:
             try:
                 if error is not None:
                     exchange.fail(error)
                 else:
                     assert results is not None
-                    self._write(results, write, raw)
+                    elements = 0 if numeric else LARGE_ANSWER
+                    if numeric:
+                        for result in results:
+                            elements += result.size
+                    if elements < LARGE_ANSWER:
+                        write(results)
+                    else:
+                        self._write(results, write, raw)
             except RequestError as refused:
                 exchange.fail(refused)
             except Exception as fault:
@@ -397,9 +400,12 @@ class Routes:
     def _score(self, exchange: Exchange) -> None:
         if self._script is not None:
             if len(exchange.body) <= LARGE_BODY:
-                account = Account(self._budget, exchange.charged)
-                account.reserve(SCRIPT_FACTOR * len(exchange.body))
-                exchange.charged = 0
+                account = Account(self._budget, self._server.settle(exchange))
+                try:
+                    account.reserve(SCRIPT_FACTOR * len(exchange.body))
+                except RequestError:
+                    account.keep(0)
+                    raise
                 self._start_script(exchange, self._script, exchange.body, account)
             else:
                 self._estimate_script(exchange, self._script, exchange.body)
@@ -417,7 +423,8 @@ class Routes:
             self._read_apart(exchange, read, start)
         else:
             inference = read_score(self._plane.model, parse_object(exchange.body))
-            self._hand_over(exchange, inference)
+            if self._strings:
+                self._hand_over(exchange, inference)
             self._start_score(exchange, inference)
 
     def _start_score(self, exchange: Exchange, inference: Inference) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from onnx_operator.server.dataplane.budget import Budget
+from onnx_operator.server.dataplane.budget import LOOKED_AT, Budget
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.http.connection import Connection, Exchange
 from onnx_operator.server.http.heads import Heads
@@ -72,6 +72,8 @@ class HttpServer:
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._token = token.encode()
+        self.guarded = bool(token)
+        """Whether a token is asked for."""
         self._handler: Handler = _nothing
         self._admit: Admit = lambda _: None
         self._present = 0
@@ -129,15 +131,29 @@ class HttpServer:
     def foresee(self, length: int) -> RequestError | None:
         """The refusal of a body of ``length`` bytes that there is no memory for, before it comes."""
         budget, amount = self.budget, length * self.body_factor
-        return budget.refusal(amount) if amount > budget.total - budget.used else None
+        return budget.refusal(amount) if amount > budget.total - budget.used - budget.of_loop else None
 
     def charge(self, exchange: Exchange, length: int) -> RequestError | None:
         """Count so many bytes of a request's body, which have come; the refusal where there is no memory for them."""
-        amount = length * self.body_factor
-        if not self.budget.take(amount):
-            return self.budget.refusal(exchange.charged + amount)
+        budget, amount = self.budget, length * self.body_factor
+        if amount < LOOKED_AT:
+            if budget.of_loop + budget.used + amount > budget.total:
+                return budget.refusal(exchange.charged + exchange.charged_of_loop + amount)
+            budget.of_loop += amount
+            exchange.charged_of_loop += amount
+            return None
+        if not budget.take(amount):
+            return budget.refusal(exchange.charged + exchange.charged_of_loop + amount)
         exchange.charged += amount
         return None
+
+    def settle(self, exchange: Exchange) -> int:
+        """Make what was counted of a body one sum, which is handed on; whoever has it gives it back."""
+        amount, exchange.charged = exchange.charged + exchange.charged_of_loop, 0
+        self.budget.of_loop -= exchange.charged_of_loop
+        self.budget.add(exchange.charged_of_loop)
+        exchange.charged_of_loop = 0
+        return amount
 
     def check_token(self, authorization: bytes) -> RequestError | None:
         """The refusal of a request without the bearer token, where one is required (RFC 6750)."""
@@ -180,6 +196,9 @@ class HttpServer:
         if exchange.finished:
             return
         exchange.finished = True
+        if exchange.charged_of_loop:
+            self.budget.of_loop -= exchange.charged_of_loop
+            exchange.charged_of_loop = 0
         if exchange.charged:
             self.budget.give(exchange.charged)
             exchange.charged = 0

@@ -38,7 +38,7 @@ _PUBLIC = (f"/{health.SERVICE_NAME}/", f"/{NAME}/")
 class GrpcLimits:
     """Bytes of one message, and inferences that may be here at once, those that wait included.
 
-    Where the budget for requests is small, messages are as well: sixteen of the longest take half of it.
+    Where the budget for requests is small, messages are as well: those that are taken in at once take half of it.
     """
 
     max_body_bytes: int = 64 << 20
@@ -93,7 +93,7 @@ async def serve_grpc(
     Raises OSError if it cannot listen or cannot read the files of TLS.
     """
     budget = budget or Budget()
-    limits = replace(limits, max_body_bytes=min(limits.max_body_bytes, budget.total // (2 * RECEIVING)))
+    limits = replace(limits, max_body_bytes=min(limits.max_body_bytes, budget.total // (4 * RECEIVING)))
     longest = limits.max_body_bytes
     service = Service(plane, lifecycle, metrics, limits.most_calls, token, on_answered, access_log, budget, longest)
     probes = ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="rpc-probes")
@@ -124,6 +124,9 @@ def _options(limits: GrpcLimits, reuse_port: bool) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.max_body_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", MOST_STREAMS),
+        # What has come of messages that nobody has asked for yet is memory that nobody has counted.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", 64 * 1024),
         ("grpc.max_metadata_size", MOST_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", 2 * MOST_METADATA_BYTES),
         ("grpc.server_handshake_timeout_ms", 10_000),

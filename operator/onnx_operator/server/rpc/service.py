@@ -35,7 +35,7 @@ from onnx_operator.server.rpc.wire import parsed_bytes
 logger = logging.getLogger(__name__)
 
 NAME = "inference.GRPCInferenceService"
-RECEIVING = 16
+RECEIVING = 8
 """Messages that are taken in at once; others wait in their connections."""
 SETTLE_SECONDS = 0.1
 """Counts of answered calls wait this long at most for the event loop, which has the metrics."""
@@ -220,7 +220,8 @@ class Service:
         if not self._places.acquire(timeout=self._plane.timeout):
             raise RequestError("the server takes in other messages; try again shortly", 503)
         try:
-            account.reserve(self._longest)
+            # Once as it came, once as it is handed over.
+            account.reserve(2 * self._longest)
             self._receiving[context] = started
             body = next(bodies, None)
         except grpc.RpcError:
