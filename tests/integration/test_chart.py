@@ -51,7 +51,7 @@ EVERYTHING: dict[str, Any] = {
             "certificateAuthorities": certificate(),
             "certificateSubjects": ["CN=release"],
         },
-        "inspection": {"maxModelBytes": 2**40, "timeoutSeconds": 60},
+        "inspection": {"maxModelBytes": 2**40, "maxNodes": 2**30, "timeoutSeconds": 60},
         "workers": 16,
     },
     "templates": {"service.yaml.j2": "apiVersion: v1\nkind: Service\nmetadata: {name: {{ name }}}\n"},

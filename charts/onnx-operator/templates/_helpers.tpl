@@ -53,7 +53,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $_ := set $settings "templatesDirectory" "/etc/onnx-operator/templates" -}}
 {{- end -}}
 {{- /* Numbers of values are floating point: written as such, a large one would be no integer any more. */ -}}
-{{- $_ := set $settings "inspection" (merge (dict "maxModelBytes" (int64 $settings.inspection.maxModelBytes)) $settings.inspection) -}}
+{{- $_ := set $settings "inspection" (merge (dict "maxModelBytes" (int64 $settings.inspection.maxModelBytes) "maxNodes" (int64 $settings.inspection.maxNodes)) $settings.inspection) -}}
 {{- toYaml $settings -}}
 {{- end -}}
 

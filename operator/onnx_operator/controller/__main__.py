@@ -11,6 +11,7 @@ from onnx_operator import __version__
 from onnx_operator.api.names import SOURCE_DIRECTORY
 from onnx_operator.controller.logs import configure_logging
 from onnx_operator.controller.settings import SettingsError, load_settings
+from onnx_operator.model.inspection.limits import InspectionLimits
 
 SOCKET = Path("/run/onnx-operator/inspector.sock")
 
@@ -87,13 +88,16 @@ def controller(
 def inspector(settings_path: Path, inspector_socket: Path) -> None:
     """Read models for the controller. Runs without any cluster credential."""
     from onnx_operator.controller.inspector import service
-    from onnx_operator.model.inspection.limits import InspectionLimits
 
     try:
         settings = load_settings(settings_path)
     except SettingsError as error:
         raise click.ClickException(str(error)) from error
-    limits = InspectionLimits(max_model_bytes=settings.inspection.max_model_bytes)
+    limits = InspectionLimits(
+        max_model_bytes=settings.inspection.max_model_bytes,
+        max_nodes=settings.inspection.max_nodes,
+        timeout_seconds=settings.inspection.timeout_seconds,
+    )
     policy = service.Policy(
         operator_identity=settings.sources.use_operator_identity, signatures=settings.signatures.required
     )
@@ -103,19 +107,25 @@ def inspector(settings_path: Path, inspector_socket: Path) -> None:
 @main.command(name="inspect-once")
 @click.option("--max-model-bytes", type=click.IntRange(min=1), required=True, help="Larger models are refused.")
 @click.option(
+    "--max-nodes",
+    type=click.IntRange(min=1),
+    default=InspectionLimits.max_nodes,
+    show_default=True,
+    help="Larger structures are refused.",
+)
+@click.option(
     "--root",
     type=click.Path(path_type=Path),
     default=Path(SOURCE_DIRECTORY),
     show_default=True,
     help="Where the claim of a pvc source is mounted.",
 )
-def inspect_once(max_model_bytes: int, root: Path) -> None:
+def inspect_once(max_model_bytes: int, max_nodes: int, root: Path) -> None:
     """Read one model, in a pod that the operator makes beside it, and report in one line of the log."""
     from onnx_operator.controller.inspector import once
-    from onnx_operator.model.inspection.limits import InspectionLimits
 
     # One model is all that this process will ever read.
-    limits = InspectionLimits(max_model_bytes=max_model_bytes, parsers=1)
+    limits = InspectionLimits(max_model_bytes=max_model_bytes, max_nodes=max_nodes, parsers=1)
     sys.exit(once.run(os.environ, limits, root, sys.stdout))
 
 

@@ -112,7 +112,7 @@ async def _lead(
     # A quarter of the workers is always there for the others of a namespace whose models take long.
     most = max(1, settings.workers - settings.workers // 4)
     queue: KeyedQueue[ModelKey] = KeyedQueue(party=lambda key: key[0], most=most)
-    inspector = InspectorClient(options.inspector_socket, timeout_seconds=settings.inspection.timeout_seconds)
+    inspector = InspectorClient(options.inspector_socket)
     identity = os.environ.get("HOSTNAME", socket.gethostname())
     reconciler = Reconciler(kube, settings, load_capabilities(), inspector, queue, identity, keys)
     workers = [asyncio.create_task(_work(queue, reconciler)) for _ in range(settings.workers)]
@@ -188,7 +188,7 @@ async def run_controller(settings: Settings, options: Options) -> None:
     if options.kubeconfig:
         os.environ["KUBECONFIG"] = options.kubeconfig
 
-    probe = InspectorClient(options.inspector_socket, timeout_seconds=PROBE_TIMEOUT_SECONDS)
+    probe = InspectorClient(options.inspector_socket, silence_seconds=PROBE_TIMEOUT_SECONDS)
     health = Health(inspector=probe)
     endpoints = await start_endpoints(health, options.host, options.port)
     kube = await Kube.connect(options.kubeconfig)

@@ -106,6 +106,7 @@ def inspection_pod(
             "inspect-once",
             f"--max-model-bytes={settings.inspection.max_model_bytes}",
             f"--root={names.SOURCE_DIRECTORY}",
+            *_changed_nodes(settings),
         ],
         "env": [{"name": n, "value": literal(v)} for n, v in to_variables(request).items()],
         "claim_name": claim_of(spec.model.uri),
@@ -115,6 +116,12 @@ def inspection_pod(
     manifest["spec"] = strategic_merge(manifest["spec"], template_of(spec))
     manifest["metadata"]["ownerReferences"] = [owner_reference(model)]
     return manifest
+
+
+def _changed_nodes(settings: Settings) -> list[str]:
+    """The option, where the setting was changed: an image of an older version does not know it."""
+    changed = settings.inspection.max_nodes != type(settings.inspection)().max_nodes
+    return [f"--max-nodes={settings.inspection.max_nodes}"] if changed else []
 
 
 @dataclass(frozen=True)

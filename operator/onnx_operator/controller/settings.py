@@ -170,7 +170,14 @@ class InspectionSettings(SettingsModel):
     """How models are looked at."""
 
     max_model_bytes: int = Field(default=20 * 2**30, description="larger models are refused as TooLarge")
-    timeout_seconds: float = Field(default=3600, description="longest inspection")
+    max_nodes: int = Field(
+        default=200_000,
+        ge=1,
+        description="structures of more nodes are refused as TooLarge; those of local functions count at each call",
+    )
+    timeout_seconds: float = Field(
+        default=3600, description="longest inspection, from the moment at which it is its turn"
+    )
 
 
 class PipSettings(SettingsModel):

@@ -16,8 +16,8 @@ from onnx_operator.api.report import (
 )
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.model.archive import Archive, ArchiveError, ArchiveLimits, MemberReader, kind_of
-from onnx_operator.model.checks.calls import check_calls
 from onnx_operator.model.checks.kernels import check_kernels
+from onnx_operator.model.checks.size import check_size
 from onnx_operator.model.checks.structure import check_formally, check_structure
 from onnx_operator.model.checks.training import training_only
 from onnx_operator.model.checks.versions import check_versions
@@ -26,7 +26,7 @@ from onnx_operator.model.figures.coverage import coverage
 from onnx_operator.model.figures.memory import estimate_memory
 from onnx_operator.model.figures.sized import size_model
 from onnx_operator.model.figures.tensors import describe, protocol_notes
-from onnx_operator.model.inspection.limits import LARGEST_FILE_BYTES
+from onnx_operator.model.inspection.limits import LARGEST_FILE_BYTES, InspectionLimits
 from onnx_operator.model.nodes import domain_of, domain_text
 from onnx_operator.model.reading.folder import FileOf, Folder, beside
 from onnx_operator.model.reading.skeleton import Skeleton, find_malformed_text, read_skeleton
@@ -46,6 +46,7 @@ def judge(
     *,
     capabilities: Capabilities,
     archives: ArchiveLimits | None = None,
+    max_nodes: int = InspectionLimits.max_nodes,
     before_checks: Callable[[], None] = lambda: None,
 ) -> InspectionResult:
     """Accept or refuse the model in the file ``name``, which may be an archive; never raises for what the bytes hold.
@@ -53,7 +54,7 @@ def judge(
     Sources and digests are for the caller to fill in: the report's are empty. ``before_checks`` is called, once
     or more often, when what takes memory and time begins.
     """
-    task = _Task(capabilities, before_checks)
+    task = _Task(capabilities, max_nodes, before_checks)
     try:
         size = folder.size(name)
         if size is None:
@@ -70,6 +71,7 @@ def judge(
 @dataclass(frozen=True)
 class _Task:
     capabilities: Capabilities
+    max_nodes: int
     before_checks: Callable[[], None]
 
 
@@ -113,7 +115,7 @@ class _Unpacked:
 def _judge_file(folder: Folder, name: str, window: Window, task: _Task) -> InspectionResult:
     skeleton = read_skeleton(window, task.before_checks)
     try:
-        return _report(skeleton, folder, name, window.size, task.capabilities)
+        return _report(skeleton, folder, name, window.size, task)
     except (RefusedError, ArchiveError, MemoryError, OSError):
         raise
     except Exception:
@@ -128,8 +130,8 @@ def _judge_file(folder: Folder, name: str, window: Window, task: _Task) -> Inspe
         ) from None
 
 
-def _report(skeleton: Skeleton, folder: Folder, name: str, size: int, capabilities: Capabilities) -> InspectionResult:
-    head = skeleton.model
+def _report(skeleton: Skeleton, folder: Folder, name: str, size: int, task: _Task) -> InspectionResult:
+    head, capabilities = skeleton.model, task.capabilities
     if size > LARGEST_FILE_BYTES:
         raise RefusedError(
             Reason.TOO_LARGE,
@@ -138,11 +140,11 @@ def _report(skeleton: Skeleton, folder: Folder, name: str, size: int, capabiliti
         )
     if training := training_only(head):
         raise RefusedError(Reason.NOT_ONNX, training)
+    check_size(head, task.max_nodes)
     check_versions(head, capabilities)
     path = beside(name)
     model, weights = complete_model(skeleton, lambda file: folder.size(path(file)))
     check_structure(model)
-    check_calls(model)
     inferred = check_formally(model)
     check_kernels(inferred, capabilities)
     inputs, outputs = _interface(head, inferred)

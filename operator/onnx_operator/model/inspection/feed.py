@@ -18,6 +18,8 @@ from onnx_operator.model.sources.base import BrokenStreamError, FileStat, Source
 WHOLE_BYTES = 4 << 20
 """Files up to this size are read in one request."""
 _MOST_AHEAD = 8
+_MOST_AHEAD_BYTES = 8 << 20
+"""Of all ranges of a source that are read before they are asked for."""
 _MOST_KEPT = 2
 """Small files that are kept whole at a time."""
 _ATTEMPTS = 3
@@ -118,11 +120,15 @@ class SourceFeed:
         if file is None or file.pin is None or file.stream or file.size <= WHOLE_BYTES or not file.ranges:
             return
         end = min(end, file.size)
-        if begin < end and len(file.ahead) < _MOST_AHEAD:
+        if begin < end and len(file.ahead) < _MOST_AHEAD and self._ahead_bytes() + end - begin <= _MOST_AHEAD_BYTES:
             task = asyncio.create_task(self._ranged(name, file, begin, end))
             # What a guess runs into is told when the same bytes are asked for.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             file.ahead.append(_Ahead(begin, end, task))
+
+    def _ahead_bytes(self) -> int:
+        files = [file for file in self._files.values() if file is not None and file.ahead]
+        return sum(ahead.end - ahead.begin for file in files for ahead in file.ahead)
 
     @staticmethod
     async def _foreseen(file: _File, begin: int, end: int) -> bytes:

@@ -14,6 +14,7 @@ from onnx_operator.model.inspection.feed import Progress, SourceFeed
 from onnx_operator.model.inspection.golden import find_test_data
 from onnx_operator.model.inspection.isolation import Parser, ParserError, SignatureRefusedError
 from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.inspection.stopwatch import Stopwatch
 from onnx_operator.model.signatures.signing import (
     LARGEST_SIGNATURE_BYTES,
     SignatureError,
@@ -32,13 +33,14 @@ async def inspect(
     limits: InspectionLimits,
     parser: Parser | None = None,
     progress: Progress | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> InspectionResult:
     """Inspect the model that ``request`` names.
 
     Whatever is wrong with the source or the model is a refusal. Raises ParserError for a fault of ours. Without
-    ``parser``, one is started for this inspection alone.
+    ``parser``, one is started for this inspection alone. ``stopwatch`` stands still while others have the parser.
     """
-    look = _Look()
+    look = _Look(stopwatch)
     try:
         async with (
             open_source(
@@ -65,6 +67,7 @@ def refused(error: SourceError, pin: SourcePin | None = None) -> InspectionResul
 
 @dataclass
 class _Look:
+    stopwatch: Stopwatch | None = None
     pin: SourcePin | None = None
     """What was found, once known: a refusal tells it too."""
 
@@ -109,7 +112,14 @@ async def _inspect(
                 if not last and _wanted(request) not in ("", stat.sha256):
                     continue
                 _check_digest(request, source, stat.sha256)
-            verdict = await parser.judge(feed, name, size=stat.size, capabilities=request.capabilities)
+            verdict = await parser.judge(
+                feed,
+                name,
+                size=stat.size,
+                capabilities=request.capabilities,
+                tenant=request.tenant,
+                stopwatch=look.stopwatch,
+            )
             if not last and verdict.refusal and verdict.refusal.reason is Reason.NOT_ONNX:
                 # Of several archives, this one holds no model.
                 continue
@@ -123,7 +133,7 @@ async def _inspect(
                 files[0] = files[0].model_copy(update={"sha256": _wanted(request), "claimed": True})
             signer = ""
             if request.signatures.required:
-                signature, manifest = await _signed(feed, parser, request, files[0].name)
+                signature, manifest = await _signed(feed, parser, request, files[0].name, look.stopwatch)
                 files = _prove(files, manifest, signature, source)
                 signer = manifest.signer
             return _accepted(verdict, verdict.files.model_copy(update={"files": files}), signer)
@@ -187,7 +197,7 @@ def _check_digest(request: InspectionRequest, source: Source, found: str) -> Non
 
 
 async def _signed(
-    feed: SourceFeed, parser: Parser, request: InspectionRequest, name: str
+    feed: SourceFeed, parser: Parser, request: InspectionRequest, name: str, stopwatch: Stopwatch | None
 ) -> tuple[str, SignedManifest]:
     shown = feed.source.shown
     tried = signature_names(name)
@@ -203,7 +213,10 @@ async def _signed(
             )
         content = await feed.read(candidate, 0, size)
         try:
-            return candidate, await parser.verify_signature(content, request.signatures)
+            manifest = await parser.verify_signature(
+                content, request.signatures, tenant=request.tenant, stopwatch=stopwatch
+            )
+            return candidate, manifest
         except SignatureRefusedError as error:
             raise SourceError(Reason.SIGNATURE_INVALID, f"{shown}: the signature {candidate}: {error}") from None
     raise SourceError(

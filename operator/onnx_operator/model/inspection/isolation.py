@@ -20,24 +20,29 @@ from pydantic import ValidationError
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Capabilities, InspectionResult, Refusal
 from onnx_operator.api.signatures import SignatureSettings, SignedManifest
-from onnx_operator.model.inspection import landlock, messages
+from onnx_operator.model.inspection import landlock
+from onnx_operator.model.inspection.conversation import Conversation, ConversationError, End, Question, read_message
+from onnx_operator.model.inspection.fair import FairPlaces
 from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.inspection.stopwatch import Stopwatch
 from onnx_operator.model.sources.base import SourceError
 
 _LOG = logging.getLogger(__name__)
-_LINE_LIMIT = 16 << 20
+_LINE_LIMIT = 4 << 20
+"""Of a line that a child says; an answer has about 200 bytes for each file of the model."""
 _UNPACKED_PER_CPU_SECOND = 50 << 20
 """Archives are unpacked at least this fast."""
 _LIGHT_BYTES = 1 << 20
-"""A child that was given no more than this may have others in its place while it waits for a store."""
+"""A child that was given no more than this takes little memory: it needs no place, and may have others in its own."""
+_PIECE_BYTES = 2 << 20
+"""Of what is read for a child, no more lies here at a time."""
 _LONGEST_WAIT_SECONDS = 120.0
 """For a store, all in all, in a place that others need."""
+_PATIENCES = 4
+"""How often the longest thought may be thought, all in all."""
+_LONGEST_MESSAGE = 2000
 _START_SECONDS = 60
 """For the process to start on a busy machine, until its child says its first word."""
-_LONGEST_READ_BYTES = 256 << 20
-_LONGEST_REFUSAL = 2000
-"""Characters of what a child says of a signature."""
-
 _LONGEST_GUESS_BYTES = 4 << 20
 """Of a range that a child expects to read."""
 _T = TypeVar("_T")
@@ -89,7 +94,11 @@ class Parser:
     def __init__(self, limits: InspectionLimits, *, signatures: bool = False) -> None:
         self._limits = limits
         self._signatures = signatures
-        self._places = asyncio.Semaphore(limits.parsers)
+        # A tenant whose models are heavy leaves others a place that they get at once.
+        self.places = FairPlaces(limits.parsers, max(1, limits.parsers - 1))
+        """For children that check."""
+        self.readers = FairPlaces(limits.readers, max(1, limits.readers // 2))
+        """For children that were given much, and check nothing yet."""
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self.forbidden_calls = 0
@@ -143,57 +152,95 @@ class Parser:
                 process.kill()
                 process.wait()
 
-    async def judge(self, feed: Feed, name: str, *, size: int | None, capabilities: Capabilities) -> InspectionResult:
-        """Judge the model in the file ``name``; ``size`` is its bytes, where known. A cancelled call kills its child.
+    async def judge(
+        self,
+        feed: Feed,
+        name: str,
+        *,
+        size: int | None,
+        capabilities: Capabilities,
+        tenant: str = "",
+        stopwatch: Stopwatch | None = None,
+    ) -> InspectionResult:
+        """Judge the model in the file ``name``; a cancelled call kills its child.
 
-        Raises :class:`ParserError` for a fault of ours, and whatever ``feed`` raises.
+        Args:
+            feed: what the child reads from.
+            name: the model's file.
+            size: its bytes, where known.
+            capabilities: of the runtime that will serve it.
+            tenant: whose it is: places are shared among tenants.
+            stopwatch: stands still while others have the places.
+
+        Raises:
+            ParserError: a fault of ours, or of a child that does what no child of ours does.
+            SourceError: and whatever else ``feed`` raises.
         """
         job = {
             "judge": name,
             "capabilities": capabilities.model_dump(mode="json", by_alias=True),
             "archives": {"unpacked_bytes": self._limits.max_model_bytes},
+            "maxNodes": self._limits.max_nodes,
         }
         extra_seconds = 4 * (size or 0) // _UNPACKED_PER_CPU_SECOND
-        answer = await self._run(job, b"", feed, extra_seconds)
+        turn = _Turn(self.places, self.readers, tenant, stopwatch or Stopwatch())
+        answer = await self._run(job, b"", feed, turn, extra_seconds, size)
         if "outcome" in answer:
             try:
                 return InspectionResult.model_validate(answer)
             except ValidationError as error:
-                raise ParserError(f"the parsing child answered no verdict: {error!s:.200}") from None
+                raise ParserError(f"the parsing child answered what is no result: {_first(error)}") from None
         if isinstance(refusal := answer.get("refusal"), Refusal):
             return InspectionResult(outcome="Refused", refusal=refusal)
         raise ParserError(f"the parsing child answered {answer!r:.200}")
 
-    async def verify_signature(self, signature: bytes, settings: SignatureSettings) -> SignedManifest:
+    async def verify_signature(
+        self,
+        signature: bytes,
+        settings: SignatureSettings,
+        *,
+        tenant: str = "",
+        stopwatch: Stopwatch | None = None,
+    ) -> SignedManifest:
         """Verify a signature file in a child of its own, which sees no byte of the model.
 
         Raises :class:`SignatureRefusedError`, :class:`ParserError`.
         """
         job = {"signature": len(signature), "settings": settings.model_dump(mode="json", by_alias=True)}
-        answer = await self._run(job, signature, None, 0)
+        turn = _Turn(self.places, self.readers, tenant, stopwatch or Stopwatch())
+        answer = await self._run(job, signature, None, turn, 0, len(signature))
         if "manifest" in answer:
             try:
                 return SignedManifest.model_validate(answer["manifest"])
             except ValidationError as error:
-                raise ParserError(f"the parsing child answered no manifest: {error!s:.200}") from None
+                raise ParserError(f"the parsing child answered what is no manifest: {_first(error)}") from None
         if isinstance(refusal := answer.get("refusal"), Refusal):
             raise SignatureRefusedError(refusal.message)
         if isinstance(why := answer.get("invalid"), str):
-            raise SignatureRefusedError(why[:_LONGEST_REFUSAL])
+            raise SignatureRefusedError(why[:_LONGEST_MESSAGE])
         raise ParserError(f"the parsing child answered {answer!r:.200}")
 
-    async def _run(self, job: dict[str, Any], content: bytes, feed: Feed | None, extra_seconds: int) -> dict[str, Any]:
+    async def _run(
+        self,
+        job: dict[str, Any],
+        content: bytes,
+        feed: Feed | None,
+        turn: "_Turn",
+        extra_seconds: int,
+        size: int | None,
+    ) -> dict[str, Any]:
         limits = self._limits
         job |= {
             "cpuSeconds": limits.cpu_seconds + extra_seconds,
             "memoryBytes": limits.memory_bytes,
             "parsers": limits.parsers,
         }
-        turn = _Turn(self._places)
         try:
+            if feed is None:
+                # Such a child asks nothing, and takes its memory at once.
+                await turn.take()
             with _Connection(self._submit()) as child:
-                await child.send(json.dumps(job).encode() + b"\n" + content)
-                first, status = await self._converse(child, feed, turn, extra_seconds)
+                first, status = await self._converse(child, job, content, feed, turn, extra_seconds, size)
         finally:
             turn.give_back()
         return self._interpret(first, status)
@@ -201,49 +248,75 @@ class Parser:
     async def _converse(
         self,
         child: "_Connection",
+        job: dict[str, Any],
+        content: bytes,
         feed: Feed | None,
         turn: "_Turn",
         extra_seconds: int,
+        size: int | None,
     ) -> tuple[dict[str, Any], int | None]:
-        """Answer the child's questions; returns its word and its wait status, each where there is one."""
-        first: dict[str, Any] = {}
-        patience = _START_SECONDS
-        while True:
-            try:
-                async with asyncio.timeout(patience + self._limits.answer_seconds + extra_seconds):
+        """Give the child its job and answer its questions; its word and its wait status, each where there is one."""
+        said: dict[str, Any] = {}
+        patience = self._limits.answer_seconds + extra_seconds
+        talk = Conversation(size, patience_seconds=_START_SECONDS + _PATIENCES * patience)
+        longest = float(_START_SECONDS + patience)
+        try:
+            async with asyncio.timeout(longest):
+                await child.send(json.dumps(job).encode() + b"\n" + content)
+            while True:
+                started = time.monotonic()
+                async with asyncio.timeout(min(longest, talk.patience_seconds)):
                     line = await child.receive_line()
-            except TimeoutError:
-                return first, int(signal.SIGALRM)
-            if not line:
-                return first, None
-            message = _decode(line)
-            patience = 0
-            if "status" in message:
-                if "forbidden" in message:
-                    raise self._forbidden(message["forbidden"])
-                return first, int(message["status"])
-            if feed is not None and "size" in message:
-                size = await turn.waiting(feed.size(str(message["size"])))
-                answer = json.dumps({"size": size}).encode() + b"\n"
-            elif feed is not None and "read" in message:
-                name, begin, end = message["read"]
-                if not 0 <= begin < end or end - begin > _LONGEST_READ_BYTES:
-                    raise ParserError(f"the parsing child asked for the bytes {begin} to {end}")
-                turn.given += end - begin
-                data = await turn.waiting(feed.read(name, begin, end))
-                answer = b'{"bytes": %d}\n' % len(data) + data
-            elif feed is not None and "expect" in message:
-                name, begin, end = message["expect"]
-                if 0 <= begin < end <= begin + _LONGEST_GUESS_BYTES:
-                    feed.expect(name, begin, end)
-                continue
-            elif "turn" in message:
-                await turn.take()
-                answer = b"{}\n"
-            else:
-                first = first or message
-                continue
-            await child.send(answer)
+                talk.listened(time.monotonic() - started)
+                longest = float(patience)
+                if not line:
+                    return said, None
+                message = read_message(line)
+                if isinstance(message, End):
+                    if message.forbidden:
+                        raise self._forbidden(message.call)
+                    return said, message.status
+                talk.heard()
+                if not isinstance(message, Question):
+                    said = said or message
+                elif message.asks == "turn":
+                    await turn.take()
+                    await self._send(child, b"{}\n", patience)
+                elif feed is not None:
+                    await self._answer(child, message, feed, turn, talk, patience)
+        except TimeoutError:
+            return said, int(signal.SIGALRM)
+        except ConversationError as error:
+            raise ParserError(str(error)) from None
+
+    async def _answer(
+        self, child: "_Connection", asked: Question, feed: Feed, turn: "_Turn", talk: Conversation, patience: int
+    ) -> None:
+        """Answer a question about a file. Raises :class:`ParserError`, TimeoutError, and whatever ``feed`` raises."""
+        if asked.asks == "size":
+            talk.names(asked.name)
+            size = await turn.waiting(feed.size(asked.name))
+            talk.sized(asked.name, size)
+            await self._send(child, json.dumps({"size": size}).encode() + b"\n", patience)
+        elif asked.asks == "expect":
+            if asked.begin < asked.end <= asked.begin + _LONGEST_GUESS_BYTES:
+                feed.expect(asked.name, asked.begin, asked.end)
+        else:
+            talk.names(asked.name)
+            talk.gives(asked.end - asked.begin)
+            await turn.make_room(asked.end - asked.begin)
+            head = b'{"bytes": %d}\n' % (asked.end - asked.begin)
+            for begin in range(asked.begin, asked.end, _PIECE_BYTES):
+                end = min(begin + _PIECE_BYTES, asked.end)
+                data = await turn.waiting(feed.read(asked.name, begin, end))
+                await self._send(child, head + data, patience)
+                head = b""
+
+    @staticmethod
+    async def _send(child: "_Connection", data: bytes, patience: int) -> None:
+        """Send what a child asked for; one that does not take it is not waited for for ever."""
+        async with asyncio.timeout(patience):
+            await child.send(data)
 
     def _submit(self) -> socket.socket:
         ours, theirs = socket.socketpair()
@@ -277,7 +350,7 @@ class Parser:
                 f"Reading the model's structure takes more than {self._limits.memory_bytes >> 20} MiB of memory.",
             )
         if "error" in first:
-            raise ParserError(str(first["error"]))
+            raise ParserError(str(first["error"])[-_LONGEST_MESSAGE:])
         if first:
             return first
         if status is None:
@@ -303,52 +376,95 @@ class Parser:
 
 
 class _Turn:
-    """A child's place among the few that use much memory and processor time."""
+    """A child's place among the few that use much memory and processor time, or of those that read much."""
 
-    def __init__(self, places: asyncio.Semaphore) -> None:
+    def __init__(self, places: FairPlaces, readers: FairPlaces, tenant: str, stopwatch: Stopwatch) -> None:
         self._places = places
-        self._held = False
+        self._readers = readers
+        self._tenant = tenant
+        self._stopwatch = stopwatch
+        self._place: int | None = None
+        self._reader: int | None = None
         self._waited = 0.0
-        self.given = 0
+        self._given = 0
         """Bytes that the child was given."""
 
     async def take(self) -> None:
         """Wait for a place, where the child has none."""
-        if not self._held:
-            await self._places.acquire()
-            self._held = True
+        if self._place is None:
+            with self._stopwatch.paused():
+                self._place = await self._places.acquire(self._tenant)
+            self._stop_reading()
+
+    async def make_room(self, size: int) -> None:
+        """Wait until the child may be given so much more: one that holds much is one of few."""
+        self._given += size
+        if self._place is None and self._reader is None and self._given > _LIGHT_BYTES:
+            with self._stopwatch.paused():
+                self._reader = await self._readers.acquire(self._tenant)
 
     def give_back(self) -> None:
         """Let others in."""
-        if self._held:
-            self._held = False
-            self._places.release()
+        self._stop_checking()
+        self._stop_reading()
+
+    def _stop_checking(self) -> None:
+        if self._place is not None:
+            self._places.release(self._place)
+            self._place = None
+
+    def _stop_reading(self) -> None:
+        if self._reader is not None:
+            self._readers.release(self._reader)
+            self._reader = None
 
     async def waiting(self, answer: Awaitable[_T]) -> _T:
         """Wait for a store, and let others in meanwhile where little memory is held.
 
         Raises :class:`SourceError` (``SourceUnreachable``) where a place is held for too long by this.
         """
-        if not self._held:
-            return await answer
-        light = self.given <= _LIGHT_BYTES
+        if self._place is None:
+            return await self._reading(answer)
+        light = self._given <= _LIGHT_BYTES
         if light:
-            self.give_back()
+            self._stop_checking()
         started = time.monotonic()
         try:
             async with asyncio.timeout(None if light else max(0.0, _LONGEST_WAIT_SECONDS - self._waited)):
                 found = await answer
         except TimeoutError:
-            raise SourceError(
-                Reason.SOURCE_UNREACHABLE,
-                f"The store lets wait for more than {_LONGEST_WAIT_SECONDS:g} s in all while the model is checked. It"
-                " is tried again.",
-                retriable=True,
-            ) from None
+            raise _too_slow() from None
         self._waited += time.monotonic() - started
         if light:
             await self.take()
         return found
+
+    async def _reading(self, answer: Awaitable[_T]) -> _T:
+        """Wait for a store as long as it takes, but for those who keep more than their share from others."""
+        if self._reader is None:
+            return await answer
+        task = asyncio.ensure_future(answer)
+        try:
+            while not task.done():
+                crowding = self._readers.crowds(self._tenant)
+                started = time.monotonic()
+                await asyncio.wait({task}, timeout=1.0)
+                if crowding:
+                    self._waited += time.monotonic() - started
+                if self._waited > _LONGEST_WAIT_SECONDS:
+                    raise _too_slow()
+            return task.result()
+        finally:
+            task.cancel()
+
+
+def _too_slow() -> SourceError:
+    return SourceError(
+        Reason.SOURCE_UNREACHABLE,
+        f"The store lets wait for more than {_LONGEST_WAIT_SECONDS:g} s in all while the model is checked. It"
+        " is tried again.",
+        retriable=True,
+    )
 
 
 class _Connection:
@@ -388,12 +504,10 @@ class _Connection:
         return line
 
 
-def _decode(line: bytes) -> dict[str, Any]:
-    """A child may be taken over by what it parses: nothing it says is taken for granted."""
-    try:
-        return messages.decode(line)
-    except ValueError as error:
-        raise ParserError(f"the parsing child answered something that is no message: {error!s:.200}") from None
+def _first(error: ValidationError) -> str:
+    """What is wrong first, without what was said: it may be of any length."""
+    found = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    return f"{'.'.join(map(str, found['loc']))}: {found['msg']}"[:_LONGEST_MESSAGE]
 
 
 def _refused(reason: Reason, message: str) -> dict[str, Any]:

@@ -18,9 +18,17 @@ class InspectionLimits:
     """Longest time that the child may think without asking for a byte."""
     memory_bytes: int = 1 << 30
     """Address space of the parsing child, for the structure and the checks on it."""
-    parsers: int = 2
-    """Children that check a structure at the same time; others may be reading meanwhile."""
-    inspections: int = 64
+    max_nodes: int = 200_000
+    """Larger structures are refused as ``TooLarge`` (the setting ``inspection.maxNodes``). Every node counts, those of
+    a local function at each of its calls."""
+    timeout_seconds: float = 3600
+    """Longest inspection, the time in queues left out (the setting ``inspection.timeoutSeconds``)."""
+    parsers: int = 3
+    """Children that check a structure at the same time; one tenant may have all but one of these places."""
+    readers: int = 8
+    """Children that were given more than a megabyte and check nothing yet; one tenant may have half of these places.
+    Others read beside them, with less."""
+    inspections: int = 32
     """Inspections that are under way at the same time, most of them waiting for the network."""
     inspections_per_tenant: int = 16
     """Of these, how many may be of one tenant."""

@@ -185,6 +185,7 @@ def _judge(job: dict[str, Any], pipe: BinaryIO) -> str:
         job["judge"],
         capabilities=Capabilities.model_validate(job["capabilities"]),
         archives=ArchiveLimits(**job["archives"]),
+        max_nodes=job["maxNodes"],
         before_checks=folder.wait_for_turn,
     )
     return result.model_dump_json(by_alias=True)
