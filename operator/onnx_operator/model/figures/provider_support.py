@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from onnx import AttributeProto, NodeProto, TypeProto
 
@@ -23,6 +24,16 @@ class Use:
     is_known: Callable[[str], bool]
     """Whether a value is known while the model is loaded, or follows from shapes alone."""
 
+    @cached_property
+    def kind(self) -> tuple[object, ...]:
+        """All that support depends on but attributes: nodes of one kind are computed by the same providers."""
+        node = self.node
+        inputs = tuple(
+            (_type(self, name), _rank(self, name), self.is_known(name)) if name else None for name in node.input
+        )
+        outputs = tuple(_type(self, name) if name else "" for name in node.output)
+        return node.domain, node.op_type, inputs, outputs
+
 
 class Support:
     """What one provider computes."""
@@ -39,15 +50,21 @@ class Support:
         self._sets = [frozenset(f"tensor({name})" for name in names) for names in table.types]
         self._scalars = None if table.scalars is None else frozenset(table.scalars)
         self.defined = frozenset(table.defined)
+        self._known: dict[tuple[object, ...], bool] = {}
 
     def computes(self, use: Use) -> bool:
         """Tell whether the provider computes a node; types that are unknown are taken to fit."""
         rule = self.table.rules.get(use.node.op_type) if not domain_of(use.node.domain) else None
         if rule is not None and not _meets(use, rule):
             return False
-        if self.kernels is not None:
-            return self.kernels.unserved(use.node, use.opsets, use.types) is None
-        return self._listed(use)
+        # The same operator at the same types makes up most of a model. All uses are of one model, so of one opset.
+        if use.kind not in self._known:
+            self._known[use.kind] = (
+                self.kernels.unserved(use.node, use.opsets, use.types) is None
+                if self.kernels is not None
+                else self._listed(use)
+            )
+        return self._known[use.kind]
 
     def _listed(self, use: Use) -> bool:
         node = use.node

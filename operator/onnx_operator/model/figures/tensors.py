@@ -1,5 +1,7 @@
 """Inputs and outputs as callers of the Open Inference Protocol see them."""
 
+from functools import lru_cache
+
 from onnx import TensorProto, TensorShapeProto, TypeProto, ValueInfoProto
 
 from onnx_operator.api.report import Dimension, TensorSpec
@@ -50,6 +52,7 @@ def type_text(kind: TypeProto) -> str:
     return "unknown"
 
 
+@lru_cache(maxsize=256)
 def _element(number: int) -> str:
     try:
         return str(TensorProto.DataType.Name(number)).lower()
