@@ -69,6 +69,7 @@ async def serve(socket: Path, limits: InspectionLimits, policy: Policy, stop: as
         runner = web.AppRunner(
             application(limits, policy, parser),
             access_log=None,
+            logger=_http_log(),
             handler_cancellation=True,
             shutdown_timeout=1.0,
         )
@@ -84,6 +85,20 @@ async def serve(socket: Path, limits: InspectionLimits, policy: Policy, stop: as
             await stop.wait()
         finally:
             await runner.cleanup()
+
+
+def _http_log() -> logging.Logger:
+    """A log without the bytes of requests that are no HTTP: they may hold credentials."""
+
+    def without_content(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[0]:
+            record.msg = f"{record.msg} ({record.exc_info[0].__name__})"
+            record.exc_info = record.exc_text = None
+        return True
+
+    log = logging.getLogger(f"{__name__}.http")
+    log.filters[:] = [without_content]
+    return log
 
 
 def application(limits: InspectionLimits, policy: Policy, parser: Parser) -> web.Application:

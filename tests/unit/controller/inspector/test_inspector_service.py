@@ -9,9 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.report import Capabilities, InspectionRequest, InspectionResult
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.controller.inspector import InspectorClient, InspectorUnavailableError, service
+from onnx_operator.controller.inspector import InspectorClient, InspectorUnavailableError, service, wire
 from onnx_operator.controller.inspector.service import Policy
 from onnx_operator.model.inspection.isolation import ForbiddenCallError
 from onnx_operator.model.inspection.limits import InspectionLimits
@@ -109,7 +110,7 @@ async def test_a_fault_of_the_inspector(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(service, "inspect", fail)
     async with inspector(tmp_path) as socket, InspectorClient(socket) as client:
-        with pytest.raises(InspectorUnavailableError, match="500") as caught:
+        with pytest.raises(InspectorUnavailableError, match="inspector's log") as caught:
             await client.inspect(request(""))
         assert await client.healthy()
     assert "very-secret" not in str(caught.value)
@@ -127,18 +128,181 @@ async def test_a_call_that_the_sandbox_lacks_is_told_by_its_number(
             await client.inspect(request(""))
 
 
-async def test_the_client_gives_up(tmp_path: Path) -> None:
-    async def hang(_: aiohttp.web.Request) -> aiohttp.web.Response:
-        await asyncio.sleep(60)
-        raise AssertionError
+async def hang(_: aiohttp.web.Request) -> aiohttp.web.Response:
+    await asyncio.sleep(600)
+    raise AssertionError
 
+
+async def test_an_inspection_that_takes_too_long_is_given_up_and_tried_again(tmp_path: Path) -> None:
     async with (
         store(hang) as endpoint,
-        inspector(tmp_path) as socket,
-        InspectorClient(socket, timeout_seconds=0.3) as client,
+        inspector(tmp_path, timeout_seconds=1) as socket,
+        InspectorClient(socket) as client,
     ):
-        with pytest.raises(InspectorUnavailableError, match=r"inspection\.timeoutSeconds"):
-            await client.inspect(request(endpoint))
+        result = await client.inspect(request(endpoint))
+    assert result.refusal is not None
+    assert (result.refusal.reason, result.refusal.retriable) == ("SourceUnreachable", True)
+    assert "inspection.timeoutSeconds" in result.refusal.message
+
+
+async def test_time_in_the_queue_is_nobodys_time(tmp_path: Path) -> None:
+    """Each takes most of the time that one may take: the last waits for several times as long, and gets its verdict."""
+    looked = 0
+
+    async def slow(asked: aiohttp.web.Request) -> aiohttp.web.Response:
+        nonlocal looked
+        looked += 1
+        await asyncio.sleep(1)
+        return await give_model(asked)
+
+    async with (
+        store(slow) as endpoint,
+        inspector(tmp_path, timeout_seconds=8, inspections=1) as socket,
+        InspectorClient(socket) as client,
+    ):
+        results = await asyncio.gather(*(client.inspect(request(endpoint)) for _ in range(6)))
+    assert looked >= 10
+    assert [result.outcome for result in results] == ["Accepted"] * 6
+
+
+@pytest.mark.parametrize("says", [b"", b'HTTP/1.1 200 OK\r\n\r\n{"state":"running"}\n'], ids=["at once", "later"])
+async def test_an_inspector_that_falls_silent_is_noticed(tmp_path: Path, says: bytes) -> None:
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(says)
+        while await reader.read(1000):
+            pass
+        writer.close()
+        await writer.wait_closed()
+
+    socket = tmp_path / "mute.sock"
+    server = await asyncio.start_unix_server(mute, socket)
+    async with InspectorClient(socket, silence_seconds=0.5) as client:
+        with pytest.raises(InspectorUnavailableError, match=r"nothing for 0\.5 s"):
+            await client.inspect(request(""))
+        assert await client.healthy() == bool(says), "it tells no more than whether there is an answer"
+    server.close()
+    await asyncio.sleep(0.1)
+
+
+async def test_one_that_waits_for_long_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "KEEPALIVE_SECONDS", 0.1)
+    told = []
+    read_line = wire.read_line
+    monkeypatch.setattr(wire, "read_line", lambda line: told.append(line) or read_line(line))
+    release = asyncio.Event()
+
+    async def wait(*_: object, **__: object) -> InspectionResult:
+        await release.wait()
+        return InspectionResult(outcome="Refused")
+
+    monkeypatch.setattr(service, "inspect", wait)
+    async with (
+        inspector(tmp_path, inspections=1) as socket,
+        InspectorClient(socket, silence_seconds=20) as client,
+    ):
+        tasks = [asyncio.create_task(client.inspect(request(""))) for _ in range(2)]
+        while not {b'{"state":"queued"}', b'{"state":"running"}'} <= set(told) or len(told) < 20:
+            await asyncio.sleep(0.01)
+            assert not any(task.done() for task in tasks)
+        release.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_thousands_of_waiting_models_take_few_connections_and_capabilities_go_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies: list[int] = []
+    read_request = wire.read_request
+    monkeypatch.setattr(wire, "read_request", lambda body, store: bodies.append(len(body)) or read_request(body, store))
+    most, puts = 0, 0
+    put = wire.CapabilityStore.put
+
+    def count(self: wire.CapabilityStore, digest: str, body: bytes) -> None:
+        nonlocal puts
+        puts += 1
+        put(self, digest, body)
+
+    monkeypatch.setattr(wire.CapabilityStore, "put", count)
+
+    async def look(asked: InspectionRequest, **_: object) -> InspectionResult:
+        nonlocal most
+        own = [each for each in Path("/proc/net/unix").read_text().splitlines() if each.endswith(str(socket))]
+        most = max(most, len(own))
+        assert asked.capabilities in (CAPABILITIES, load_capabilities())
+        return InspectionResult(outcome="Refused")
+
+    monkeypatch.setattr(service, "inspect", look)
+    bundled = load_capabilities()
+    async with inspector(tmp_path) as socket, InspectorClient(socket, requests=8, per_tenant=4) as client:
+        asked = request("")
+        await asyncio.gather(
+            *(
+                client.inspect(asked.model_copy(update={"tenant": f"t{n % 7}", "capabilities": bundled}))
+                for n in range(1000)
+            )
+        )
+        assert puts == 0, "the bundled ones every inspector has"
+        await client.inspect(asked)
+        await client.inspect(asked)
+        assert puts == 1
+    # The listening socket, and the inspector's end of each connection.
+    assert most <= 1 + 8
+    assert max(bodies) < 8_000
+
+
+async def test_of_the_places_on_the_socket_one_namespace_leaves_some_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = asyncio.Event()
+
+    async def wait(asked: InspectionRequest, **_: object) -> InspectionResult:
+        if asked.tenant == "many":
+            await release.wait()
+        return InspectionResult(outcome="Refused")
+
+    monkeypatch.setattr(service, "inspect", wait)
+    async with inspector(tmp_path) as socket, InspectorClient(socket) as client:
+        many = [
+            asyncio.create_task(client.inspect(request("").model_copy(update={"tenant": "many"}))) for _ in range(200)
+        ]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            await client.inspect(request("").model_copy(update={"tenant": "other"}))
+        assert not any(task.done() for task in many)
+        release.set()
+        await asyncio.gather(*many)
+
+
+async def test_who_crowds_gives_way_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two namespaces with stores that never answer hold all places; a third one gets in nevertheless."""
+    monkeypatch.setattr(service, "_CROWDING_SECONDS", 0.2)
+    monkeypatch.setattr(service, "_LOOK_SECONDS", 0.05)
+
+    async def stuck(asked: InspectionRequest, **_: object) -> InspectionResult:
+        if asked.tenant != "third":
+            await asyncio.Event().wait()
+        return InspectionResult(outcome="Refused")
+
+    monkeypatch.setattr(service, "inspect", stuck)
+    async with (
+        inspector(tmp_path, inspections=4, inspections_per_tenant=2) as socket,
+        InspectorClient(socket, requests=100, per_tenant=100) as client,
+    ):
+        held = [
+            asyncio.create_task(client.inspect(request("").model_copy(update={"tenant": tenant})))
+            for tenant in ("first", "second")
+            for _ in range(2)
+        ]
+        await asyncio.sleep(0.5)
+        assert not any(task.done() for task in held), "nobody else waits"
+        async with asyncio.timeout(60):
+            await client.inspect(request("").model_copy(update={"tenant": "third"}))
+        gone = [task.result() for task in held if task.done()]
+        assert 1 <= len(gone) <= 2
+        assert all(each.refusal and each.refusal.retriable for each in gone)
+        for task in held:
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
 
 
 async def test_work_ends_when_the_client_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
