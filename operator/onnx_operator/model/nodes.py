@@ -29,6 +29,11 @@ def node_text(node: NodeProto) -> str:
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
     """Iterate over the graphs in a node's attributes."""
+    # Most nodes have no attributes, and every check asks.
+    return _graphs(node) if node.attribute else iter(())
+
+
+def _graphs(node: NodeProto) -> Iterator[GraphProto]:
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH or attribute.HasField("g"):
             yield attribute.g

@@ -86,6 +86,7 @@ class Kernels:
             for operator, text in operators.items()
         }
         self._signatures: dict[tuple[str, str, int], Signature | None] = {}
+        self._found: dict[tuple[object, ...], Unserved | None] = {}
 
     def lists(self, domain: str) -> bool:
         """Tell whether kernels of a domain are declared at all; those of custom operators are not."""
@@ -93,7 +94,16 @@ class Kernels:
 
     def unserved(self, node: NodeProto, opsets: Opsets, types: Types) -> Unserved | None:
         """Tell why no kernel serves a node at its types; None where one does, or may, as types are unknown."""
-        return self._find(node, opsets, types, widen=False)
+        # The same operator at the same types makes up most of a model.
+        texts = [
+            "" if not name else type_text(kind) if (kind := types.get(name)) is not None else None
+            for names in (node.input, node.output)
+            for name in names
+        ]
+        use = (node.op_type, node.domain, opsets.get(domain_of(node.domain), 1), len(node.input), tuple(texts))
+        if use not in self._found:
+            self._found[use] = self._find(node, opsets, types, widen=False)
+        return self._found[use]
 
     def served_in_float32(self, node: NodeProto, opsets: Opsets, types: Types) -> bool:
         """Tell whether a kernel serves a node once its float16 inputs and outputs are cast, as the runtime does."""
