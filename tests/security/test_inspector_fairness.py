@@ -421,6 +421,44 @@ async def test_whatever_the_inspector_answers_the_controller_has_a_result_or_kno
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"interface": "no hash"},
+        {"source": None},
+        {"files": None},
+        {"report": None},
+        {"refusal": {"reason": "NotOnnx", "message": "m"}},
+        {"outcome": "Refused"},
+        {"outcome": "Refused", "refusal": {"reason": "RolledBack", "message": "no verdict on a model"}},
+        {
+            "files": {
+                "files": [{"name": "../m", "pin": {"kind": "None", "value": "v"}, "sizeBytes": 1}],
+                "model": "../m",
+            }
+        },
+        {"files": {"files": [{"name": "m", "pin": {"kind": "None", "value": "v"}, "sizeBytes": -1}], "model": "m"}},
+        {"files": {"files": [{"name": "m", "pin": {"kind": "None", "value": "v"}, "sizeBytes": 2**60}], "model": "m"}},
+    ],
+    ids=lambda changes: json.dumps(changes)[:60],
+)
+async def test_a_result_that_no_inspection_gives_is_none(tmp_path: Path, changes: dict[str, object]) -> None:
+    line = json.dumps({"result": RESULT.model_dump(mode="json", by_alias=True) | changes}).encode() + b"\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(line), line))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, tmp_path / "hostile.sock")
+    async with InspectorClient(tmp_path / "hostile.sock") as client:
+        with pytest.raises(InspectorUnavailableError, match="result"):
+            await client.inspect(InspectionRequest(uri="s3://bucket/m.onnx", capabilities=CAPABILITIES))
+    server.close()
+    await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
     "endless",
     [b"x" * 1000, b'{"state":"running"}', b'{"result":{"outcome":"' + b"x" * 1000],
     ids=["text", "states in one line", "result"],

@@ -112,7 +112,7 @@ async def _lead(
     # A quarter of the workers is always there for the others of a namespace whose models take long.
     most = max(1, settings.workers - settings.workers // 4)
     queue: KeyedQueue[ModelKey] = KeyedQueue(party=lambda key: key[0], most=most)
-    inspector = InspectorClient(options.inspector_socket)
+    inspector = InspectorClient(options.inspector_socket, max_model_bytes=settings.inspection.max_model_bytes)
     identity = os.environ.get("HOSTNAME", socket.gethostname())
     reconciler = Reconciler(kube, settings, load_capabilities(), inspector, queue, identity, keys)
     workers = [asyncio.create_task(_work(queue, reconciler)) for _ in range(settings.workers)]

@@ -6,7 +6,6 @@ whoever finds it goes on with it.
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Callable
 
 from onnx_operator.api import names
@@ -29,6 +28,7 @@ from onnx_operator.controller.kube import POD, ApiError, Kube, Object
 from onnx_operator.controller.observe import pod_cause
 from onnx_operator.controller.render import Manifest, PodTemplateRejectedError, TemplateError
 from onnx_operator.controller.settings import Settings
+from onnx_operator.model.inspection.fair import FairPlaces
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +56,8 @@ class InspectionPods:
     def __init__(self, kube: Kube, settings: Settings) -> None:
         self._kube = kube
         self._settings = settings
-        self._places = asyncio.Semaphore(PODS)
         # One tenant's pods that cannot start never take all places.
-        self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PODS_PER_NAMESPACE))
+        self._places = FairPlaces(PODS, PODS_PER_NAMESPACE)
 
     async def inspect(
         self, model: Object, spec: OnnxModelSpec, key: str, request: InspectionRequest
@@ -83,7 +82,7 @@ class InspectionPods:
                     Reason.SOURCE_REFUSED,
                     retriable=False,
                 )
-            async with self._shares[namespace], self._places:
+            async with self._places.hold(namespace):
                 manifest = inspection_pod(model, spec, key, request, self._settings)
                 return await self._carry_out(model, manifest, claim_of(spec.model.uri), request)
         except _RefusedError as error:

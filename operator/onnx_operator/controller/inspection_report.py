@@ -16,10 +16,11 @@ from pydantic import ValidationError
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import MAX_REPORT_BYTES, InspectionRequest, InspectionResult, ModelReport, shorten
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
-from onnx_operator.controller.inspector.once import EVENT
 from onnx_operator.model.inspection.golden import MOST_BYTES, MOST_DATA_SETS, MOST_TENSORS
 from onnx_operator.model.sources.base import is_confined
 
+EVENT = "inspected"
+"""Of the line of the log that is the report."""
 LONGEST_REPORT = 1 << 20
 """Bytes of the report's line. A model of more files than fit could not be told to its pods either."""
 LOG_BYTES = LONGEST_REPORT + 256 * 1024
@@ -79,7 +80,7 @@ def find_report(log: str, request: InspectionRequest, max_model_bytes: int) -> I
                 raise ReportError(shorten(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 300)) from None
             except (ValueError, RecursionError):
                 continue
-            return _checked(result, request, max_model_bytes)
+            return checked(result, request, max_model_bytes)
     raise ReportError("its log holds none")
 
 
@@ -88,7 +89,8 @@ def _require(holds: bool, what: str) -> None:
         raise ReportError(what)
 
 
-def _checked(result: InspectionResult, request: InspectionRequest, max_model_bytes: int) -> InspectionResult:
+def checked(result: InspectionResult, request: InspectionRequest, max_model_bytes: int) -> InspectionResult:
+    """A result as an honest inspection gives it, cut to what a status may hold. Raises :class:`ReportError`."""
     for number in _numbers(result.model_dump()):
         _require(-1 <= number <= _LARGEST_NUMBER, f"the number {number!r:.40} is out of all bounds")
     if result.source:

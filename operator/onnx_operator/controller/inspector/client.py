@@ -10,6 +10,7 @@ from typing import Self
 import aiohttp
 
 from onnx_operator.api.report import InspectionRequest, InspectionResult
+from onnx_operator.controller.inspection_report import ReportError, checked
 from onnx_operator.controller.inspector import wire
 from onnx_operator.model.inspection.fair import FairPlaces
 from onnx_operator.model.inspection.limits import InspectionLimits
@@ -33,6 +34,7 @@ class InspectorClient:
             inspection takes is the inspector's business.
         requests: on the socket at the same time.
         per_tenant: of these, how many may be of one tenant.
+        max_model_bytes: largest model that the settings allow.
     """
 
     def __init__(
@@ -42,9 +44,11 @@ class InspectorClient:
         silence_seconds: float = SILENCE_SECONDS,
         requests: int = InspectionLimits.inspections,
         per_tenant: int = InspectionLimits.inspections_per_tenant,
+        max_model_bytes: int = InspectionLimits.max_model_bytes,
     ) -> None:
         self._socket = socket
         self._silence = silence_seconds
+        self._max_model_bytes = max_model_bytes
         self._places = FairPlaces(requests, per_tenant)
         self._texts = wire.CapabilityTexts()
         self._session: aiohttp.ClientSession | None = None
@@ -74,7 +78,7 @@ class InspectorClient:
             for _ in range(_ATTEMPTS):
                 result = await self._ask(body)
                 if result is not None:
-                    return result
+                    return self._believed(result, request)
                 await self._send(digest, capabilities)
         raise InspectorUnavailableError("the inspector does not keep the capabilities that it is sent")
 
@@ -85,6 +89,13 @@ class InspectorClient:
                 return response.status == 200
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
             return False
+
+    def _believed(self, result: InspectionResult, request: InspectionRequest) -> InspectionResult:
+        """What reads untrusted bytes may be taken over by them: its result is held to the form of an honest one."""
+        try:
+            return checked(result, request, self._max_model_bytes)
+        except ReportError as error:
+            raise InspectorUnavailableError(f"the inspector's result does not count: {error!s:.500}") from None
 
     async def _ask(self, body: bytes) -> InspectionResult | None:
         """The result; None where the inspector lacks the capabilities that are named."""

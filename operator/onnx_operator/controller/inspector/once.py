@@ -11,6 +11,7 @@ from typing import TextIO
 
 from onnx_operator.api.contract import claim_of
 from onnx_operator.api.report import InspectionRequest, InspectionResult
+from onnx_operator.controller.inspection_report import EVENT
 from onnx_operator.controller.inspector.service import scrub_environment
 from onnx_operator.model.inspection.inspection import inspect, inspect_source, refused
 from onnx_operator.model.inspection.isolation import Parser
@@ -23,7 +24,6 @@ ENV_REQUEST = "ONNX_INSPECTION_REQUEST"
 """JSON of the request; a long one goes on in ``ONNX_INSPECTION_REQUEST_2``, ``…_3``."""
 LONGEST_VARIABLE = 96 * 1024
 """Bytes. Linux takes 128 KiB of one variable, its name included (MAX_ARG_STRLEN of execve(2))."""
-EVENT = "inspected"
 PROGRESS_SECONDS = 10.0
 
 

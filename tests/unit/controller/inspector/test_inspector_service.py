@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnx_operator.api.capabilities import load_capabilities
-from onnx_operator.api.report import Capabilities, InspectionRequest, InspectionResult
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.report import Capabilities, InspectionRequest, InspectionResult, Refusal
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.controller.inspector import InspectorClient, InspectorUnavailableError, service, wire
 from onnx_operator.controller.inspector.service import Policy
@@ -18,6 +19,9 @@ from onnx_operator.model.inspection.isolation import ForbiddenCallError
 from onnx_operator.model.inspection.limits import InspectionLimits
 
 CAPABILITIES = Capabilities(onnx_runtime_version="1.32.0", ir_version=14, opsets={"ai.onnx": 28}, operators={})
+
+
+REFUSED = InspectionResult(outcome="Refused", refusal=Refusal(reason=Reason.NOT_ONNX, message="m"))
 
 
 def model_bytes() -> bytes:
@@ -193,7 +197,7 @@ async def test_one_that_waits_for_long_is_no_silence(tmp_path: Path, monkeypatch
 
     async def wait(*_: object, **__: object) -> InspectionResult:
         await release.wait()
-        return InspectionResult(outcome="Refused")
+        return REFUSED
 
     monkeypatch.setattr(service, "inspect", wait)
     async with (
@@ -229,7 +233,7 @@ async def test_thousands_of_waiting_models_take_few_connections_and_capabilities
         own = [each for each in Path("/proc/net/unix").read_text().splitlines() if each.endswith(str(socket))]
         most = max(most, len(own))
         assert asked.capabilities in (CAPABILITIES, load_capabilities())
-        return InspectionResult(outcome="Refused")
+        return REFUSED
 
     monkeypatch.setattr(service, "inspect", look)
     bundled = load_capabilities()
@@ -258,7 +262,7 @@ async def test_of_the_places_on_the_socket_one_namespace_leaves_some_to_others(
     async def wait(asked: InspectionRequest, **_: object) -> InspectionResult:
         if asked.tenant == "many":
             await release.wait()
-        return InspectionResult(outcome="Refused")
+        return REFUSED
 
     monkeypatch.setattr(service, "inspect", wait)
     async with inspector(tmp_path) as socket, InspectorClient(socket) as client:
@@ -281,7 +285,7 @@ async def test_who_crowds_gives_way_one_at_a_time(tmp_path: Path, monkeypatch: p
     async def stuck(asked: InspectionRequest, **_: object) -> InspectionResult:
         if asked.tenant != "third":
             await asyncio.Event().wait()
-        return InspectionResult(outcome="Refused")
+        return REFUSED
 
     monkeypatch.setattr(service, "inspect", stuck)
     async with (
@@ -347,7 +351,7 @@ async def test_no_more_inspections_than_allowed(tmp_path: Path, monkeypatch: pyt
         most = max(most, running)
         await asyncio.sleep(0.01)
         running -= 1
-        return InspectionResult(outcome="Refused")
+        return REFUSED
 
     monkeypatch.setattr(service, "inspect", count)
     async with inspector(tmp_path, inspections=3) as socket, InspectorClient(socket) as client:
@@ -363,7 +367,7 @@ async def test_the_operators_identity_is_used_only_where_the_inspectors_own_sett
 
     async def look(request: InspectionRequest, **_: object) -> InspectionResult:
         asked.append(request.workload_identity)
-        return InspectionResult(outcome="Refused")
+        return REFUSED
 
     monkeypatch.setattr(service, "inspect", look)
     policy = Policy(operator_identity=allowed)
