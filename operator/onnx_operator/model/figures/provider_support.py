@@ -32,7 +32,7 @@ class Use:
             (_type(self, name), _rank(self, name), self.is_known(name)) if name else None for name in node.input
         )
         outputs = tuple(_type(self, name) if name else "" for name in node.output)
-        return node.domain, node.op_type, inputs, outputs
+        return node.domain, node.op_type, self.opsets.get(domain_of(node.domain), 1), inputs, outputs
 
 
 class Support:
@@ -57,7 +57,7 @@ class Support:
         rule = self.table.rules.get(use.node.op_type) if not domain_of(use.node.domain) else None
         if rule is not None and not _meets(use, rule):
             return False
-        # The same operator at the same types makes up most of a model. All uses are of one model, so of one opset.
+        # The same operator at the same types makes up most of a model.
         if use.kind not in self._known:
             self._known[use.kind] = (
                 self.kernels.unserved(use.node, use.opsets, use.types) is None
