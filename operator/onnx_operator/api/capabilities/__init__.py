@@ -8,7 +8,7 @@ from onnx_operator.api.sources import ApiModel
 
 
 class KernelTable(ApiModel):
-    """Kernels of the CPU execution provider, written short: the table travels with every request to inspect.
+    """Kernels of the CPU execution provider, written short: the table travels to the pods that inspect.
 
     A kernel is a text such as ``13-14 T=3 I=0``: versions of the operator's definition (since-versions, both ends
     included; one number where there is but one), and for each type parameter the index of its types in ``types``.
