@@ -25,6 +25,7 @@ from onnx_operator.controller.inspector.service import Policy
 from onnx_operator.model.inspection import conversation
 from onnx_operator.model.inspection.isolation import Parser, ParserError
 from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.inspection.stopwatch import Stopwatch
 from tests.security.fuzzing import Fuzz, mutated, pieces
 
 CAPABILITIES = load_capabilities()
@@ -141,6 +142,27 @@ async def test_a_namespace_that_is_alone_uses_all_places_but_one() -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert parser.places.held == parser.places.waiting == parser.readers.held == 0
+
+
+async def test_time_for_which_others_have_the_places_is_not_an_inspections_own() -> None:
+    now = 0.0
+    watch = Stopwatch(lambda: now)
+    async with Parser(InspectionLimits(parsers=1)) as parser:
+        ticket = await parser.places.acquire("other")
+        small = chain(1)
+        task = asyncio.create_task(
+            parser.judge(
+                InMemory(small), "m.onnx", size=len(small), capabilities=CAPABILITIES, tenant="t", stopwatch=watch
+            )
+        )
+        now += 1
+        while not parser.places.waiting:
+            await asyncio.sleep(0.01)
+        now += 1_000_000
+        parser.places.release(ticket)
+        assert (await task).outcome == "Accepted"
+        now += 1
+    assert watch.seconds == 2
 
 
 class TakenOver(Parser):
