@@ -70,7 +70,7 @@ class Desk:
         """An operator that starts now; ``home`` is its namespace, where its key is."""
         loaded = parse_settings({**self.settings, **settings})
         keys = await obtain_keys(self.kube, home or self.namespace, SEAL)
-        client, queue = InspectorClient(self.socket, timeout_seconds=60), KeyedQueue()
+        client, queue = InspectorClient(self.socket), KeyedQueue()
         self._clients.append(client)
         made = Reconciler(self.kube, loaded, load_capabilities(), client, queue, f"test-{os.getpid()}", keys)
         return Operator(self.kube, made, queue, client)
