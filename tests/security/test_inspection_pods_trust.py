@@ -265,10 +265,15 @@ def test_a_pod_that_somebody_changed_while_it_ran_is_not_listened_to() -> None:
 
 
 def test_a_pod_belongs_to_a_model_only_as_its_controllers_own() -> None:
-    reference = {"kind": "OnnxModel", "name": "m", "uid": "uid-1"}
-    assert not is_owned({"metadata": {"ownerReferences": [reference]}}, MODEL)
-    assert not is_owned({"metadata": {"ownerReferences": [reference | {"uid": "u2", "controller": True}]}}, MODEL)
-    assert is_owned({"metadata": {"ownerReferences": [reference | {"controller": True}]}}, MODEL)
+    reference = {"apiVersion": "onnx-operator.dev/v1alpha1", "kind": "OnnxModel", "name": "m", "uid": "uid-1"}
+
+    def owned(**changes: object) -> bool:
+        return is_owned({"metadata": {"namespace": "tenant", "ownerReferences": [reference | changes]}}, MODEL)
+
+    assert owned(controller=True)
+    assert not owned()
+    assert not owned(controller=True, uid="u2")
+    assert not owned(controller=True, kind="Model")
 
 
 CAPABILITIES = Capabilities(onnx_runtime_version="1.32.0", ir_version=14, opsets={"ai.onnx": 28}, operators={})
