@@ -173,6 +173,15 @@ async def test_an_answer_that_is_another_object_is_not_believed(tmp_path, other)
             await kube.apply(ONNX_MODEL, model())
 
 
+async def test_a_name_that_the_api_server_makes_up_is_taken(tmp_path):
+    """A pod is made without one to see what it would be; else none of an earlier life would ever count."""
+    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p-x7k2p", "namespace": "sec-a", "uid": "u"}}
+    nameless = {"metadata": {"namespace": "sec-a", "generateName": "p-"}}
+    async with stand_in(tmp_path, lambda *_: found(made)) as (kube, server):
+        assert (await kube.create(POD, nameless, dry_run=True))["metadata"]["name"] == "p-x7k2p"
+    assert "dryRun=All" in server.asked[0][1]
+
+
 @pytest.mark.parametrize(
     "name", [n for n in OTHERS if n != "another name"], ids=[n for n in OTHERS if n != "another name"]
 )

@@ -385,11 +385,12 @@ class Kube:
         return _as_asked(result, kind, metadata["namespace"], metadata["name"])
 
     async def create(self, kind: Kind, manifest: Object, *, dry_run: bool = False) -> Object:
-        """Create an object; with ``dry_run`` only tell what it would be."""
+        """Create an object, under a name of the API server's where it has none; with ``dry_run`` only tell what it
+        would be."""
         metadata = manifest["metadata"]
         query = {"fieldManager": names.FIELD_MANAGER} | ({"dryRun": "All"} if dry_run else {})
         result = await self._object("POST", kind.path(metadata["namespace"]), query, manifest)
-        return _as_asked(result, kind, metadata["namespace"], metadata["name"])
+        return _as_asked(result, kind, metadata["namespace"], metadata.get("name"))
 
     async def replace(self, kind: Kind, manifest: Object) -> Object:
         """Replace an object; fails with 409 when it has changed since it was read."""
