@@ -115,11 +115,11 @@ class Desk:
 
     async def kept(self) -> list[Revision]:
         """The revisions as they are read back; when each was made is the API server's business."""
-        found = decode((await self.children()).revisions, self.name, self.namespace, SEALER)
+        found = sorted((await self.children()).revisions, key=lambda r: r.number)
         return [replace(r, created="") for r in found]
 
     async def children(self):
-        return await list_children(self.kube, self.model)
+        return await list_children(self.kube, self.model, lambda item: decode(item, self.name, self.namespace, SEALER))
 
     async def step(self, revision: Revision) -> None:
         """What reconciling does with a revision."""
@@ -641,7 +641,7 @@ async def test_revisions_beyond_the_history_go_and_those_in_use_stay(desk):
     current = revisions[-1]
 
     children = await desk.children()
-    await prune_revisions(desk.kube, await desk.kept(), current, children)
+    await prune_revisions(desk.kube, desk.namespace, await desk.kept(), current, children)
 
     kept = [r.number for r in await desk.kept()]
     newest = [r.number for r in revisions[-HISTORY - 1 : -1]]

@@ -12,7 +12,7 @@ import pytest
 from onnx_operator.api import names
 from onnx_operator.controller import kube as kube_module
 from onnx_operator.controller.children import list_children
-from onnx_operator.controller.kube import POD, SERVICE
+from onnx_operator.controller.kube import CHILD_KINDS, POD, SERVICE
 from onnx_operator.controller.pods import slim_pod
 from tests.cluster.layout import ROOT
 from tests.security.stand_in import found, stand_in
@@ -77,7 +77,7 @@ def peak():
 async def main():
     kube = await Kube.connect(sys.argv[1])
     before = peak()
-    children = await asyncio.gather(*(list_children(kube, MODEL) for _ in range(int(sys.argv[2]))))
+    children = await asyncio.gather(*(list_children(kube, MODEL, lambda _: None) for _ in range(int(sys.argv[2]))))
     print(len(children[0].pods), peak() - before)
     await kube.close()
 
@@ -106,14 +106,14 @@ async def test_a_controller_does_not_grow_with_what_strangers_label(tmp_path, co
 
 async def test_all_small_objects_are_read_however_many_pages_they_take(tmp_path):
     async with stand_in(tmp_path, paged(lambda n: pod(n, 10), 350)) as (kube, server):
-        children = await list_children(kube, MODEL)
+        children = await list_children(kube, MODEL, lambda _: None)
         assert [p["metadata"]["name"] for p in children.pods] == [f"p{n}" for n in range(350)]
         assert sum(path.endswith("/pods") for path in server.paths) == 4
 
 
 async def test_pods_beyond_what_is_looked_at_are_left_out(tmp_path):
     async with stand_in(tmp_path, paged(lambda n: pod(n, 10), 5000)) as (kube, server):
-        assert len((await list_children(kube, MODEL)).pods) == kube_module.LIST_ITEMS
+        assert len((await list_children(kube, MODEL, lambda _: None)).pods) == kube_module.LIST_ITEMS
         assert sum(path.endswith("/pods") for path in server.paths) == kube_module.LIST_ITEMS // kube_module.PAGE_ITEMS
 
 
@@ -135,6 +135,22 @@ async def test_what_is_not_the_models_is_dropped_while_it_is_read(tmp_path):
     async with stand_in(tmp_path, lambda *_: found({"items": [pod(n, 10) for n in range(5)]})) as (kube, _):
         assert await kube.list(SERVICE, "tenant", {"a": "b"}, keep) == []
     assert len(kept) == 5
+
+
+async def test_of_objects_that_claim_a_model_nothing_large_is_kept(tmp_path):
+    """Who may create Deployments or ControllerRevisions can name a model as their controller: its UID is no secret."""
+    owner = {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "m", "uid": "u", "controller": True}
+
+    def claiming(target, headers):
+        return found({"items": [pod(n, 100_000, ownerReferences=[owner]) | {"data": {}, "revision": 1} for n in "ab"]})
+
+    async with stand_in(tmp_path, claiming) as (kube, _):
+        children = await list_children(kube, MODEL, lambda item: None)
+    assert children.revisions == ()
+    assert {(o["kind"], o["metadata"]["name"]) for o in children.owned} == {
+        (kind.kind, name) for kind in CHILD_KINDS for name in ("pa", "pb")
+    }
+    assert len(json.dumps(children.owned)) < 2000, "enough to have them deleted"
 
 
 async def test_a_log_is_read_up_to_what_was_asked_for(tmp_path):

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from onnx_operator.api import names
@@ -61,7 +61,9 @@ class Children:
     """What exists of a model: objects that it owns, by kind, and its pods."""
 
     owned: tuple[Object, ...]
-    revisions: tuple[Object, ...]
+    """Those of the model's name whole; of others, which are to be pruned, kind, name and UID."""
+    revisions: tuple[Revision, ...]
+    """Those of the operator's own."""
     pods: tuple[Object, ...]
 
     def find(self, kind: str, name: str) -> Object | None:
@@ -105,29 +107,45 @@ def _left_over(item: Object, model: Object) -> bool:
     )
 
 
-async def list_children(kube: Kube, model: Object) -> Children:
+async def list_children(kube: Kube, model: Object, read: Callable[[Object], Revision | None]) -> Children:
     """Everything that belongs to the model.
 
-    Objects count that this very model controls. Its pods are controlled by ReplicaSets, so they are hints: cut to what
-    is looked at, of a bounded number, and never a reason to do anything beyond this model.
+    Objects count that this very model controls, which whoever may create some can claim. So nothing is kept whole but
+    those of the model's own name, and revisions as far as ``read`` takes them for the operator's. Its pods are
+    controlled by ReplicaSets, so they are hints: cut to what is looked at, of a bounded number, and never a reason to
+    do anything beyond this model.
     """
     metadata = model["metadata"]
     namespace, labels = metadata["namespace"], {names.LABEL_MODEL: metadata["name"]}
     deployments = frozenset({metadata["name"]})
 
     def own(item: Object) -> Object | None:
-        return item if is_controlled_by(item, model) else None
+        if not is_controlled_by(item, model):
+            return None
+        return item if item["metadata"]["name"] == metadata["name"] else _identity(item)
+
+    def own_revision(item: Object) -> Revision | None:
+        return read(item) if is_controlled_by(item, model) else None
 
     def own_pod(pod: Object) -> Object | None:
         return slim_pod(pod) if is_pod_of(pod, deployments) else None
 
-    pods, revisions, *others = await asyncio.gather(
+    pods, revisions, others = await asyncio.gather(
         kube.list(POD, namespace, labels, own_pod, in_part=True),
-        *(kube.list(kind, namespace, labels, own) for kind in (CONTROLLER_REVISION, *CHILD_KINDS)),
+        kube.list(CONTROLLER_REVISION, namespace, labels, own_revision),
+        asyncio.gather(*(kube.list(kind, namespace, labels, own) for kind in CHILD_KINDS)),
     )
     return Children(
-        owned=tuple(item for group in others for item in group), revisions=tuple(revisions), pods=tuple(pods)
+        owned=tuple(item for group in others for item in group),
+        revisions=tuple(revisions),
+        pods=tuple(pods),
     )
+
+
+def _identity(item: Object) -> Object:
+    kept = ("name", "namespace", "uid", "deletionTimestamp")
+    metadata = {key: item["metadata"][key] for key in kept if key in item["metadata"]}
+    return {"apiVersion": item["apiVersion"], "kind": item["kind"], "metadata": metadata}
 
 
 async def check_names(kube: Kube, model: Object, manifests: list[Manifest], children: Children) -> None:
@@ -242,11 +260,11 @@ async def prune(kube: Kube, desired: list[Manifest], children: Children) -> None
             await kube.delete(KINDS[item["kind"]], metadata["namespace"], metadata["name"], metadata["uid"])
 
 
-async def prune_revisions(kube: Kube, revisions: Iterable[Revision], current: Revision, children: Children) -> None:
+async def prune_revisions(
+    kube: Kube, namespace: str, revisions: Iterable[Revision], current: Revision, children: Children
+) -> None:
     """Delete revisions beyond the history."""
     in_use = {current.name} | {(p["metadata"].get("labels") or {}).get(names.LABEL_REVISION, "") for p in children.pods}
-    uids = {r["metadata"]["name"]: r["metadata"] for r in children.revisions}
     for revision in surplus(list(revisions), in_use):
-        metadata = uids[revision.name]
         metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="delete").inc()
-        await kube.delete(CONTROLLER_REVISION, metadata["namespace"], revision.name, metadata["uid"])
+        await kube.delete(CONTROLLER_REVISION, namespace, revision.name, revision.uid)

@@ -42,7 +42,7 @@ def history(revisions: list[Revision], running: str) -> History:
 
     What carries no seal of ours and does not run is nobody's concern: anybody may write such objects.
     """
-    own = tuple(r for r in revisions if r.trust.holds)
+    own = tuple(sorted((r for r in revisions if r.trust.holds), key=lambda r: (r.number, r.name)))
     held = next((r for r in revisions if not r.trust.holds and r.name == running), None)
     return History(own, held)
 

@@ -166,7 +166,7 @@ def _as_asked(found: Object, kind: Kind, namespace: str, name: str | None = None
 
 @dataclass(frozen=True)
 class _Page:
-    kept: list[Object]
+    kept: list[Any]
     following: str
     size: int
 
@@ -302,10 +302,10 @@ class Kube:
         kind: Kind,
         namespace: str,
         labels: Mapping[str, str],
-        keep: Callable[[Object], Object | None] = lambda item: item,
+        keep: Callable[[Object], Any] = lambda item: item,
         *,
         in_part: bool = False,
-    ) -> list[Object]:
+    ) -> list[Any]:
         """The objects that carry these labels, each with apiVersion and kind; read page by page.
 
         Args:
@@ -321,7 +321,7 @@ class Kube:
         """
         path, query = kind.path(namespace), {"labelSelector": label_selector(labels)}
         where = {"kind": kind.kind, "namespace": namespace, **query}
-        found: list[Object] = []
+        found: list[Any] = []
         limit, following, size = PAGE_ITEMS, "", 0
         while True:
             asked = {**query, "limit": str(limit), **({"continue": following} if following else {})}
@@ -344,7 +344,7 @@ class Kube:
                 return found[:LIST_ITEMS]
 
     async def _page(
-        self, kind: Kind, namespace: str, path: str, query: Mapping[str, str], keep: Callable[[Object], Object | None]
+        self, kind: Kind, namespace: str, path: str, query: Mapping[str, str], keep: Callable[[Object], Any]
     ) -> _Page:
         most = PAGE_BYTES if query["limit"] != "1" else OBJECT_BYTES
         async with self._exchange("GET", path, query, most=most) as answer:
@@ -385,8 +385,7 @@ class Kube:
         return _as_asked(result, kind, metadata["namespace"], metadata["name"])
 
     async def create(self, kind: Kind, manifest: Object, *, dry_run: bool = False) -> Object:
-        """Create an object, under a name of the API server's where it has none; with ``dry_run`` only tell what it
-        would be."""
+        """Create an object (the API server names one without a name); with ``dry_run`` only tell what it would be."""
         metadata = manifest["metadata"]
         query = {"fieldManager": names.FIELD_MANAGER} | ({"dryRun": "All"} if dry_run else {})
         result = await self._object("POST", kind.path(metadata["namespace"]), query, manifest)

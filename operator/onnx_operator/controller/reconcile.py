@@ -43,7 +43,7 @@ from onnx_operator.controller.pools import NoMatchingPoolError
 from onnx_operator.controller.queue import KeyedQueue
 from onnx_operator.controller.render import PodTemplateRejectedError, TemplateError, uses_gpu
 from onnx_operator.controller.revising import Revising
-from onnx_operator.controller.revisions import NOTE_INSPECTION, Revision, noted, pod_spec, proves, wish
+from onnx_operator.controller.revisions import Revision, pod_spec, proves, wish
 from onnx_operator.controller.scoring import ScoringRejectedError, read_scoring
 from onnx_operator.controller.seal import digest
 from onnx_operator.controller.sealkey import SealKeys
@@ -203,7 +203,7 @@ class Reconciler:
 
         spec = OnnxModelSpec.model_validate(model["spec"])
         status = OnnxModelStatus.model_validate(model.get("status") or {})
-        children = await list_children(self._kube, model)
+        children = await list_children(self._kube, model, self._revising.reader(model))
         observation = observe(children.find(DEPLOYMENT.kind, key[1]), list(children.pods))
         known = await self._revising.read(model, children, observation.revision)
         current = known.current
@@ -319,7 +319,7 @@ class Reconciler:
             and proves(current.data.files, result.files)
         )
         if current and same and not known.held:
-            current = await self._revising.inspected(model, current, inspection, children)
+            current = await self._revising.inspected(model, current, inspection)
             return _Decision(current, confirmed=True)
         uid = model["metadata"]["uid"]
         asked = inspection + wish(pod_spec(spec), result.report, scoring, result.test_data)
@@ -335,7 +335,7 @@ class Reconciler:
                 self._left[uid] = asked + known.held.name
                 if not known.held.holds(data):
                     return _Decision(known.held)
-                sealed = await self._revising.seal(model, noted(known.held, {NOTE_INSPECTION: inspection}), children)
+                sealed = await self._revising.inspected(model, known.held, inspection)
                 return _Decision(sealed, confirmed=True)
             revision = await self._revising.store(model, data, inspection, known)
         except (NoMatchingPoolError, PodTemplateRejectedError, TooManyFilesError) as error:
@@ -376,7 +376,7 @@ class Reconciler:
         await check_names(self._kube, model, desired, children)
         await apply_children(self._kube, desired, children)
         await prune(self._kube, desired, children)
-        await prune_revisions(self._kube, known.own, current, children)
+        await prune_revisions(self._kube, model["metadata"]["namespace"], known.own, current, children)
         return None
 
     async def _tell(self, model: Object, situation: Situation, before: OnnxModelStatus) -> None:

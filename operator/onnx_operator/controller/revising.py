@@ -1,8 +1,10 @@
-"""Makes revisions and seals them. The only place that writes ControllerRevisions."""
+"""Reads revisions, makes them and seals them. The only place that writes ControllerRevisions."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
+from onnx_operator.api import names
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import InspectionResult
 from onnx_operator.controller import metrics
@@ -16,6 +18,8 @@ from onnx_operator.controller.children import (
 )
 from onnx_operator.controller.history import History, history, predates_seals
 from onnx_operator.controller.kube import CONTROLLER_REVISION, ApiError, Kube, Object
+from onnx_operator.controller.naming import is_object_name
+from onnx_operator.controller.owners import is_controlled_by
 from onnx_operator.controller.pools import choose_pool
 from onnx_operator.controller.render import (
     Manifest,
@@ -53,37 +57,59 @@ class Revising:
         self._settings = settings
         self._keys = keys
 
+    def reader(self, model: Object) -> Callable[[Object], Revision | None]:
+        """Decodes a ControllerRevision of the model's; None for one that is not the operator's own.
+
+        Anybody may write as many as he likes, of any size: they are dropped while they are read.
+        """
+
+        def read(item: Object) -> Revision | None:
+            if not (item["metadata"].get("annotations") or {}).get(names.ANNOTATION_SEAL):
+                return None
+            found = self._decoded(item, model)
+            return found if found and found.trust.holds else None
+
+        return read
+
+    def _decoded(self, item: Object, model: Object) -> Revision | None:
+        return decode(item, model["metadata"]["name"], model["metadata"]["namespace"], self._keys.sealer)
+
+    async def _stranger(self, model: Object, name: str) -> Revision | None:
+        """The revision that runs, where it is not among the operator's own."""
+        if not is_object_name(name):
+            return None
+        item = await self._kube.get(CONTROLLER_REVISION, model["metadata"]["namespace"], name)
+        return self._decoded(item, model) if item and is_controlled_by(item, model) else None
+
     async def read(self, model: Object, children: Children, running: str) -> History:
         """The model's revisions. Seals anew what the previous key sealed, and once what is older than all seals."""
         metadata = model["metadata"]
-        found = decode(children.revisions, metadata["name"], metadata["namespace"], self._keys.sealer)
+        found = list(children.revisions)
+        if running not in {revision.name for revision in found} and (stranger := await self._stranger(model, running)):
+            found.append(stranger)
         known = history(found, running)
         for revision in known.own:
             if revision.trust is Trust.AGED:
-                await self.seal(model, revision, children)
+                await self.seal(model, revision)
         live = {o["kind"]: o for o in children.owned if o["metadata"]["name"] == metadata["name"]}
         if known.held and predates_seals(known.held, self._keys.since, live):
-            sealed = await self.seal(model, known.held, children)
+            sealed = await self.seal(model, known.held)
             if not sealed.trust.holds:
                 return known
             return History((*(r for r in known.own if r.number < sealed.number), sealed))
         return known
 
-    async def seal(self, model: Object, revision: Revision, children: Children) -> Revision:
+    async def seal(self, model: Object, revision: Revision) -> Revision:
         """Seal a stored revision as it is, or with other notes; its data and its pods stay.
 
         What the API server will not have changed stays as it is: that of objects whose JSON it would spell otherwise.
         """
         metadata = model["metadata"]
-        uid = next(r["metadata"]["uid"] for r in children.revisions if r["metadata"]["name"] == revision.name)
         metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="patch").inc()
-        patch = {
-            "metadata": {
-                # Exactly the object whose data was read.
-                "uid": uid,
-                "annotations": annotations(revision, metadata["name"], metadata["namespace"], self._keys.sealer),
-            }
-        }
+        notes: dict[str, str | None] = {names.NOTE_PREFIX + note: None for note in revision.written}
+        notes |= annotations(revision, metadata["name"], metadata["namespace"], self._keys.sealer)
+        # Exactly the object whose data was read.
+        patch = {"metadata": {"uid": revision.uid, "annotations": notes}}
         about = {"model": f"{metadata['namespace']}/{metadata['name']}", "revision": revision.name}
         try:
             await self._kube.merge(CONTROLLER_REVISION, metadata["namespace"], revision.name, patch)
@@ -93,13 +119,13 @@ class Revising:
             logger.warning("a revision cannot be sealed: %s", error.message[:300], extra=about)
             return revision
         logger.info("sealed a revision", extra=about)
-        return replace(revision, trust=Trust.SEALED)
+        return replace(revision, trust=Trust.SEALED, written=frozenset(revision.notes))
 
-    async def inspected(self, model: Object, revision: Revision, inspection: str, children: Children) -> Revision:
-        """The revision, with the inspection that accepted its model last in its notes."""
-        if revision.inspection_key == inspection:
+    async def inspected(self, model: Object, revision: Revision, inspection: str) -> Revision:
+        """The revision, sealed, with the inspection that accepted its model last in its notes."""
+        if revision.trust.holds and revision.inspection_key == inspection:
             return revision
-        return await self.seal(model, noted(revision, {NOTE_INSPECTION: inspection}), children)
+        return await self.seal(model, noted(revision, {NOTE_INSPECTION: inspection}))
 
     async def data(
         self,
@@ -158,6 +184,10 @@ class Revising:
             raise
         if fingerprint(stored.get("data")) != revision.content:
             raise name_conflict(CONTROLLER_REVISION.kind, revision.name)
+        found = self._decoded(stored, model)
+        if found and not found.trust.holds:
+            # It was there before, with notes that somebody else wrote and an apply leaves.
+            await self.seal(model, replace(revision, uid=found.uid, written=found.written))
         logger.info("new revision", extra={"model": f"{namespace}/{name}", "revision": revision.name})
         return revision
 

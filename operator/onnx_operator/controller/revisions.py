@@ -6,7 +6,7 @@ not listed in :data:`POD_FIELDS` makes none either. The manifests are stored in 
 comparing them with the live objects needs no knowledge of defaults.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -112,11 +112,16 @@ class Revision:
     number: int
     data: RevisionData
     notes: Mapping[str, str] = field(default_factory=dict)
+    """What was found out about it, as far as its seal holds: anybody may write annotations."""
+    written: frozenset[str] = field(default=frozenset(), compare=False)
+    """Names of all notes that the stored object carries, whoever wrote them."""
     trust: Trust = Trust.SEALED
     content: str = ""
     """The full SHA-256 of the data as it is stored; empty in a revision that is not stored yet."""
     created: str = ""
     """When it was stored, by the API server's clock."""
+    uid: str = field(default="", compare=False)
+    """Of the object that stores it; empty in a revision that is not stored yet."""
     inputs: str = ""
     """What the first alpha compared instead of the spec; empty in all revisions but its own."""
 
@@ -244,15 +249,13 @@ def _subject(revision: Revision, model: str, namespace: str) -> Subject:
 
 
 def _decoded(item: Manifest) -> Revision | None:
-    """A revision as it is stored, whoever stored it; None for what this version cannot read."""
     metadata, number, raw = item.get("metadata", {}), item.get("revision", 0), item.get("data")
     if not isinstance(raw, dict) or type(number) is not int or not 0 <= number < MOST_NUMBER:
         return None
     try:
         if "inputs" in raw:
             data = RevisionData.model_validate(alpha.translated(raw))
-            notes = {NOTE_INSPECTION: str(raw.get("inspectionKey", ""))}
-            found = Revision(metadata["name"], number, data, notes, inputs=str(raw["inputs"]))
+            found = Revision(metadata["name"], number, data, _notes_of_alpha(raw), inputs=str(raw["inputs"]))
         else:
             found = Revision(metadata["name"], number, RevisionData.model_validate(raw))
     except (ValueError, KeyError, TypeError):
@@ -262,19 +265,27 @@ def _decoded(item: Manifest) -> Revision | None:
     return replace(
         found,
         notes={**found.notes, **kept},
+        written=frozenset(kept),
         content=fingerprint(raw),
         created=str(metadata.get("creationTimestamp", "")),
+        uid=str(metadata.get("uid", "")),
     )
 
 
-def decode(objects: Iterable[Manifest], model: str, namespace: str, sealer: Sealer) -> list[Revision]:
-    """The revisions in ascending order, each with what its seal says; what this version cannot read is passed over."""
-    revisions = []
-    for item in objects:
-        if found := _decoded(item):
-            seal = (item["metadata"].get("annotations") or {}).get(names.ANNOTATION_SEAL)
-            revisions.append(replace(found, trust=sealer.trust(_subject(found, model, namespace), seal)))
-    return sorted(revisions, key=lambda r: (r.number, r.name))
+def _notes_of_alpha(raw: Manifest) -> dict[str, str]:
+    """What the first alpha kept in the data."""
+    return {NOTE_INSPECTION: str(raw.get("inspectionKey", ""))} if "inputs" in raw else {}
+
+
+def decode(item: Manifest, model: str, namespace: str, sealer: Sealer) -> Revision | None:
+    """A revision with what its seal says, whoever stored it; None for what this version cannot read."""
+    found = _decoded(item)
+    if found is None:
+        return None
+    seal = (item["metadata"].get("annotations") or {}).get(names.ANNOTATION_SEAL)
+    trust = sealer.trust(_subject(found, model, namespace), seal)
+    # Whoever takes it over later seals no note that somebody else wrote.
+    return replace(found, trust=trust, notes=found.notes if trust.holds else _notes_of_alpha(item["data"]))
 
 
 def surplus(revisions: list[Revision], in_use: set[str]) -> list[Revision]:

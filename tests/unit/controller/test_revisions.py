@@ -10,6 +10,7 @@ from onnx_operator.api.onnxmodel import ModelSource, OnnxModelSpec
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.controller import alpha
 from onnx_operator.controller.children import desired_children
+from onnx_operator.controller.history import history
 from onnx_operator.controller.revisions import (
     HISTORY,
     MOST_NUMBER,
@@ -61,7 +62,7 @@ def stored(number: int = 1, sealer: Sealer = SEALER, **changes):
 
 
 def read(*objects, model: str = "m", namespace: str = "default", sealer: Sealer = SEALER) -> list[Revision]:
-    return decode(objects, model, namespace, sealer)
+    return [found for item in objects if (found := decode(item, model, namespace, sealer))]
 
 
 def wished(spec_: OnnxModelSpec, found=None, scoring=None, test_data=None) -> str:
@@ -261,7 +262,8 @@ def test_a_revision_of_a_version_that_kept_no_files_is_still_read():
 
 
 def test_revisions_come_in_their_order():
-    assert [r.number for r in read(*(stored(n, interface=str(n)) for n in (10, 9, 2)))] == [2, 9, 10]
+    found = history(read(*(stored(n, interface=str(n)) for n in (10, 9, 2))), "")
+    assert [r.number for r in found.own] == [2, 9, 10]
 
 
 @pytest.mark.parametrize(
