@@ -363,6 +363,7 @@ async def test_without_an_image_in_the_settings_the_setting_is_named(desk):
 
 async def test_no_more_pods_of_one_namespace_than_allowed(desk, monkeypatch):
     monkeypatch.setattr(inspection_pods, "PODS_PER_NAMESPACE", 1)
+    desk.pods = InspectionPods(desk.kube, SETTINGS)
     one = desk.start("one")
     await desk.pod(one, "one")
     other = dict(desk.model, metadata=desk.model["metadata"] | {"name": "other"})
