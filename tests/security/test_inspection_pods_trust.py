@@ -16,9 +16,11 @@ from onnx_operator.api.report import (
     Refusal,
 )
 from onnx_operator.api.sources import SourceFile, SourcePin
-from onnx_operator.controller.inspection_pod import altered, inspection_pod, is_owned, pod_request
+from onnx_operator.controller.children import owner_reference
+from onnx_operator.controller.inspection_pod import altered, inspection_pod, pod_request
 from onnx_operator.controller.inspection_report import VERDICTS, ReportError, find_report
 from onnx_operator.controller.inspector.once import report_line
+from onnx_operator.controller.owners import is_controlled_by
 from onnx_operator.controller.permissions import forbidden
 from onnx_operator.controller.render import PodTemplateRejectedError
 from onnx_operator.model.inspection.golden import MOST_BYTES
@@ -264,16 +266,25 @@ def test_a_pod_that_somebody_changed_while_it_ran_is_not_listened_to() -> None:
     assert altered(pod, running | {"status": again}) == "status.restartCount"
 
 
-def test_a_pod_belongs_to_a_model_only_as_its_controllers_own() -> None:
-    reference = {"apiVersion": "onnx-operator.dev/v1alpha1", "kind": "OnnxModel", "name": "m", "uid": "uid-1"}
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"controller": False},
+        {"uid": "u2"},
+        {"name": "n"},
+        {"kind": "Deployment"},
+        {"apiVersion": "onnx-operator.dev.evil.example/v1alpha1"},
+        {"apiVersion": None},
+    ],
+)
+def test_an_object_belongs_to_a_model_only_as_its_controllers_own(change) -> None:
+    def claiming(reference, namespace="tenant"):
+        return {"metadata": {"namespace": namespace, "ownerReferences": [reference]}}
 
-    def owned(**changes: object) -> bool:
-        return is_owned({"metadata": {"namespace": "tenant", "ownerReferences": [reference | changes]}}, MODEL)
-
-    assert owned(controller=True)
-    assert not owned()
-    assert not owned(controller=True, uid="u2")
-    assert not owned(controller=True, kind="Model")
+    owner = owner_reference(MODEL)
+    assert is_controlled_by(claiming(owner), MODEL)
+    assert not is_controlled_by(claiming(owner, "other"), MODEL)
+    assert not is_controlled_by(claiming(owner | change), MODEL)
 
 
 CAPABILITIES = Capabilities(onnx_runtime_version="1.32.0", ir_version=14, opsets={"ai.onnx": 28}, operators={})

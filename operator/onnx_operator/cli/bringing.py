@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from onnx_operator.api.report import InspectionResult
 from onnx_operator.api.sources import ModelFiles, SourceSettings
 from onnx_operator.cli.credentials import credentials_of
 from onnx_operator.model.sources import SourceError
-
-Inspect = Callable[[str, str], InspectionResult]
 
 
 @dataclass(frozen=True)

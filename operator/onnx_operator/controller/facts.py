@@ -15,6 +15,7 @@ from onnx_operator.controller.inspections import ModelKey
 from onnx_operator.controller.kube import ApiError, Kube
 from onnx_operator.controller.naming import InvalidNameError
 from onnx_operator.controller.queue import KeyedQueue
+from onnx_operator.model.inspection.fair import FairPlaces
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ READ_TIMEOUT_SECONDS = 10.0
 PAUSE_SECONDS = 5.0
 READS = 8
 """Logs that are read at the same time, of all models together."""
+READS_PER_NAMESPACE = 6
+"""Of these, of one namespace: nodes that do not answer keep nobody else's facts away."""
 MOST_LISTED = 64
 LARGEST_NUMBER = 2**63 - 1
 
@@ -66,7 +69,7 @@ class FactReader:
         self._kube = kube
         self._queue = queue
         self._entries: dict[str, _Entry] = {}
-        self._places = asyncio.Semaphore(READS)
+        self._places = FairPlaces(READS, READS_PER_NAMESPACE)
 
     def look(self, uid: str, model: ModelKey, revision: str, pod: str | None) -> Started | None:
         """The facts of a revision, as far as known; begins to read them from ``pod``, a ready one of the revision."""
@@ -91,7 +94,7 @@ class FactReader:
         for attempt in range(ATTEMPTS):
             await asyncio.sleep(attempt * PAUSE_SECONDS)
             try:
-                async with self._places, asyncio.timeout(READ_TIMEOUT_SECONDS):
+                async with self._places.hold(model[0]), asyncio.timeout(READ_TIMEOUT_SECONDS):
                     log = await self._kube.log(model[0], pod, names.CONTAINER_SERVER, LOG_BYTES)
             except InvalidNameError:
                 return

@@ -25,7 +25,6 @@ from onnx_operator.controller.inspector.once import to_variables
 from onnx_operator.controller.kube import Object
 from onnx_operator.controller.merge import strategic_merge
 from onnx_operator.controller.observe import pod_cause
-from onnx_operator.controller.owners import is_controlled_by
 from onnx_operator.controller.pools import stay_off
 from onnx_operator.controller.render import Manifest, render_one
 from onnx_operator.controller.seal import digest
@@ -163,11 +162,6 @@ def started(pod: Object) -> bool:
         status.get("name") == CONTAINER and (status.get("state") or {}).get("running")
         for status in pod.get("status", {}).get("containerStatuses") or []
     )
-
-
-def is_owned(pod: Object, model: Object) -> bool:
-    """Whether a pod says that this very model controls it, by its UID. Whoever may create pods can say so."""
-    return is_controlled_by(pod, model)
 
 
 _NOT_OURS = frozenset({"nodeName"})

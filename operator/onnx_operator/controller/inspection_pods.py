@@ -18,7 +18,6 @@ from onnx_operator.controller.inspection_pod import (
     CONTAINER,
     altered,
     inspection_pod,
-    is_owned,
     started,
     terminated,
     trouble,
@@ -26,6 +25,7 @@ from onnx_operator.controller.inspection_pod import (
 from onnx_operator.controller.inspection_report import LOG_BYTES, ReportError, find_report
 from onnx_operator.controller.kube import POD, ApiError, Kube, Object
 from onnx_operator.controller.observe import pod_cause
+from onnx_operator.controller.owners import is_controlled_by
 from onnx_operator.controller.render import Manifest, PodTemplateRejectedError, TemplateError
 from onnx_operator.controller.settings import Settings
 from onnx_operator.model.inspection.fair import FairPlaces
@@ -129,7 +129,7 @@ class InspectionPods:
             POD,
             metadata["namespace"],
             labels,
-            lambda pod: {"metadata": pod["metadata"]} if is_owned(pod, model) else None,
+            lambda pod: {"metadata": pod["metadata"]} if is_controlled_by(pod, model) else None,
         )
         for pod in own:
             found = pod["metadata"]
@@ -158,7 +158,7 @@ class InspectionPods:
                 logger.info("inspecting by a pod", extra={"model": _shown(model), "pod": name})
                 return pod
             found = await self._kube.get(POD, namespace, name)
-            if found and not is_owned(found, model):
+            if found and not is_controlled_by(found, model):
                 raise _RefusedError(f"there is a pod {name!r} already that is somebody else's; delete it")
             if found and "deletionTimestamp" not in found["metadata"]:
                 difference = altered(await self._as_made(manifest), found)

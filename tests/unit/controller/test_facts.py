@@ -1,0 +1,37 @@
+"""The facts of a good start are read beside everything else, and no namespace keeps others' from being read."""
+
+import asyncio
+import json
+
+from onnx_operator.controller.facts import READS, FactReader
+from onnx_operator.controller.queue import KeyedQueue
+
+FACTS = {
+    "event": "started",
+    "executionProviders": ["CPUExecutionProvider"],
+    "loadSeconds": 1,
+    "warmUpSeconds": 1,
+    "residentMemoryBytes": 1,
+}
+
+
+class Nodes:
+    """Stands for the API server: it passes logs on from nodes, of which one namespace's never answer."""
+
+    async def log(self, namespace: str, pod: str, container: str, limit_bytes: int) -> str:
+        if namespace == "slow":
+            await asyncio.Event().wait()
+        return json.dumps(FACTS)
+
+
+async def test_nodes_that_do_not_answer_keep_no_other_namespace_waiting():
+    queue: KeyedQueue = KeyedQueue()
+    reader = FactReader(Nodes(), queue)  # type: ignore[arg-type]
+    for number in range(4 * READS):
+        reader.look(f"slow-{number}", ("slow", f"m{number}"), "r", "p")
+    await asyncio.sleep(0)
+    reader.look("u", ("other", "m"), "r", "p")
+    assert await asyncio.wait_for(queue.get(), 5) == ("other", "m")
+    assert reader.look("u", ("other", "m"), "r", "p") is not None
+    for number in range(4 * READS):
+        reader.forget(f"slow-{number}")
