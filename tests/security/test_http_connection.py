@@ -284,6 +284,21 @@ def test_small_chunks_take_no_more_memory_than_their_bytes(endpoint: Endpoint) -
     assert kept == [2]
 
 
+def test_a_body_that_is_broken_off_is_let_go_before_its_connection(endpoint: Endpoint) -> None:
+    """The budget counts it no more once it is refused; whoever keeps the connection must not keep the bytes."""
+
+    async def send() -> None:
+        connection = Connection(endpoint.server)
+        connection.connection_made(Sink())
+        connection.data_received(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1000\r\n" + b" " * 4096)
+        assert sum(map(len, connection._chunks)) == 4096
+        connection.data_received(b"broken")
+        assert (connection.phase, connection._chunks) == ("linger", [])
+        connection.connection_lost(None)
+
+    endpoint.loop.run_until_complete(send())
+
+
 def test_bodies_that_arrive_are_counted_and_refused_beyond_the_budget() -> None:
     with Endpoint(budget=40_000) as endpoint:
         # 8 bytes for each: the first two fit, the third not while they are there, and what could never fit is told so.

@@ -403,6 +403,8 @@ class Connection(asyncio.Protocol):
         exchange.keep_alive = False
         exchange.refusal = error
         self._discarding = True
+        # The budget gets its bytes back with the answer, while the connection may linger.
+        self._chunks = []
         if self._active is None and not self._paused and not self._pipelined:
             self._active = exchange
             exchange.fail(error)
