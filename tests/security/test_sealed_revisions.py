@@ -190,6 +190,13 @@ async def test_what_the_settings_forbid_by_now_is_not_applied_again(desk):
     assert (
         await desk.reasons() | {"Ready": "PodTemplateRejected", "Outdated": "SettingsChanged"} == await desk.reasons()
     )
+    # Nothing that could be left running: it is not said to roll out.
+    desk.kubectl("delete", "deployment", "m")
+    await strict.settle(desk.namespace, "m")
+    assert await desk.kube.get(DEPLOYMENT, desk.namespace, "m") is None
+    reasons = await desk.reasons()
+    assert (reasons["Ready"], reasons["Progressing"]) == ("PodTemplateRejected", "CreationFailed")
+    assert "Outdated" not in reasons
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

@@ -357,7 +357,11 @@ class Reconciler:
         known: History,
         children: Children,
     ) -> Cause | None:
-        """Make the children what they should be, or leave them running; the cause why they are left, if told."""
+        """Make the children what they should be, or leave them running; the cause why they are left, if told.
+
+        Raises:
+            ChildrenError: there is nothing to be left running, or the API server refuses a child.
+        """
         current, live = decision.current, observation.deployment
         if current is None:
             return None
@@ -367,6 +371,8 @@ class Reconciler:
         if forbids or unsure or not current.trust.holds:
             if live:
                 await scale(self._kube, live, spec)
+            elif forbids:
+                raise ChildrenError(Cause(Reason.CREATION_FAILED, f"revision {current.name} is not run: {forbids}"))
             if forbids:
                 return Cause(Reason.SETTINGS_CHANGED, f"revision {current.name} is left as it is: {forbids}")
             if not current.trust.holds:
