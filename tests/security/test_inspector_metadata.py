@@ -15,6 +15,8 @@ import pytest
 from onnx_operator.api.report import InspectionRequest
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.controller.inspector.client import InspectorClient, InspectorUnavailableError
+from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.sources.web import documents
 from tests.security.documents import ENTRY, WORST, stuffed
 from tests.unit.model.modelkit import CAPABILITIES
 
@@ -144,3 +146,8 @@ async def test_evil_metadata_of_many_models_takes_little_of_the_inspector(tmp_pa
         assert all("the manifest or index" in answer and str(LIMIT) in answer for answer in large)
         # What fits and is well-formed is followed, and waited for in vain.
         assert any("in time" in answer for answer in answers)
+
+
+def test_documents_of_all_inspections_fit_so_that_none_waits_for_a_slow_one_of_another_tenant() -> None:
+    largest = max(kind.limit for kind in vars(documents).values() if isinstance(kind, documents.DocumentKind))
+    assert InspectionLimits.inspections * largest <= documents.BUDGET_BYTES

@@ -17,11 +17,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from onnx_operator.api.conditions import Reason
 from onnx_operator.model.sources.base import SourceError
 
-BUDGET_BYTES = 16 << 20
+BUDGET_BYTES = 32 << 20
 """Of all documents that are being read or held in the process at one moment.
 
-64 documents of the largest kinds: as many as there are inspections at a time, of which a tenant has a share. So none
-waits for another tenant's in the inspector.
+An inspection holds one at a time, and the inspector gives a tenant half of its places: 32 documents of the largest
+kind are room for all inspections, so that none waits for another tenant's.
 """
 
 
