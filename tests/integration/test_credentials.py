@@ -47,7 +47,7 @@ def source(uri: str) -> ModelSource:
         ),
         (
             "https://h/m",
-            {"HTTPS_BEARER_TOKEN": "t", "HTTPS_HOSTS": "h, other:8443", "HF_TOKEN": "x"},
+            {"HTTPS_BEARER_TOKEN": "t", "HTTPS_HOSTS": "h, other:8443", "HF_TOKEN": "x", "AZURE_CLIENT_ID": " "},
             {"HTTPS_BEARER_TOKEN": "t", "HTTPS_HOSTS": "h, other:8443"},
         ),
         ("https://h/m", {"AZURE_STORAGE_SAS_TOKEN": "sig"}, {"AZURE_STORAGE_SAS_TOKEN": "sig"}),

@@ -52,11 +52,13 @@ async def read_credentials(kube: Kube, namespace: str, source: ModelSource) -> d
         )
     data = secret.get("data") or {}
     try:
-        found = {v: base64.b64decode(data[k]).decode().strip() for k, v in expected.items() if data.get(k)}
+        texts = {v: base64.b64decode(data[k]).decode().strip() for k, v in expected.items() if data.get(k)}
     except (binascii.Error, UnicodeDecodeError):
         raise CredentialsNotFoundError(
             f"spec.model.credentials.secretName: a value in Secret {name!r} is not text"
         ) from None
+    # As everybody who is given them takes them: a blank is nothing.
+    found = {variable: text for variable, text in texts.items() if text}
     if not found.keys() - {HTTPS_HOSTS}:
         raise CredentialsNotFoundError(
             f"spec.model.credentials.secretName: Secret {name!r} holds none of the keys {', '.join(expected)} "
