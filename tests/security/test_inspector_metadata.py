@@ -23,7 +23,7 @@ from tests.unit.model.modelkit import CAPABILITIES
 LIMIT = 256 << 10
 HANG_SECONDS = 120.0
 TOLERATED_BYTES = 64 << 20
-"""Of growth, whatever is sent: all inspections at a time with their connections, and one document's elements at a time."""
+"""Of growth, whatever is sent: all inspections with their connections, and one document's elements at a time."""
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import onnx_operator.api
+import onnx_operator.controller
 import onnx_operator.model
 import onnx_operator.server
 
@@ -30,7 +31,7 @@ PUMPED = """
 "data" #a http:// // -- ... <!-- --> (i cc \x1b[ \x1b[0; \x80\x02
 """
 BLANKS = [" ", "\n", "\t", "\0", "a ", "a\n", "#\n", "/ ", "a\t", " \n", '"data" ', "\r\n"]
-MODULES = (onnx_operator.api, onnx_operator.model, onnx_operator.server)
+MODULES = (onnx_operator.api, onnx_operator.controller, onnx_operator.model, onnx_operator.server)
 
 
 def modules(package: ModuleType) -> Iterator[ModuleType]:

@@ -1,7 +1,7 @@
 """The Secret with the keys of seals: made once by the leader, read at each start.
 
 To change the key, move ``current`` to ``previous`` and restart the operator: it makes a new one, and seals anew what
-the previous one sealed. See docs/security.md.
+the previous one sealed. See docs/decisions/0006-sealed-revisions.md.
 """
 
 import base64
