@@ -160,6 +160,8 @@ class Reconciler:
         self._settings = settings
         self._revising = Revising(kube, settings, keys)
         self._capabilities = capabilities
+        # Made once: their JSON is kept by the object.
+        self._without_kernels = capabilities.without_kernels()
         self._inspector = inspector
         self._queue = queue
         self._identity = identity
@@ -276,7 +278,7 @@ class Reconciler:
             sources=self._settings.sources,
             signatures=self._settings.signatures,
             test_data=spec.model.test_data or "",
-            capabilities=self._capabilities.without_kernels() if uses_gpu(spec) else self._capabilities,
+            capabilities=self._without_kernels if uses_gpu(spec) else self._capabilities,
         )
         if needs_pod(spec, self._settings):
             return await self._pods.inspect(model, spec, key, pod_request(spec, request))
