@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.rpc import inference_pb2 as pb
-from onnx_operator.server.rpc.wire import MOST_FIELDS, parsed_bytes
+from onnx_operator.server.rpc.wire import MOST_ELEMENTS, MOST_FIELDS, parsed_bytes
 from tests.security.fuzzing import Fuzz, mutated
 from tests.unit.server.serving import Process, identity, linear, serving
 
@@ -148,3 +148,17 @@ def test_damaged_messages_get_a_code_of_the_protocol_and_the_server_lives(
     assert caller.ask(seeds[0])[0] is grpc.StatusCode.OK
     assert server.get("/v2/health/live").status == 200
     assert not [entry for entry in server.log if "failed unexpectedly" in entry["message"]]
+
+
+@pytest.mark.parametrize("inputs", [1, 4])
+def test_elements_one_by_one_are_looked_at_up_to_a_number_in_all_inputs(inputs):
+    """Each empty string is two bytes of the message, and a step of our own: not four million for eight MiB."""
+
+    def message(elements: int) -> bytes:
+        tensor = pb.InferTensorContents(bytes_contents=[b""] * (elements // inputs))
+        one = pb.ModelInferRequest.InferInputTensor(name="x", datatype="BYTES", shape=[1], contents=tensor)
+        return pb.ModelInferRequest(inputs=[one] * inputs).SerializeToString()
+
+    assert parsed_bytes(message(MOST_ELEMENTS)) > MOST_ELEMENTS
+    with pytest.raises(RequestError, match="raw_input_contents"):
+        parsed_bytes(message(MOST_ELEMENTS + inputs))

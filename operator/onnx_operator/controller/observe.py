@@ -12,6 +12,7 @@ from onnx_operator.api.onnxmodel import PodFailure
 from onnx_operator.api.report import shorten
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller.pods import MOST_CONDITIONS, mapping, mappings, number, slim_pod, text
+from onnx_operator.controller.times import seconds_between
 
 Object = dict[str, Any]
 
@@ -47,7 +48,8 @@ UNDER_WAY = frozenset({Reason.DOWNLOADING, Reason.LOADING, Reason.ROLLING_OUT})
 CLAIMABLE = _OWN_FAULTS | {Reason.DOWNLOAD_FAILED, Reason.SOURCE_CHANGED}
 """Reasons that a container may give itself: anybody's container can write anything into its termination log."""
 SEVERAL_RESTARTS = 5
-"""Kills while serving that callers may be to blame for; more are a loop."""
+"""Restarts after which kills while serving are a loop, where the last run was no long one."""
+LONG_RUN_SECONDS = 600
 MAX_FAILURES = 4
 MAX_FAILURE_PODS = 3
 MAX_FAILURE_MESSAGE = 256
@@ -112,6 +114,22 @@ def _image_message(container: Object, waiting: Object) -> str:
     return f"image {image!r} of container {container.get('name')} cannot be pulled: {detail or 'see the pod'}"
 
 
+def _killed_while_serving(container: Object, terminated: Object, limit: str) -> Cause:
+    """Callers may be to blame, and so not at once the model: only runs that are short, again and again, are a loop."""
+    lasted = seconds_between(terminated.get("startedAt"), terminated.get("finishedAt"))
+    if container.get("restartCount", 0) >= SEVERAL_RESTARTS and (lasted is None or lasted < LONG_RUN_SECONDS):
+        return Cause(
+            Reason.CRASH_LOOP,
+            "container server was killed again and again while it served: requests take more memory than its "
+            f"limit{limit} leaves; raise spec.resources.limits.memory",
+        )
+    return Cause(
+        Reason.KILLED_WHILE_SERVING,
+        f"container server was killed while it served: requests took more memory than its limit{limit} leaves; the "
+        "model itself had loaded and warmed up. If it happens again, raise spec.resources.limits.memory",
+    )
+
+
 def _terminated_cause(container: Object, terminated: Object) -> Cause | None:
     name = container.get("name", "")
     message = _parse_termination(terminated.get("message", "") or "")
@@ -119,19 +137,8 @@ def _terminated_cause(container: Object, terminated: Object) -> Cause | None:
     if terminated.get("reason") == "OOMKilled":
         limit = container.get("limit")
         ours = name == names.CONTAINER_SERVER
-        if ours and message and message.phase is Phase.SERVING and container.get("restartCount", 0) < SEVERAL_RESTARTS:
-            return Cause(
-                Reason.KILLED_WHILE_SERVING,
-                "container server was killed while it served: requests took more memory than its limit"
-                f"{f' of {limit}' if limit else ''} leaves; the model itself had loaded and warmed up. If it happens "
-                "again, raise spec.resources.limits.memory",
-            )
         if ours and message and message.phase is Phase.SERVING:
-            return Cause(
-                Reason.CRASH_LOOP,
-                "container server was killed again and again while it served: requests take more memory than its "
-                f"limit{f' of {limit}' if limit else ''} leaves; raise spec.resources.limits.memory",
-            )
+            return _killed_while_serving(container, terminated, f" of {limit}" if limit else "")
         return Cause(
             Reason.OUT_OF_MEMORY,
             f"container {name} was killed{phase}: it needed more memory than its limit"

@@ -66,7 +66,12 @@ def _state(state: object, room: list[int]) -> Object:
         room[0] -= len(message)
         kept["terminated"] = {
             "exitCode": number(ended.get("exitCode")),
-            **_kept(reason=text(ended.get("reason"), LONGEST_WORD), message=message),
+            **_kept(
+                reason=text(ended.get("reason"), LONGEST_WORD),
+                message=message,
+                startedAt=text(ended.get("startedAt"), LONGEST_WORD),
+                finishedAt=text(ended.get("finishedAt"), LONGEST_WORD),
+            ),
         }
     return kept
 

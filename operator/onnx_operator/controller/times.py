@@ -11,3 +11,11 @@ def micro_time() -> str:
 def time() -> str:
     """Now, as a Time: whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def seconds_between(earlier: object, later: object) -> float | None:
+    """Seconds between two Times; None where one of them is none."""
+    try:
+        return (datetime.fromisoformat(str(later)) - datetime.fromisoformat(str(earlier))).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None

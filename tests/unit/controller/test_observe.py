@@ -152,6 +152,12 @@ def test_a_kill_for_memory_while_serving_is_told_and_is_not_the_models_fault(res
     assert "300Mi" in found.message
 
 
+def test_a_kill_after_a_long_run_is_no_crash_loop_however_many_there_were_before():
+    ended = SERVED | {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T09:00:00Z"}
+    found = cause_of(pod(fetch=FETCHED, server=running(**ended) | {"restartCount": 50}))
+    assert found.reason is Reason.KILLED_WHILE_SERVING
+
+
 def test_kills_for_memory_while_serving_that_do_not_end_are_a_crash_loop():
     found = cause_of(pod(fetch=FETCHED, server=running(**SERVED) | {"restartCount": SEVERAL_RESTARTS}))
     assert found.reason is Reason.CRASH_LOOP

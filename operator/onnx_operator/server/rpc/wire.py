@@ -12,6 +12,8 @@ from onnx_operator.server.errors import RequestError
 
 MOST_FIELDS = 4096
 """Fields of a request, counted within its inputs and their contents too, where each is an object of its own."""
+MOST_ELEMENTS = 262_144
+"""Fields within the contents of all inputs: strings, and numbers that were not packed. Each is looked at."""
 _DENSE = 24
 """Bytes for a byte of what may hold short numbers, names and maps. Measured: 17."""
 _PLAIN = 4
@@ -30,15 +32,16 @@ def parsed_bytes(body: bytes) -> int:
     What is no message at all is left to the parser, which refuses it.
     """
     view = memoryview(body)
-    found, count = 3 * len(body), 0
+    found, count, elements = 3 * len(body), 0, 0
     for number, start, end in _fields(view, 0, len(view)):
         count += 1
         if number == _RAW:
             found += _PLAIN * (end - start)
         elif number == _INPUTS:
-            inner, seen = _input_bytes(view, start, end)
+            inner, seen, within = _input_bytes(view, start, end, MOST_ELEMENTS - elements)
             found += inner
             count += seen
+            elements += within
         else:
             found += _DENSE * (end - start + _TAG)
         if count > MOST_FIELDS:
@@ -46,24 +49,31 @@ def parsed_bytes(body: bytes) -> int:
     return found
 
 
-def _input_bytes(view: memoryview, start: int, end: int) -> tuple[int, int]:
-    found, count = 0, 0
+def _input_bytes(view: memoryview, start: int, end: int, most: int) -> tuple[int, int, int]:
+    found, count, elements = 0, 0, 0
     for number, begin, stop in _fields(view, start, end):
         count += 1
         if number != _CONTENTS:
             found += _DENSE * (stop - begin + _TAG)
             if count > MOST_FIELDS:
                 # Unpacked sizes and the like; the rest is taken at its worst.
-                return found + _DENSE * (end - stop), count
+                return found + _DENSE * (end - stop), count, elements
             continue
         for field, first, last in _fields(view, begin, stop):
+            elements += 1
+            if elements > most:
+                raise RequestError(
+                    f"the message has more than {MOST_ELEMENTS} elements one by one; send strings in "
+                    "raw_input_contents, and numbers packed or there as well",
+                    400,
+                )
             if field in (_BOOL, _FP32, _FP64) and last - first > 64:
                 found += _PLAIN * (last - first)
             elif field == _BYTES:
                 found += STRING + _DENSE + _PLAIN * (last - first)
             else:
                 found += _DENSE * (last - first + _TAG)
-    return found, count
+    return found, count, elements
 
 
 def _fields(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int]]:
