@@ -6,7 +6,7 @@ metadata, so that is all that is asked for.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -15,6 +15,7 @@ import kopf
 from onnx_operator.api import names
 from onnx_operator.controller.inspections import ModelKey
 from onnx_operator.controller.kube import CHILD_KINDS, CONFIG_MAP, CONTROLLER_REVISION, ONNX_MODEL, POD, Kind
+from onnx_operator.controller.nesting import readable, shallow
 from onnx_operator.controller.queue import KeyedQueue
 from onnx_operator.controller.wakes import model_key, woken
 
@@ -46,11 +47,48 @@ async def _metadata_only(request: aiohttp.ClientRequest, handler: aiohttp.Client
     return await handler(request)
 
 
+class _Lines:
+    """The body of a watch, in which each line can be read, however deeply its object is nested."""
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        """Whole lines, as kopf asks for chunks: it would have to put lines together itself."""
+        rest = bytearray()
+        async for chunk in self._content.iter_chunked(size):
+            rest += chunk
+            if (end := rest.rfind(b"\n", len(rest) - len(chunk)) + 1) > 0:
+                lines = bytes(rest[:end])
+                del rest[:end]
+                for line in lines.splitlines(keepends=True):
+                    yield bytes(readable(line))
+        if rest:
+            yield bytes(readable(rest))
+
+
 class _Answer(aiohttp.ClientResponse):
-    """An answer in which a list of nothing is empty: the API server says null there when only metadata is asked for."""
+    """An answer that can be read, whatever lies among the objects in it.
+
+    A list of nothing is empty: the API server says null there when only metadata is asked for.
+    """
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        await super().start(connection)
+        if self.url.query.get("watch"):
+            self.content = _Lines(self.content)  # type: ignore[assignment]
+        return self
 
     async def json(self, **how: Any) -> Any:
-        found = await super().json(**how)
+        try:
+            found = await super().json(**how)
+        except RecursionError:
+            # Away from the loop: it may be 30 MiB.
+            self._body = await asyncio.to_thread(shallow, await self.read())
+            found = await super().json(**how)
         if isinstance(found, dict) and "items" in found and found["items"] is None:
             found["items"] = []
         return found

@@ -19,6 +19,7 @@ from yarl import URL
 from onnx_operator import __version__
 from onnx_operator.api import names
 from onnx_operator.controller.naming import label_selector, object_path
+from onnx_operator.controller.nesting import shallow
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,10 @@ class _TooLongError(UnexpectedAnswerError):
     """The answer takes more bytes than are read."""
 
 
+class _UnreadableError(UnexpectedAnswerError):
+    """The answer is no JSON that can be read: a number of thousands of digits, half a character."""
+
+
 def _api_error(status: int, reason: str, body: str) -> ApiError:
     try:
         told = from_json(body)
@@ -130,8 +135,11 @@ def _parsed(body: bytearray) -> Object:
     try:
         # Straight from the bytes, without a text of the whole between; nesting is bounded.
         found = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise UnexpectedAnswerError(f"the API server's answer is no JSON: {error}") from None
+    except ValueError:
+        try:
+            found = from_json(shallow(body), allow_inf_nan=False)
+        except ValueError as error:
+            raise _UnreadableError(f"the API server's answer is no JSON: {error}") from None
     if not isinstance(found, dict):
         raise UnexpectedAnswerError("the API server's answer is no JSON object")
     return found
@@ -327,7 +335,7 @@ class Kube:
             asked = {**query, "limit": str(limit), **({"continue": following} if following else {})}
             try:
                 page = await self._page(kind, namespace, path, asked, keep)
-            except _TooLongError:
+            except (_TooLongError, _UnreadableError):
                 if limit > 1:
                     limit = max(1, limit // 4)
                     continue
@@ -353,12 +361,12 @@ class Kube:
             return _Page([k for i in _items(body, kind, namespace) if (k := keep(i))], _following(body), len(answer))
 
     async def _passed_over(self, kind: Kind, namespace: str, path: str, query: Mapping[str, str]) -> _Page:
-        """The page of one object that is too large to be read, without it."""
+        """The page of one object that is too large, or too odd, to be read, without it."""
         async with self._exchange("GET", path, query, accept=METADATA_ONLY) as answer:
             body = _parsed(answer)
             told = [str((i.get("metadata") or {}).get("name"))[:253] for i in body.get("items") or []]
             logger.warning(
-                "an object is too large to be read: it is passed over",
+                "an object is too large or too odd to be read: it is passed over",
                 extra={"kind": kind.kind, "namespace": namespace, "objects": told},
             )
             return _Page([], _following(body), len(answer))

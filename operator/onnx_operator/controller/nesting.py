@@ -1,0 +1,46 @@
+"""JSON of the API server that is nested deeper than parsers go, made shallow enough to be read. Pure.
+
+The API server takes 10,000 levels, and keeps them wherever an object has free form: in ``metadata.managedFields`` of
+any object, in the data of a ControllerRevision. Parsers stop at some hundreds, and one object would keep all those
+that are listed beside it from being read. Nothing that counts here has more than a few dozen levels.
+"""
+
+import re
+
+from pydantic_core import from_json
+
+LEVELS = 150
+"""Levels that are kept; pydantic's parser reads 200, Python's some 900."""
+# An escaped character, or one that matters: linear, and blind to what is text.
+_TOKEN = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
+_OPENING, _CLOSING = (b"[", b"{"), (b"]", b"}")
+
+
+def readable(document: bytes | bytearray) -> bytes | bytearray:
+    """The document as it is, or, where its nesting is too deep to be read, what :func:`shallow` makes of it."""
+    try:
+        from_json(document)
+    except ValueError:
+        return shallow(document)
+    return document
+
+
+def shallow(document: bytes | bytearray) -> bytes:
+    """The document with ``null`` in place of all lists and maps below ``LEVELS``; takes valid JSON."""
+    depth, begin, within = 0, 0, False
+    kept: list[bytes | bytearray] = []
+    for token in _TOKEN.finditer(document):
+        found = token[0]
+        if found == b'"':
+            within = not within
+        elif within or len(found) > 1:
+            continue
+        elif found in _OPENING:
+            depth += 1
+            if depth == LEVELS + 1:
+                kept += (document[begin : token.start()], b"null")
+        elif found in _CLOSING:
+            if depth == LEVELS + 1:
+                begin = token.end()
+            depth -= 1
+    return b"".join((*kept, document[begin:])) if depth <= LEVELS else b"".join(kept)
