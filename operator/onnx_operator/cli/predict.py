@@ -1,5 +1,6 @@
 """``kubectl onnx predict``: one prediction, by a model of this machine or by a running endpoint."""
 
+import http.client
 import json
 import sys
 import urllib.error
@@ -22,6 +23,8 @@ from onnx_operator.server.http.openinference import Codec
 from onnx_operator.server.http.score import read_score
 
 TIMEOUT_SECONDS = 60
+LONGEST_ANSWER = 1 << 30
+"""Bytes."""
 Answer = dict[str, Any]
 
 
@@ -78,7 +81,7 @@ def _array(path: Path) -> Array:
                 return np.asarray(json.loads(path.read_text()))
             case ending:
                 raise UnreachableError(f"--input {path}: {ending or 'no ending'}; expected .npy, .npz, .pb or .json")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnreachableError(f"--input {path} cannot be read: {error}") from None
 
 
@@ -133,7 +136,10 @@ def predict_there(endpoint: str, name: str, data: bytes | None, arrays: dict[str
     base = endpoint.rstrip("/")
     if arrays:
         metadata = _ask(f"{base}/v2/models/{name}", None, token)
-        inputs = {entry["name"]: entry for entry in metadata["inputs"]}
+        try:
+            inputs = {str(entry["name"]): entry | {"datatype": entry["datatype"]} for entry in metadata["inputs"]}
+        except (LookupError, TypeError) as error:
+            raise PredictionError(f"{base} describes no model of the Open Inference Protocol: {error!r:.200}") from None
         unknown = [entry for entry in arrays if entry not in inputs]
         if unknown:
             raise PredictionError(f"unknown input {unknown[0]!r}; the model takes {', '.join(inputs)}")
@@ -145,28 +151,51 @@ def predict_there(endpoint: str, name: str, data: bytes | None, arrays: dict[str
     if data is None:
         raise click.UsageError("with --endpoint, give the input with --data or --input")
     try:
-        protocol = isinstance(json.loads(data), dict) and isinstance(json.loads(data).get("inputs"), list)
-    except ValueError as error:
+        given = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise PredictionError(f"--data is not JSON: {error}") from None
+    protocol = isinstance(given, dict) and isinstance(given.get("inputs"), list)
     return _ask(f"{base}/v2/models/{name}/infer" if protocol else f"{base}/score", data, token)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect would take the token along, to whomever the server names."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def _why(error: urllib.error.HTTPError) -> str:
+    if 300 <= error.code <= 399:
+        there = error.headers.get("Location", "")
+        return f"it redirects to {there:.500}, where nothing is sent; give that address as --endpoint if it is meant"
+    try:
+        said = error.read(4000)
+    except (OSError, http.client.HTTPException):
+        return "and breaks off"
+    try:
+        return str(json.loads(said)["error"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return said.decode(errors="replace")
 
 
 def _ask(url: str, body: bytes | None, token: str) -> Answer:
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     if not url.startswith(("http://", "https://")):
         raise click.UsageError(f"--endpoint {url!r}: expected http://HOST:PORT or https://HOST")
+    request = urllib.request.Request(url, body, headers)  # noqa: S310 - checked above
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=TIMEOUT_SECONDS) as read:  # noqa: S310
-            answer = json.load(read)
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT_SECONDS) as read:
+            told = read.read(LONGEST_ANSWER + 1)
+        if len(told) > LONGEST_ANSWER:
+            raise UnreachableError(f"{url} answers with more than {LONGEST_ANSWER >> 20} MiB")
+        answer = json.loads(told)
     except urllib.error.HTTPError as error:
-        said = error.read(4000)
-        try:
-            message = json.loads(said)["error"]
-        except (ValueError, KeyError, TypeError):
-            message = said.decode(errors="replace")
-        raise PredictionError(f"{url} answers {error.code}: {message}") from None
-    except (OSError, ValueError) as error:
-        raise UnreachableError(f"{url} does not answer: {error}") from None
+        with error:
+            raise PredictionError(f"{url} answers {error.code}: {_why(error)}") from None
+    # A peer that does not speak HTTP makes the client raise any of these.
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
+        raise UnreachableError(f"{url} does not answer: {error!s:.500}") from None
     return answer if isinstance(answer, dict) else {"answer": answer}
 
 
@@ -177,7 +206,7 @@ def show(answer: Answer) -> None:
     """
     try:
         _show(answer)
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise PredictionError(f"the answer is not one of the Open Inference Protocol: {error!r:.200}") from None
 
 
