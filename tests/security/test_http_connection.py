@@ -236,6 +236,31 @@ def test_nobody_scores_with_anothers_token() -> None:
                 assert status != 200 or b"s3cret" in cut
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /score HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: gzip, chunked\r\n",
+        b"POST /score HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n",
+        b"POST /score HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: \r\nTransfer-Encoding: chunked\r\n",
+        b"POST /score HTTP/1.0\r\nHost: m\r\nTransfer-Encoding: chunked\r\n",
+        b"POST /score HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n",
+        b"POST /score HTTP/2.0\r\nHost: m\r\nTransfer-Encoding: chunked\r\n",
+    ],
+)
+def test_a_body_of_doubtful_length_is_refused_and_nothing_after_it_is_read(endpoint: Endpoint, head: bytes) -> None:
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD), GOOD)
+    (found,) = endpoint.send([head + b"\r\n" + body + probe(b"/v2/health/live")])
+    assert [status for status, _ in found] == [400]
+
+
+@pytest.mark.parametrize("version", [b"0.9", b"2.0"])
+def test_another_version_of_the_protocol_is_not_answered_as_this_one(endpoint: Endpoint, version: bytes) -> None:
+    request = probe(b"/v2/health/live").replace(b"HTTP/1.1", b"HTTP/" + version)
+    for _ in range(2):
+        (found,) = endpoint.send([request])
+        assert [status for status, _ in found] == [400]
+
+
 def test_what_comes_after_a_body_is_no_header(endpoint: Endpoint) -> None:
     seen: list[dict[bytes, bytes]] = []
     endpoint.server.on_finished = lambda exchange, _: seen.append(exchange.headers)

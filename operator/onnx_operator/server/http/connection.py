@@ -18,6 +18,7 @@ from onnx_operator.server.http.heads import (
     MOST_HEADER_BYTES,
     Head,
     Headers,
+    check_framing,
     put,
     split_target,
     too_many_headers,
@@ -274,7 +275,9 @@ class Connection(asyncio.Protocol):
         path, query = split_target(self._target)
         exchange = Exchange(self, self._parser.get_method(), path, query, headers)
         self._current = exchange
-        if b"host" not in headers and self._parser.get_http_version() == "1.1":
+        version = self._parser.get_http_version()
+        check_framing(headers, version)
+        if b"host" not in headers and version == "1.1":
             raise RequestError("the header host is missing (HTTP/1.1)")
         length = headers.get(b"content-length")
         if length is not None and int(length) > server.limits.max_body_bytes:

@@ -17,7 +17,10 @@ LONGEST_TARGET = 8192
 LONGEST_KNOWN = 1024
 """Bytes of a head that is worth remembering; 256 of them and what they say take about 1 MiB."""
 MOST_KNOWN = 256
-_SINGLE = frozenset({b"authorization", b"content-encoding", b"inference-header-content-length", b"host"})
+VERSIONS = frozenset({"1.0", "1.1"})
+_SINGLE = frozenset(
+    {b"authorization", b"content-encoding", b"inference-header-content-length", b"host", b"transfer-encoding"}
+)
 """Headers that would mean two things if they came twice."""
 
 Headers = dict[bytes, bytes]
@@ -36,6 +39,20 @@ def put(headers: Headers, name: bytes, value: bytes) -> None:
 def too_many_headers() -> RequestError:
     """The refusal of a head that is too long."""
     return RequestError(f"the headers take more than {MOST_HEADER_BYTES} bytes, or are over {MOST_HEADERS}", 431)
+
+
+def check_framing(headers: Headers, version: str) -> None:
+    """Refuse what others on the way could read as another request: RFC 9112, 2.3 and 6.1.
+
+    Raises :class:`RequestError`.
+    """
+    if version not in VERSIONS:
+        raise RequestError(f"this server speaks HTTP/1.1, not {version}")
+    coding = headers.get(b"transfer-encoding")
+    if coding is not None and version != "1.1":
+        raise RequestError("the header transfer-encoding needs HTTP/1.1")
+    if coding is not None and coding.lower() != b"chunked":
+        raise RequestError("the header transfer-encoding may only say chunked")
 
 
 def split_target(target: bytes) -> tuple[bytes, bytes]:
@@ -90,6 +107,8 @@ def read_head(raw: bytes) -> Head | None:
     headers = reader.headers
     # A second message would begin where this one ends; what is chunked, or waits to be told to go on, has other ways.
     if reader.begun != 1 or reader.complete != 1 or not headers.keys().isdisjoint(_UNUSUAL):
+        return None
+    if parser.get_http_version() not in VERSIONS:
         return None
     if reader.upgrade or (b"host" not in headers and parser.get_http_version() == "1.1"):
         return None
