@@ -5,6 +5,7 @@ The Python client has no strategic merge, so the lists that merge by a key are n
 replaced whole.
 """
 
+import json
 from typing import Any
 
 MERGE_KEYS: dict[str, tuple[str, ...]] = {
@@ -27,6 +28,10 @@ SERVICE_PORT_KEYS = ("port", "protocol")
 KEY_DEFAULTS = {"protocol": "TCP"}
 APPENDED = ("tolerations",)
 """Lists without a key whose elements add up: dropping the pool's tolerations would strand the pod."""
+
+MOST_COMPARED = 10_000
+"""Comparisons of elements without a key, where one list has not simply the other's elements: whoever writes a spec
+may write tens of thousands, and each with each would keep the controller from everybody else for minutes."""
 
 Identity = tuple[Any, ...]
 
@@ -56,6 +61,23 @@ def _live_by_identity(items: list[Any], field: str) -> dict[Identity | None, Any
     return {_identity(item, field): item for item in items if isinstance(item, dict)}
 
 
+def _frozen(item: Any) -> str:
+    return json.dumps(item, sort_keys=True)
+
+
+def _held(live: list[Any], desired: list[Any]) -> list[bool]:
+    """Of each desired element, whether a live one holds it; work in proportion to the lists' lengths."""
+    exact = {_frozen(item) for item in live}
+    found = [_frozen(item) in exact or (at < len(live) and contains(live[at], item)) for at, item in enumerate(desired)]
+    others = found.count(False)
+    if others * len(live) > MOST_COMPARED:
+        return found
+    return [
+        known or any(contains(candidate, item) for candidate in live)
+        for known, item in zip(found, desired, strict=True)
+    ]
+
+
 def strategic_merge(base: Any, patch: Any, field: str = "") -> Any:
     """``base`` with ``patch`` laid over it; neither is changed.
 
@@ -74,7 +96,8 @@ def strategic_merge(base: Any, patch: Any, field: str = "") -> Any:
         if not isinstance(base, list):
             return additions
         if field in APPENDED:
-            return base + [i for i in additions if not any(contains(b, i) and contains(i, b) for b in base)]
+            there = {_frozen(item) for item in base}
+            return base + [item for item in additions if _frozen(item) not in there]
         ours, theirs = _by_identity(base, field), _by_identity(patch, field)
         if ours is not None and theirs is not None:
             return [strategic_merge(item, theirs.get(identity, {})) for identity, item in ours.items()] + [
@@ -96,7 +119,7 @@ def contains(live: Any, desired: Any, field: str = "") -> bool:
             present = _live_by_identity(live, field)
             return all(key in present and contains(present[key], item) for key, item in wanted.items())
         if field in APPENDED:
-            return all(any(contains(candidate, item) for candidate in live) for item in desired)
+            return all(_held(live, desired))
         return len(live) == len(desired) and all(contains(a, b) for a, b in zip(live, desired, strict=True))
     return bool(live == desired) and isinstance(live, bool) is isinstance(desired, bool)
 
@@ -117,5 +140,5 @@ def project(live: Any, desired: Any, field: str = "") -> Any:
         if len(live) == len(desired):
             return [project(a, b) for a, b in zip(live, desired, strict=True)]
         if field in APPENDED:
-            return [item for item in desired if any(contains(candidate, item) for candidate in live)]
+            return [item for item, held in zip(desired, _held(live, desired), strict=True) if held]
     return live
