@@ -347,6 +347,26 @@ def test_a_forged_report_cannot_say_what_is_fetched_beside_the_model(file) -> No
         find_report(report_line(forged), request(test_data="s3://b/test"), LARGEST)
 
 
+@pytest.mark.parametrize("which", ["files", "test data"])
+def test_a_list_of_files_that_no_pod_could_be_told_of_is_not_kept(which) -> None:
+    """Results stay in the controller's memory for as long as their models are there, all tenants' together."""
+    if which == "files":
+        many = [SourceFile(name=f"w/{n}", pin=PIN, size_bytes=1) for n in range(6000)]
+        forged = ACCEPTED.model_copy(
+            update={"files": ACCEPTED.files.model_copy(update={"files": many, "model": "w/0"})}
+        )
+    else:
+        long = SourcePin(kind="Immutable", value="x" * 500)
+        names = [f"test_data_set_{n}/{k}_{m}.pb" for n in range(16) for k in ("input", "output") for m in range(40)]
+        many = [SourceFile(name=name, pin=long, size_bytes=1) for name in names]
+        forged = ACCEPTED.model_copy(update={"test_data": many})
+    found = find_report(report_line(forged), request(test_data="s3://b/test"), LARGEST)
+    assert (found.outcome, found.refusal.reason) == ("Refused", Reason.TOO_LARGE)
+    assert found.files is None
+    assert not found.test_data
+    assert len(found.model_dump_json()) < 20_000
+
+
 def test_test_data_that_nobody_asked_for_is_none() -> None:
     assert find_report(report_line(TESTED), request(test_data="s3://b/test"), LARGEST) == TESTED
     with pytest.raises(ReportError, match="testData"):

@@ -14,7 +14,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.report import MAX_REPORT_BYTES, InspectionRequest, InspectionResult, ModelReport, shorten
+from onnx_operator.api.contract import LONGEST_PLAN
+from onnx_operator.api.report import (
+    MAX_REPORT_BYTES,
+    InspectionRequest,
+    InspectionResult,
+    ModelReport,
+    Refusal,
+    shorten,
+)
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.model.inspection.golden import MOST_BYTES, MOST_DATA_SETS, MOST_TENSORS
 from onnx_operator.model.sources.base import is_confined
@@ -112,6 +120,10 @@ def checked(result: InspectionResult, request: InspectionRequest, max_model_byte
     assert result.files is not None
     _require(report.source == result.source, "report.source is not source")
     _check_files(result.files, max_model_bytes)
+    if refusal := _too_many(result):
+        # The list itself is dropped: results are kept for as long as their models are there, everybody's together.
+        left = {"files": None, "test_data": []}
+        return result.model_copy(update={"outcome": "Refused", "report": report, "refusal": refusal, **left})
     _check_proofs(result.files, report, request)
     _check_test_data(result.test_data, request)
     return result.model_copy(update={"report": report})
@@ -167,6 +179,19 @@ def _check_files(files: ModelFiles, max_model_bytes: int) -> None:
         _check_file(file)
     _require(0 <= files.unpacked_bytes <= max_model_bytes, "files.unpackedBytes is more than the settings allow")
     _require(files.size_bytes <= max_model_bytes, "the files are larger than the settings allow")
+
+
+def _too_many(result: InspectionResult) -> Refusal | None:
+    """The refusal of a model of more files than its pods could be told of."""
+    files = [*(result.files.files if result.files else []), *result.test_data]
+    size = sum(len(file.model_dump_json(by_alias=True)) for file in files)
+    if size <= LONGEST_PLAN:
+        return None
+    message = (
+        f"the model consists of {len(files)} files, more than a pod can be told of; keep its external data in fewer "
+        "files (onnx.save_model with all_tensors_to_one_file=True), or make an archive of it"
+    )
+    return Refusal(reason=Reason.TOO_LARGE, message=message)
 
 
 def _check_file(file: SourceFile) -> None:
