@@ -65,9 +65,9 @@ class _Lines:
                 lines = bytes(rest[:end])
                 del rest[:end]
                 for line in lines.splitlines(keepends=True):
-                    yield bytes(readable(line))
+                    yield await readable(line)
         if rest:
-            yield bytes(readable(rest))
+            yield await readable(bytes(rest))
 
 
 class _Answer(aiohttp.ClientResponse):

@@ -19,7 +19,7 @@ from yarl import URL
 from onnx_operator import __version__
 from onnx_operator.api import names
 from onnx_operator.controller.naming import label_selector, object_path
-from onnx_operator.controller.nesting import shallow
+from onnx_operator.controller.nesting import parsed
 
 logger = logging.getLogger(__name__)
 
@@ -131,15 +131,11 @@ def _api_error(status: int, reason: str, body: str) -> ApiError:
     return ApiError(status, word if isinstance(word, str) else "", str(message)[:2000])
 
 
-def _parsed(body: bytearray) -> Object:
+async def _parsed(body: bytearray) -> Object:
     try:
-        # Straight from the bytes, without a text of the whole between; nesting is bounded.
-        found = from_json(body, allow_inf_nan=False)
-    except ValueError:
-        try:
-            found = from_json(shallow(body), allow_inf_nan=False)
-        except ValueError as error:
-            raise _UnreadableError(f"the API server's answer is no JSON: {error}") from None
+        found = await parsed(body)
+    except ValueError as error:
+        raise _UnreadableError(f"the API server's answer is no JSON: {error}") from None
     if not isinstance(found, dict):
         raise UnexpectedAnswerError("the API server's answer is no JSON object")
     return found
@@ -288,7 +284,7 @@ class Kube:
         content_type: str = "application/json",
     ) -> Object:
         async with self._exchange(method, path, query, body, content_type=content_type) as answer:
-            return _parsed(answer)
+            return await _parsed(answer)
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """The object, or None where there is none.
@@ -356,14 +352,14 @@ class Kube:
     ) -> _Page:
         most = PAGE_BYTES if query["limit"] != "1" else OBJECT_BYTES
         async with self._exchange("GET", path, query, most=most) as answer:
-            body = _parsed(answer)
+            body = await _parsed(answer)
             # Reduced while the turn lasts: afterwards another large answer may come.
             return _Page([k for i in _items(body, kind, namespace) if (k := keep(i))], _following(body), len(answer))
 
     async def _passed_over(self, kind: Kind, namespace: str, path: str, query: Mapping[str, str]) -> _Page:
         """The page of one object that is too large, or too odd, to be read, without it."""
         async with self._exchange("GET", path, query, accept=METADATA_ONLY) as answer:
-            body = _parsed(answer)
+            body = await _parsed(answer)
             told = [str((i.get("metadata") or {}).get("name"))[:253] for i in body.get("items") or []]
             logger.warning(
                 "an object is too large or too odd to be read: it is passed over",

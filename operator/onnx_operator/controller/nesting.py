@@ -1,11 +1,13 @@
-"""JSON of the API server that is nested deeper than parsers go, made shallow enough to be read. Pure.
+"""JSON of the API server that is nested deeper than parsers go, made shallow enough to be read.
 
 The API server takes 10,000 levels, and keeps them wherever an object has free form: in ``metadata.managedFields`` of
 any object, in the data of a ControllerRevision. Parsers stop at some hundreds, and one object would keep all those
 that are listed beside it from being read. Nothing that counts here has more than a few dozen levels.
 """
 
+import asyncio
 import re
+from typing import Any
 
 from pydantic_core import from_json
 
@@ -16,12 +18,22 @@ _TOKEN = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
 _OPENING, _CLOSING = (b"[", b"{"), (b"]", b"}")
 
 
-def readable(document: bytes | bytearray) -> bytes | bytearray:
+async def parsed(document: bytes | bytearray) -> Any:
+    """The value of a document, with what is too deep left out. Raises ValueError where it is none."""
+    try:
+        # Straight from the bytes, without a text of the whole between; nesting is bounded.
+        return from_json(document, allow_inf_nan=False)
+    except ValueError:
+        # Away from the loop: it takes seconds for the largest.
+        return from_json(await asyncio.to_thread(shallow, document), allow_inf_nan=False)
+
+
+async def readable(document: bytes) -> bytes:
     """The document as it is, or, where its nesting is too deep to be read, what :func:`shallow` makes of it."""
     try:
         from_json(document)
     except ValueError:
-        return shallow(document)
+        return await asyncio.to_thread(shallow, document)
     return document
 
 
