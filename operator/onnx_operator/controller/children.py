@@ -1,6 +1,7 @@
 """Children of a model: listed, compared, applied, pruned. The only place that writes them."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from onnx_operator.controller.kube import (
     KINDS,
     POD,
     ApiError,
+    Kind,
     Kube,
     Object,
 )
@@ -28,6 +30,9 @@ from onnx_operator.controller.revisions import Revision, surplus, with_revision_
 from onnx_operator.controller.seal import digest
 
 logger = logging.getLogger(__name__)
+
+MOST_OTHERS = 100
+"""Objects of a kind, besides the one of the model's name, that one look deletes."""
 
 
 class ChildrenError(Exception):
@@ -119,10 +124,17 @@ async def list_children(kube: Kube, model: Object, read: Callable[[Object], Revi
     namespace, labels = metadata["namespace"], {names.LABEL_MODEL: metadata["name"]}
     deployments = frozenset({metadata["name"]})
 
-    def own(item: Object) -> Object | None:
-        if not is_controlled_by(item, model):
-            return None
-        return item if item["metadata"]["name"] == metadata["name"] else _identity(item)
+    def own_of(kind: Kind) -> Callable[[Object], Object | None]:
+        others = itertools.count()
+
+        def own(item: Object) -> Object | None:
+            if not is_controlled_by(item, model):
+                return None
+            if item["metadata"]["name"] == metadata["name"]:
+                return _without_history(item)
+            return _identity(item) if next(others) < MOST_OTHERS else None
+
+        return own
 
     def own_revision(item: Object) -> Revision | None:
         return read(item) if is_controlled_by(item, model) else None
@@ -133,13 +145,18 @@ async def list_children(kube: Kube, model: Object, read: Callable[[Object], Revi
     pods, revisions, others = await asyncio.gather(
         kube.list(POD, namespace, labels, own_pod, in_part=True),
         kube.list(CONTROLLER_REVISION, namespace, labels, own_revision),
-        asyncio.gather(*(kube.list(kind, namespace, labels, own) for kind in CHILD_KINDS)),
+        asyncio.gather(*(kube.list(kind, namespace, labels, own_of(kind)) for kind in CHILD_KINDS)),
     )
     return Children(
         owned=tuple(item for group in others for item in group),
         revisions=tuple(revisions),
         pods=tuple(pods),
     )
+
+
+def _without_history(item: Object) -> Object:
+    """The object without its managed fields, which may be most of it, and which nobody looks at."""
+    return {**item, "metadata": {k: v for k, v in item["metadata"].items() if k != "managedFields"}}
 
 
 def _identity(item: Object) -> Object:

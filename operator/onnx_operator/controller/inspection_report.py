@@ -122,7 +122,7 @@ def checked(result: InspectionResult, request: InspectionRequest, max_model_byte
     _check_files(result.files, max_model_bytes)
     if refusal := _too_many(result):
         # The list itself is dropped: results are kept for as long as their models are there, everybody's together.
-        left = {"files": None, "test_data": []}
+        left: dict[str, Any] = {"files": None, "test_data": []}
         return result.model_copy(update={"outcome": "Refused", "report": report, "refusal": refusal, **left})
     _check_proofs(result.files, report, request)
     _check_test_data(result.test_data, request)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from onnx_operator.api import names
 from onnx_operator.api.capabilities import Capabilities
@@ -95,14 +96,22 @@ def inspection_key(spec: OnnxModelSpec, model: Object, signatures: SignatureSett
     return digest(decisive)
 
 
-def persisted_result(key: str, status: OnnxModelStatus, revisions: Sequence[Revision]) -> InspectionResult | None:
+def persisted_result(
+    key: str, spec: OnnxModelSpec, status: OnnxModelStatus, revisions: Sequence[Revision]
+) -> InspectionResult | None:
     """What an earlier life of the operator concluded for this key: by the status and the operator's own revisions.
 
     What an accepted model holds is in its revision alone, which is sealed: the status only says which of several it
-    was. Without one the model is looked at again.
+    was. Without one the model is looked at again. The key is short, and who writes the spec may look for another one of
+    the same key: so the source itself is compared as well.
     """
     inspection = status.inspection
-    same = [r.data for r in reversed(revisions) if r.inspection_key == key and r.data.files]
+    source = _source(pod_spec(spec))
+    same = [
+        r.data
+        for r in reversed(revisions)
+        if r.inspection_key == key and r.data.files and _source(r.data.spec) == source
+    ]
     if inspection and inspection.key == key:
         verdict = next((c for c in status.conditions if c.type == ConditionType.MODEL_VALID), None)
         # A reason that this version does not know, left by a newer one, is no conclusion.
@@ -127,6 +136,11 @@ def persisted_result(key: str, status: OnnxModelStatus, revisions: Sequence[Revi
         files=newest.files,
         test_data=newest.test_data,
     )
+
+
+def _source(spec: dict[str, Any]) -> dict[str, Any]:
+    """What is read, and with which keys: of :func:`pod_spec`."""
+    return {name: spec["model"].get(name) for name in ("uri", "credentials", "testData")}
 
 
 def changed_source(observation: Observation, current: Revision | None) -> SourcePin | None:
@@ -222,7 +236,7 @@ class Reconciler:
                 key,
                 inspection,
                 run=lambda: self._inspect(model, spec, inspection),
-                persisted=persisted_result(inspection, status, known.own),
+                persisted=persisted_result(inspection, spec, status, known.own),
                 changed=changed_source(observation, current)
                 if current and current.data.uri == spec.model.uri
                 else None,

@@ -47,32 +47,47 @@ def status(outcome="Accepted", reason=Reason.INSPECTED, found: ModelReport | Non
 
 
 def test_an_accepted_model_counts_with_the_files_that_its_revision_keeps():
-    found = persisted_result("key", status(), [revision()])
+    found = persisted_result("key", spec(), status(), [revision()])
     assert found.outcome == "Accepted"
     assert found.report == report()
     assert found.files == files()
 
 
 def test_an_accepted_model_whose_files_nobody_knows_is_looked_at_again():
-    assert persisted_result("key", status(), []) is None
-    assert persisted_result("key", status(), [revision(files=None)]) is None
-    assert persisted_result("key", status(), [revision(inspection="earlier")]) is None
+    assert persisted_result("key", spec(), status(), []) is None
+    assert persisted_result("key", spec(), status(), [revision(files=None)]) is None
+    assert persisted_result("key", spec(), status(), [revision(inspection="earlier")]) is None
 
 
 def test_files_of_other_bytes_than_were_last_accepted_do_not_count():
-    assert persisted_result("key", status(found=OTHER), [revision()]) is None
-    found = persisted_result("key", status(found=OTHER), [revision(1), revision(2, OTHER), revision(3)])
+    assert persisted_result("key", spec(), status(found=OTHER), [revision()]) is None
+    found = persisted_result("key", spec(), status(found=OTHER), [revision(1), revision(2, OTHER), revision(3)])
     assert found.files == files(OTHER)
 
 
 def test_when_the_status_is_lost_the_newest_revision_of_the_key_counts():
-    found = persisted_result("key", OnnxModelStatus(), [revision(1), revision(2, OTHER), revision(3, files=None)])
+    found = persisted_result(
+        "key", spec(), OnnxModelStatus(), [revision(1), revision(2, OTHER), revision(3, files=None)]
+    )
     assert (found.report, found.files) == (OTHER, files(OTHER))
-    assert persisted_result("key", status(key="earlier"), [revision()]).files == files()
+    assert persisted_result("key", spec(), status(key="earlier"), [revision()]).files == files()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"uri": "s3://models/other.onnx"},
+        {"testData": "s3://models/data"},
+        {"credentials": {"secretName": "other"}},
+    ],
+)
+def test_what_was_found_at_one_source_says_nothing_of_another_whose_key_is_the_same(source):
+    """A key has forty bits, and who writes a spec can make up as many as it takes."""
+    assert persisted_result("key", spec(model=source), status(), [revision()]) is None
 
 
 def test_a_refusal_counts_without_any_revision():
-    found = persisted_result("key", status("Refused", Reason.CORRUPT), [])
+    found = persisted_result("key", spec(), status("Refused", Reason.CORRUPT), [])
     assert (found.outcome, found.refusal.reason, found.refusal.message) == ("Refused", Reason.CORRUPT, "words")
 
 
