@@ -176,11 +176,14 @@ def test_lint_finds_nothing(chart: Chart, values: dict[str, Any]) -> None:
 def test_the_operator_may_do_what_it_does_and_nothing_else(chart: Chart) -> None:
     objects = chart.template()
     assert _rights(_one(objects, "ClusterRole", "onnx-operator")["rules"]) == _needed()
-    lease = _one(objects, "Role")
-    assert lease["metadata"]["namespace"] == NAMESPACE
-    assert _rights(lease["rules"]) == {("coordination.k8s.io", "leases", v) for v in ("create", "get", "update")}
-    unnamed = [rule["verbs"] for rule in lease["rules"] if "resourceNames" not in rule]
-    assert unnamed == [["create"]]
+    at_home = _one(objects, "Role")
+    assert at_home["metadata"]["namespace"] == NAMESPACE
+    # The Lease, and the key of seals: of these names alone, but that RBAC cannot hold a create to a name.
+    kinds = (("coordination.k8s.io", "leases"), ("", "secrets"))
+    assert _rights(at_home["rules"]) == {(*kind, verb) for kind in kinds for verb in ("create", "get", "update")}
+    named = {name for rule in at_home["rules"] for name in rule.get("resourceNames", [])}
+    assert named == {"onnx-operator", "onnx-operator-seal"}
+    assert all(rule["verbs"] == ["create"] for rule in at_home["rules"] if "resourceNames" not in rule)
     bound = [o["roleRef"]["name"] for o in objects if o["kind"].endswith("RoleBinding")]
     assert sorted(bound) == ["onnx-operator", "onnx-operator-lease"]
 
@@ -341,6 +344,7 @@ def test_the_operators_account_is_held_to_its_rights(chart: Chart, apiserver: Cl
     assert not may("patch", "pods")
     assert not may("create", "pods", "--subresource=exec")
     assert not may("update", "leases.coordination.k8s.io/other")
+    assert not may("update", "secrets/other")
     assert not may("patch", "onnxmodels.onnx-operator.dev")
     assert not may("create", "rolebindings.rbac.authorization.k8s.io")
     assert not may("get", "secrets", where="kube-system")
