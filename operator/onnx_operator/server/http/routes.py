@@ -129,6 +129,8 @@ class Routes:
         """Begin to score: the data plane has its model."""
         model = self._plane.model
         self._codec = Codec(model, self._plane.name, self._plane.version)
+        # Threads make codecs of their own, which must be of this model as well.
+        self._of_thread = local()
         self._numeric = all(info.datatype not in (None, "BYTES") for info in model.outputs)
         self._strings = any(info.datatype == "BYTES" for info in model.inputs)
 
