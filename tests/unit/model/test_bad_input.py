@@ -76,6 +76,7 @@ def _resident(parser: Parser) -> int:
 async def _mutants(parser: Parser, count: int, seed: int) -> Counter[str]:
     """Judge so many mutants of all seeds; the counts by verdict."""
     random, seeds = Random(seed), [*made(), *light()]
+    await _judge(parser, seeds[0])  # the process has then read all that it is made of
     before, process = _resident(parser), parser._process
     verdicts: Counter[str] = Counter()
     faults: list[str] = []
