@@ -43,7 +43,7 @@ def _counts(report: Path, level: Level) -> None:
 INTEGRATION = ["tests/integration", "tests/clients", "tests/examples", "tests/browser"]
 """Folders of tests against programs that are not ours: API servers, stores, clients of others, a browser."""
 
-FUZZ_SECONDS = "600"
+FUZZ_SECONDS = "130"
 """For each fuzzer in the soak: about an hour for all of them, two at a time."""
 
 

@@ -45,16 +45,16 @@ class Budget:
         """What is really held, where that is to be looked at."""
         self._lock = Lock()
 
-    def take(self, amount: int) -> bool:
+    def take(self, amount: int, *, look: bool = True) -> bool:
         """Take ``amount`` bytes if they are there.
 
         Large amounts must also fit beside what is held without being counted, such as the holes that earlier requests
-        have left in the heaps.
+        have left in the heaps, if there is a ``look`` at that.
         """
         with self._lock:
             if self.of_loop + self.used + amount > self.total:
                 return False
-            if amount >= LOOKED_AT and self.memory is not None and not self._fits(amount, self.memory):
+            if look and amount >= LOOKED_AT and self.memory is not None and not self._fits(amount, self.memory):
                 self.memory.release()
                 if not self._fits(amount, self.memory):
                     return False
@@ -99,6 +99,22 @@ class Account:
             if not self._budget.take(more):
                 raise self._budget.refusal(amount)
             self.held = amount
+
+    def reserve_unseen(self, amount: int) -> None:
+        """Hold ``amount`` bytes that may come, as counted, without a look at what is really held. Raises as above."""
+        if not self._budget.take(amount, look=False):
+            raise self._budget.refusal(amount)
+        self.held += amount
+
+    def become(self, amount: int) -> None:
+        """Hold ``amount`` bytes instead; many of them must fit beside what is really held. Raises as above."""
+        if amount >= LOOKED_AT:
+            self.lower(0)
+            self.reserve(amount)
+        elif amount > self.held:
+            self.reserve(amount)
+        else:
+            self.lower(amount)
 
     def lower(self, amount: int) -> None:
         """Give back what is beyond ``amount``."""

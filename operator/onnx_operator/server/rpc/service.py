@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import BoundedSemaphore, Lock
+from threading import Lock
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -30,6 +30,7 @@ from onnx_operator.server.metrics import Metrics
 from onnx_operator.server.rpc import inference_pb2 as pb
 from onnx_operator.server.rpc.codec import decode_request, encode_response
 from onnx_operator.server.rpc.codes import code_of, detail_of
+from onnx_operator.server.rpc.places import Places
 from onnx_operator.server.rpc.wire import parsed_bytes
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 NAME = "inference.GRPCInferenceService"
 RECEIVING = 8
 """Messages that are taken in at once; others wait in their connections."""
+PATIENT_SECONDS = 1.0
+"""What a message may take where others wait and its caller's address has more than one under way."""
 SETTLE_SECONDS = 0.1
 """Counts of answered calls wait this long at most for the event loop, which has the metrics."""
 
@@ -91,8 +94,8 @@ class Service:
     ) -> None:
         self._budget = budget or Budget()
         self._longest = longest
-        self._places = BoundedSemaphore(RECEIVING)
-        self._receiving: dict[grpc.ServicerContext, float] = {}
+        self._places = Places(RECEIVING)
+        self._receiving: dict[grpc.ServicerContext, tuple[str, float]] = {}
         self._plane = plane
         self._lifecycle = lifecycle
         self._metrics = metrics
@@ -216,19 +219,21 @@ class Service:
     def _receive(
         self, bodies: Iterator[bytes], context: grpc.ServicerContext, started: float, account: Account
     ) -> bytes:
-        """Take the call's message. Only a few are taken at once, each with room for the longest."""
-        if not self._places.acquire(timeout=self._plane.timeout):
+        """Take the call's message. Only a few are taken at once, in turns by address, with room for the longest."""
+        # Without the port, of which a caller may have as many as it likes.
+        address = context.peer().rpartition(":")[0]
+        if not self._places.acquire(address, self._plane.timeout):
             raise RequestError("the server takes in other messages; try again shortly", 503)
         try:
             # Once as it came, once as it is handed over.
-            account.reserve(2 * self._longest)
-            self._receiving[context] = started
+            account.reserve_unseen(2 * self._longest)
+            self._receiving[context] = (address, monotonic())
             body = next(bodies, None)
         except grpc.RpcError:
             raise RequestError("the caller has gone", 499) from None
         finally:
             self._receiving.pop(context, None)
-            self._places.release()
+            self._places.release(address)
         if body is None:
             if monotonic() - started >= self._plane.timeout:
                 raise RequestError("the message did not come in time", 504)
@@ -237,8 +242,8 @@ class Service:
 
     def _answer(self, body: bytes, context: grpc.ServicerContext, started: float, account: Account) -> bytes:
         needed = parsed_bytes(body)
-        account.reserve(needed)
-        account.lower(needed)
+        # From the room for the longest message to what this one takes.
+        account.become(needed)
         request: pb.ModelInferRequest = _parsed(pb.ModelInferRequest, body)
         del body
         plane = self._plane
@@ -343,9 +348,10 @@ class Service:
 
     def end_late(self) -> None:
         """End the calls whose message has been awaited for too long."""
-        late = monotonic() - self._plane.timeout
-        for context, started in list(self._receiving.items()):
-            if started < late:
+        now = monotonic()
+        for context, (address, since) in list(self._receiving.items()):
+            crowded = self._places.wanted and self._places.share(address) > 1
+            if now - since > (PATIENT_SECONDS if crowded else self._plane.timeout):
                 context.cancel()
 
     def _settle_later(self) -> None:
