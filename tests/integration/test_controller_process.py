@@ -102,6 +102,9 @@ def test_a_restart_writes_nothing_for_what_is_already_told(
 ) -> None:
     apiserver.apply(MODEL, namespace)
     apiserver.wait(lambda: _verdict(apiserver, namespace).get("ModelValid") == "CredentialsNotFound", 60, "the verdict")
+    # What an alert can ask for: Events by reason, such as KilledWhileServing.
+    counted = 'onnx_operator_events_total{reason="CredentialsNotFound",type="Warning"}'
+    apiserver.wait(lambda: counted in operator.get("/metrics"), 60, "the Event to be counted")
     operator.controller.kill()
     operator.controller.wait()
     before = apiserver.get("onnx", "resnet50", namespace)["metadata"]["resourceVersion"]

@@ -6,6 +6,7 @@ import logging
 from onnx_operator.api import names
 from onnx_operator.api.conditions import ConditionStatus, ConditionType, Reason
 from onnx_operator.api.onnxmodel import Condition, OnnxModelStatus
+from onnx_operator.controller import metrics
 from onnx_operator.controller.kube import EVENT, ApiError, Kube, Object
 from onnx_operator.controller.times import micro_time
 
@@ -86,8 +87,10 @@ def event_for(model: Object, condition: Condition, reporter: str, now: str) -> O
 async def post_events(kube: Kube, model: Object, conditions: list[Condition], reporter: str) -> None:
     """Post an Event for each change. An Event that cannot be posted is logged and never stops reconciling."""
     for condition in conditions:
+        event = event_for(model, condition, reporter, micro_time())
         try:
-            await kube.create(EVENT, event_for(model, condition, reporter, micro_time()))
+            await kube.create(EVENT, event)
+            metrics.EVENTS.labels(type=event["type"], reason=event["reason"]).inc()
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 continue

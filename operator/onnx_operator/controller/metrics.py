@@ -15,6 +15,12 @@ INSPECTIONS = Counter(
     "onnx_operator_inspections", "Inspections, by the reason they ended with", ["reason"], registry=REGISTRY
 )
 API_WRITES = Counter("onnx_operator_api_writes", "Writes to the API server", ["kind", "verb"], registry=REGISTRY)
+EVENTS = Counter(
+    "onnx_operator_events",
+    "Events posted, by type and reason; Warning KilledWhileServing is a pod that requests have killed",
+    ["type", "reason"],
+    registry=REGISTRY,
+)
 MODELS = Gauge("onnx_operator_models", "OnnxModels, by their Ready condition", ["ready", "reason"], registry=REGISTRY)
 LEADER = Gauge("onnx_operator_leader", "1 while this replica holds the Lease", registry=REGISTRY)
 
