@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -143,6 +144,23 @@ class Models:
     def wait_ready(self, name: str, timeout: float = READY_SECONDS) -> dict[str, Any]:
         """Wait until the model serves what its spec asks for."""
         return self.wait_for(name, ready="True", timeout=timeout)
+
+    def wait_settled(self, name: str, quiet: float = 5) -> dict[str, Any]:
+        """Wait until the model is ready and nobody has written it for `quiet` seconds.
+
+        A model becomes ready before the last facts of its pods are in its status (what was measured, events' counts).
+        """
+        version, since = "", 0.0
+
+        def unchanged() -> dict[str, Any]:
+            nonlocal version, since
+            model = self.wait_ready(name)
+            if model["metadata"]["resourceVersion"] != version:
+                version, since = model["metadata"]["resourceVersion"], time.monotonic()
+            assert time.monotonic() - since >= quiet, "still written"
+            return model
+
+        return self.cluster.wait(unchanged, READY_SECONDS, f"{name} to be left alone", self.namespace, interval=0.5)
 
     def predict(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One inference through the Service, by the Open Inference Protocol."""

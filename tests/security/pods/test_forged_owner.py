@@ -94,7 +94,7 @@ def test_a_pods_log_never_becomes_a_model_of_another_namespace(system: System, m
 
 def test_the_status_of_anothers_model_is_not_written_through_a_path(system: System, models: Models, hers: str) -> None:
     models.apply("foo", models.upload(files.linear(33)))
-    before = models.wait_ready("foo")
+    before = models.wait_settled("foo")
     since = time.time()
     path = f"evil.{hers}.svc/x/../../../../{models.namespace}/onnxmodels/foo"
     create(system.cluster, hers, pod("spoof", {MODEL_LABEL: "x"}, [owner(path)], ["sleep", "60"]))
