@@ -236,7 +236,7 @@ ODD = [
     "s3://", "s3://b", "s3://b/../x", "s3://b//", "s3://\udcff/x", "gs://", "gs://b/x", "gs://..../x", "az://", "az://..",
     "abfss://c@h/x", "abfss://models@a.dfs.core.windows.net/x", "abfss://@/", "https://theirs.blob.core.windows.net/a",
     "https://theirs.blob.core.windows.net/models/x?", "oci://", "oci://h", "oci://h/A", "oci://h/a@sha256:0",
-    "oci://[::1]:80/a",
+    "oci://[::1]:80/a", "https://[]@/m", "https://u[]@/m", "oci://[]@/a", "hf://[]@/a",
     "oci://h:99999/a", "oci://h\r\n/a", "hf://", "hf://a", "hf://a/b@../..", "hf://a/b@\udcff/x",
     "models:", "models:/x",
     "models:/a@b@c", "models:/%/1", "mlflow://", "mlflow://r/../x", "mlflow://r/%2e%2e/x", "pvc://c/x", "foo://x",
@@ -254,7 +254,20 @@ VALUES = [
     '{"auths": {"h": {"auth": "%"}}}',
     "a" * 70_000,
 ]
-VALUES += ["theirs", "sig=1", "?sig=%zz&x", "[" * 5000, "*", "h, h:0", "h:99999", "\u0130", '{"private_key": 1}']
+VALUES += [
+    "\udcff",
+    "\ud800",
+    "[]@",
+    "theirs",
+    "sig=1",
+    "?sig=%zz&x",
+    "[" * 5000,
+    "*",
+    "h, h:0",
+    "h:99999",
+    "\u0130",
+    '{"private_key": 1}',
+]
 SETTINGS = [
     {},
     {"mlflow": {"trackingUri": "https://mlflow.example"}, "az": {"account": "theirs"}},

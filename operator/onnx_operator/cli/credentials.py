@@ -20,9 +20,9 @@ def credentials_of(uri: str, environment: Mapping[str, str], *, typed: bool) -> 
     found = {name: environment[name] for name in CREDENTIAL_VARIABLES.get(scheme_of(uri), ()) if environment.get(name)}
     if not any(name in found for name in HTTPS_CREDENTIALS):
         return found
-    from yarl import URL
 
     from onnx_operator.model.sources.hosts import names_host, parse_hosts, shown_destination
+    from onnx_operator.model.sources.web.addresses import read_url
 
     named = found.get(HTTPS_HOSTS, "")
     try:
@@ -31,7 +31,7 @@ def credentials_of(uri: str, environment: Mapping[str, str], *, typed: bool) -> 
         raise SourceError(Reason.CREDENTIALS_NOT_FOUND, f"the variable {HTTPS_HOSTS} cannot be read: {error}") from None
     try:
         if typed and not named:
-            return found | {HTTPS_HOSTS: shown_destination(URL(uri, encoded=uri.isascii()))}
+            return found | {HTTPS_HOSTS: shown_destination(read_url(uri, encoded=uri.isascii()))}
         meant = names_host(uri, found)
     except ValueError:
         meant = False  # no address at all: the source says so

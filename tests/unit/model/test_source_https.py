@@ -463,6 +463,7 @@ async def test_ranges_pay_a_redirect_once_until_the_place_it_led_to_is_gone(auth
         "https://",
         "",
         "https://[",
+        "https://[]@/m",
     ],
 )
 async def test_redirects_that_are_not_followed(authority, location) -> None:

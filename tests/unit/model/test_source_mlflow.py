@@ -176,6 +176,8 @@ async def test_what_the_server_does_not_have(uri) -> None:
         "/srv/mlruns/0",
         "dbfs:/m",
         "https://elsewhere.example/api/2.0/mlflow-artifacts/artifacts/a",
+        "https://[/a",
+        "https://[]@/a",
     ],
 )
 async def test_artifacts_that_only_the_server_can_read_are_refused_with_advice(artifact_uri) -> None:

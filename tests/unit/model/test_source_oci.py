@@ -333,6 +333,7 @@ async def test_credentials_never_follow_a_redirect_to_where_blobs_are_kept(autho
         ("http://127.0.0.1:1/token", "not an https address"),
         ("file:///etc/passwd", "not an https address"),
         ("https://[", "cannot be read"),
+        ("https://[]@/token", "cannot be read"),
         ("https://u:hunter2@127.0.0.1/", "carries a user"),
     ],
 )

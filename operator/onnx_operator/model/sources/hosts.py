@@ -14,7 +14,7 @@ from yarl import URL
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import HTTPS_CREDENTIALS, HTTPS_HOSTS
 from onnx_operator.model.sources.base import SourceError
-from onnx_operator.model.sources.web.addresses import is_host, parse_url
+from onnx_operator.model.sources.web.addresses import is_host, parse_url, read_url
 
 _MOST_HOSTS = 64
 _DEFAULT_PORT = 443
@@ -56,14 +56,14 @@ def _entry(entry: str, number: int) -> Destination:
     if re.search(r"[*/?#@\\%]|^\.|\.\.", entry):
         raise ValueError(wrong)
     try:
-        return destination(URL(f"https://{entry}"))
+        return destination(read_url(f"https://{entry}"))
     except ValueError:
         raise ValueError(wrong) from None
 
 
 def names_host(uri: str, credentials: Mapping[str, str]) -> bool:
     """Whether ``HTTPS_HOSTS`` among the credentials names the host of an ``https`` address. Raises ValueError."""
-    return destination(URL(uri, encoded=uri.isascii())) in parse_hosts(credentials.get(HTTPS_HOSTS, ""))
+    return destination(read_url(uri, encoded=uri.isascii())) in parse_hosts(credentials.get(HTTPS_HOSTS, ""))
 
 
 def check_https_hosts(uri: str, credentials: Mapping[str, str]) -> None:

@@ -104,5 +104,5 @@ def _authorization(credentials: Mapping[str, str], where: str) -> str:
     if token:
         value = f"Bearer {token}"
     elif user or password:
-        value = basic(user, password)
+        value = basic(user, password, where)
     return check_header(value, where)

@@ -22,7 +22,7 @@ from onnx_operator.model.sources.base import (
     check_name,
     the_one_model,
 )
-from onnx_operator.model.sources.web.addresses import check_url
+from onnx_operator.model.sources.web.addresses import check_url, read_url
 from onnx_operator.model.sources.web.client import Answer, WebClient, check_header
 from onnx_operator.model.sources.web.documents import HUB_LISTING, Document, decode
 from onnx_operator.model.sources.web.ranges import open_range
@@ -232,7 +232,7 @@ def _pin(commit: str) -> SourcePin | None:
 
 def _endpoint(text: str) -> str:
     try:
-        url = URL(text.rstrip("/"))
+        url = read_url(text.rstrip("/"))
         return str(check_url(url, plain_http={url.origin()}))
     except (ValueError, SourceError):
         raise SourceError(

@@ -27,7 +27,7 @@ from onnx_operator.model.sources.mlflowapi import (
     parse_model_uri,
     said,
 )
-from onnx_operator.model.sources.web.addresses import check_url
+from onnx_operator.model.sources.web.addresses import check_url, read_url
 from onnx_operator.model.sources.web.client import WebClient, basic, check_header, in_time
 from onnx_operator.model.sources.web.documents import DESCRIPTION, MLFLOW_ANSWER, budget, decode
 from onnx_operator.model.sources.web.errors import unreachable
@@ -255,7 +255,7 @@ def _tracking(text: str, shown: str) -> URL:
             " sources.mlflow.trackingUri.",
         )
     try:
-        url = URL(text.rstrip("/"))
+        url = read_url(text.rstrip("/"))
         return check_url(url, plain_http={url.origin()})
     except (ValueError, SourceError):
         raise SourceError(
@@ -268,4 +268,4 @@ def _authorization(credentials: Mapping[str, str], where: str) -> str:
     user, password = (credentials.get(f"MLFLOW_TRACKING_{each}", "") for each in ("USERNAME", "PASSWORD"))
     if token:
         return check_header(f"Bearer {token}", where)
-    return check_header(basic(user, password), where) if user or password else ""
+    return check_header(basic(user, password, where), where) if user or password else ""

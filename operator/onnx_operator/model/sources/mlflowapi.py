@@ -10,6 +10,7 @@ from yarl import URL
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.model.sources.base import ARCHIVE_ENDINGS, SourceError, check_name, is_confined
+from onnx_operator.model.sources.web.addresses import read_url
 from onnx_operator.model.sources.web.documents import Document, Text
 
 _FORMS = "models:/NAME/VERSION, models:/NAME/STAGE, models:/NAME@ALIAS, models:/MODEL_ID or mlflow://RUN_ID/PATH"
@@ -87,9 +88,12 @@ def artifact_folder(uri: str, tracking: URL, shown: str) -> ArtifactFolder:
     if scheme == "mlflow-artifacts":
         path = rest[2:].partition("/")[2] if rest.startswith("//") else rest
     elif scheme in ("http", "https"):
-        address = URL(uri)
-        if address.origin() == tracking.origin():
-            path = address.path.partition(_ANCHOR)[2]
+        try:
+            address = read_url(uri)
+            if address.origin() == tracking.origin():
+                path = address.path.partition(_ANCHOR)[2]
+        except ValueError:
+            pass  # No address: told below, as one that leads nowhere.
     elif scheme in ("s3", "gs", "az", "abfss"):
         return ArtifactFolder(uri=uri.rstrip("/") + "/")
     elif scheme == "wasbs":

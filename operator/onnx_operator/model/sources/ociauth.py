@@ -12,7 +12,7 @@ from yarl import URL
 from onnx_operator.api.conditions import Reason
 from onnx_operator.model.sources.base import SourceError
 from onnx_operator.model.sources.ocimanifest import Reference
-from onnx_operator.model.sources.web.addresses import check_url
+from onnx_operator.model.sources.web.addresses import check_url, read_url
 from onnx_operator.model.sources.web.challenges import challenges
 from onnx_operator.model.sources.web.client import WebClient, basic, check_header
 from onnx_operator.model.sources.web.documents import TOKEN, Document, Text, decode
@@ -82,7 +82,7 @@ class RegistryLogin:
     def __init__(self, origin: URL, reference: Reference, account: tuple[str, str] | None, shown: str) -> None:
         self._origin = origin
         self._reference = reference
-        self._basic = check_header(basic(*account), shown) if account else ""
+        self._basic = check_header(basic(*account, shown), shown) if account else ""
         self._shown = shown
         self._authorization = ""
         self._realm: URL | None = None
@@ -127,7 +127,7 @@ class RegistryLogin:
     async def _token(self, client: WebClient, realm: str, service: str) -> str:
         what = f"The registry of {self._shown}"
         try:
-            url = check_url(URL(realm), plain_http=client.plain_http)
+            url = check_url(read_url(realm), plain_http=client.plain_http)
         except ValueError:
             raise SourceError(
                 Reason.SOURCE_REFUSED, f"{what} sends for tokens to an address that cannot be read."

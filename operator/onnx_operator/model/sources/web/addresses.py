@@ -78,12 +78,20 @@ def shown_url(url: URL) -> str:
     return f"{url.scheme}://{f'[{host}]' if ':' in host else host}{port}{url.raw_path}"
 
 
+def read_url(text: str, *, encoded: bool = False) -> URL:
+    """Read a URL that somebody outside wrote, ``encoded`` as it stands. Raises ValueError where it is malformed."""
+    try:
+        return URL(text, encoded=encoded)
+    except IndexError:  # yarl 1.25 reads past the end of an authority like ``[]@``
+        raise ValueError("not a URL") from None
+
+
 def parse_url(text: str, *, plain_http: Collection[URL] = ()) -> URL:
     """Read a URL that is to be sent as it was given: a presigned link breaks by any normalisation.
 
     Raises :class:`SourceError` (``SourceRefused``) as :func:`check_url` does, and ValueError where it is malformed.
     """
-    return check_url(URL(text, encoded=text.isascii()), plain_http=plain_http)
+    return check_url(read_url(text, encoded=text.isascii()), plain_http=plain_http)
 
 
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")

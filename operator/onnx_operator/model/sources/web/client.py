@@ -14,7 +14,7 @@ from yarl import URL
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources.base import BrokenStreamError, SourceError
-from onnx_operator.model.sources.web.addresses import check_url
+from onnx_operator.model.sources.web.addresses import check_url, read_url
 from onnx_operator.model.sources.web.body import body_pieces, let_go
 from onnx_operator.model.sources.web.connections import Connections, watch_refusals
 from onnx_operator.model.sources.web.documents import DocumentKind, budget
@@ -233,7 +233,7 @@ class WebClient:
 
     def _redirected(self, url: URL, what: str, location: str) -> URL:
         try:
-            target = url.join(URL(location, encoded=location.isascii()))
+            target = url.join(read_url(location, encoded=location.isascii()))
             return check_url(target, plain_http=self.plain_http)
         except ValueError:
             raise SourceError(Reason.SOURCE_REFUSED, f"{what} redirects to an address that cannot be read.") from None
@@ -251,20 +251,32 @@ async def in_time(what: str) -> AsyncIterator[None]:
         raise unreachable(what, "not all answers came in time") from None
 
 
-def basic(user: str, password: str) -> str:
-    """Value of the Authorization header for a user and a password."""
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+def basic(user: str, password: str, where: str) -> str:
+    """Value of the Authorization header for a user and a password (RFC 7617, 2.1: in UTF-8).
+
+    Bytes of an environment variable that are no UTF-8 are sent as they are. Raises :class:`SourceError`
+    (``SourceUnauthorized``) for what has no bytes.
+    """
+    try:
+        given = f"{user}:{password}".encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        raise _unfit(where) from None
+    return "Basic " + base64.b64encode(given).decode()
 
 
 def check_header(value: str, where: str) -> str:
     """Return a header's value. Raises :class:`SourceError` (``SourceUnauthorized``) for one that none can carry."""
     if not value.isascii() or any(c < " " or c == "\x7f" for c in value):
-        raise SourceError(
-            Reason.SOURCE_UNAUTHORIZED,
-            f"The credentials for {where} hold characters that no HTTP header can carry; check the Secret"
-            " named in spec.model.credentials.secretName for line breaks.",
-        )
+        raise _unfit(where)
     return value
+
+
+def _unfit(where: str) -> SourceError:
+    return SourceError(
+        Reason.SOURCE_UNAUTHORIZED,
+        f"The credentials for {where} hold characters that no HTTP header can carry; check the Secret"
+        " named in spec.model.credentials.secretName for line breaks.",
+    )
 
 
 def length(headers: Mapping[str, str]) -> int | None:
