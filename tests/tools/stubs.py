@@ -1,11 +1,11 @@
-"""The Python modules that protoc makes of our .proto file."""
+"""The Python modules that protoc makes of our .proto files."""
 
 import tempfile
 from pathlib import Path
 
 # Other programs' output is neither formatted nor judged.
 HEADER = '# fmt: off\n# ruff: noqa\n# mypy: disable-error-code="type-arg"\n'
-SOURCE = "onnx_operator/server/rpc/inference.proto"
+SOURCES = ("onnx_operator/server/rpc/inference.proto", "onnx_operator/model/batching/graph.proto")
 
 
 def stubs(root: Path) -> dict[Path, str]:
@@ -14,8 +14,8 @@ def stubs(root: Path) -> dict[Path, str]:
 
     operator = root / "operator"
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [f"-I{operator}", f"--python_out={folder}", f"--pyi_out={folder}", SOURCE]
+        arguments = [f"-I{operator}", f"--python_out={folder}", f"--pyi_out={folder}", *SOURCES]
         if code := protoc.main(["protoc", *arguments]):
-            raise RuntimeError(f"protoc ended with {code} on {SOURCE}")
+            raise RuntimeError(f"protoc ended with {code} on {SOURCES}")
         found = sorted(Path(folder).rglob("*.py*"))
         return {operator / path.relative_to(folder): HEADER + path.read_text() for path in found}

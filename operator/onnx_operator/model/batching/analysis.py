@@ -1,0 +1,276 @@
+"""Walks over a graph and says of every tensor where its rows are, and whether they may meet.
+
+What no rule speaks of is not proven, and nothing that is made of it. Subgraphs are not looked into: an operator with
+some is the same in every run where nothing that goes in is of the rows, else unproven.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from onnx_operator.model.batching.call import Call, Symbols
+from onnx_operator.model.batching.graph_pb2 import Attribute, Function, Graph, Node
+from onnx_operator.model.batching.kernels import DISCONTINUOUS, LABELLED, MOST_EXACT_TREES, Kernels, names
+from onnx_operator.model.batching.rules import ON_NUMBERS, RULES, SIZES_AT
+from onnx_operator.model.batching.tensors import FLOATS
+from onnx_operator.model.batching.values import MOST_DIMENSIONS, Fault, UnprovenError, Value
+
+MOST_NODES = 200_000
+"""Nodes that are looked at, each call of a function counted anew."""
+_DEEPEST = 16
+"""Functions within functions."""
+_RANDOM = names("Bernoulli Dropout Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike")
+_TREES = frozenset({"TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"})
+_RUNTIMES = frozenset({"", "ai.onnx.ml", "com.microsoft"})
+"""Domains whose operators depend on nothing but their inputs, where they are not random."""
+Scope = dict[str, Value]
+_Key = tuple[str, str, str]
+
+
+class TooLargeError(Exception):
+    """The graph is larger than what is looked at."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What holds for the whole model."""
+
+    opsets: Mapping[str, int]
+    functions: Mapping[_Key, Function]
+    kernels: Kernels
+    double: bool
+    """Whether anything is computed in double precision."""
+    fixed_rows: int
+
+
+def domain_of(name: str) -> str:
+    """The default domain has two names."""
+    return "" if name == "ai.onnx" else name
+
+
+def node_text(node: Node) -> str:
+    """Name a node for people, as a report does elsewhere."""
+    kind = f"{node.domain}.{node.op_type}" if domain_of(node.domain) else node.op_type
+    if node.name:
+        return f'node "{node.name}" ({kind})'
+    output = next((name for name in node.output if name), "")
+    return f'the node ({kind}) that makes "{output}"' if output else f"a node without a name ({kind})"
+
+
+class Analysis:
+    """One walk."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._symbols = Symbols()
+        self._looked_at = 0
+
+    @property
+    def symbols(self) -> Symbols:
+        """Where new sizes come from."""
+        return self._symbols
+
+    def walk(self, nodes: Iterable[Node], scope: Scope, depth: int = 0) -> None:
+        """Add what ``nodes`` make to ``scope``. Raises :class:`TooLargeError`."""
+        for node in nodes:
+            self._looked_at += 1
+            if self._looked_at > MOST_NODES:
+                raise TooLargeError
+            for name, value in zip(node.output, self._outputs(node, scope, depth), strict=False):
+                if name:
+                    scope[name] = value
+
+    def _outputs(self, node: Node, scope: Scope, depth: int) -> list[Value]:
+        count = len(node.output)
+        inputs: list[Value | None] = []
+        for name in node.input:
+            value = scope.get(name) if name else None
+            if name and value is None:
+                return _faulty(node, "reads what no node before it makes", count)
+            inputs.append(value)
+        for captured in _captured(node, scope):
+            inputs.append(captured)
+        fault = next((value.fault for value in inputs if value is not None and value.fault), None)
+        if fault is not None:
+            return [Value(fault=fault)] * count
+        try:
+            if any(each.HasField("g") or each.graphs for each in node.attribute):
+                return self._with_graphs(node, inputs)
+            function = self._function(node)
+            if function is not None:
+                return self._called(node, function, inputs, depth)
+            found = self._applied(node, inputs)
+        except UnprovenError as error:
+            return _faulty(node, str(error), count)
+        except (ArithmeticError, LookupError, ValueError, TypeError, AttributeError):
+            # A file may hold anything: attributes of other types, axes that no input has.
+            return _faulty(node, "has attributes or inputs that do not fit each other", count)
+        if len(found) < count:
+            found += _faulty(node, "has an output that is not followed", count - len(found))
+        return found
+
+    def _with_graphs(self, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
+        if any(value is not None and not value.fixed for value in inputs):
+            raise UnprovenError("decides or repeats by what depends on the rows of the request, or works on them")
+        if any(_may_be_random(graph) for graph in _graphs(node)):
+            raise UnprovenError("may draw random numbers")
+        return [Value() for _ in node.output]
+
+    def _function(self, node: Node) -> Function | None:
+        domain = domain_of(node.domain)
+        function = self._setting.functions.get((domain, node.op_type, node.overload))
+        if function is not None and domain in _RUNTIMES:
+            raise UnprovenError("calls a function that has the name of an operator")
+        return function
+
+    def _called(self, node: Node, function: Function, inputs: Sequence[Value | None], depth: int) -> list[Value]:
+        if depth >= _DEEPEST:
+            raise UnprovenError("calls functions within functions too deeply")
+        for each in function.opset_import:
+            if self._setting.opsets.get(domain_of(each.domain), each.version) != each.version:
+                raise UnprovenError("calls a function of another opset than the model's")
+        inner: Scope = {}
+        absent: set[str] = set()
+        for position, name in enumerate(function.input):
+            value = inputs[position] if position < len(inputs) else None
+            if value is None:
+                absent.add(name)
+            else:
+                inner[name] = value
+        given = {each.name: each for each in function.attribute_proto} | {each.name: each for each in node.attribute}
+        self.walk((_bound(each, given, absent) for each in function.node), inner, depth + 1)
+        found = [inner.get(name) for name in function.output]
+        if any(value is None for value in found):
+            raise UnprovenError("calls a function without one of its outputs")
+        return [value for value in found if value is not None]
+
+    def _applied(self, node: Node, inputs: list[Value | None]) -> list[Value]:
+        domain, operator = domain_of(node.domain), node.op_type
+        batch = any(value is not None and value.batch for value in inputs)
+        counted = [i for i, value in enumerate(inputs) if value is not None and value.counted]
+        attributes = {each.name: each for each in node.attribute}
+        if any(each.ref_attr_name for each in node.attribute):
+            raise UnprovenError("has an attribute that is not given")
+        opset = self._setting.opsets.get(domain, 1)
+        call = Call(node, opset, inputs, self._symbols, attributes, self._setting.fixed_rows)
+        if not batch and not domain and operator in ON_NUMBERS:
+            value = ON_NUMBERS[operator](call)
+            if value is not None:
+                return [value]
+        sizes_at = SIZES_AT.get(operator, frozenset()) if not domain else frozenset()
+        if any(index not in sizes_at for index in counted):
+            raise UnprovenError("computes with the number of rows")
+        rule = RULES.get((domain, operator))
+        if not batch and not counted and (rule is None or operator not in SIZES_AT):
+            return self._fixed(rule, call)
+        if rule is None:
+            raise UnprovenError("is an operator of which it is not known that it keeps rows apart")
+        return self._rounded(call, rule(call))
+
+    def _fixed(self, rule: object, call: Call) -> list[Value]:
+        """The same whatever the rows: it need only not be random."""
+        if call.operator in _RANDOM and call.operator != "Dropout":
+            raise UnprovenError("draws random numbers")
+        if call.operator == "Dropout" or domain_of(call.node.domain) not in _RUNTIMES:
+            if not callable(rule):
+                raise UnprovenError("is an operator of which it is not known that it is the same in every run")
+            return _listed(rule(call))
+        try:
+            found = _listed(rule(call)) if callable(rule) else []
+        except UnprovenError:
+            found = []
+        return found + [Value()] * (len(call.node.output) - len(found))
+
+    def _rounded(self, call: Call, found: Value | list[Value]) -> list[Value]:
+        """Say of the results whether their last bits may differ; refuse what makes much of such a difference."""
+        values, operator = _listed(found), call.operator
+        before = any(value.rounded for value in call.given())
+        jumps = operator in DISCONTINUOUS or (operator in ("Cast", "CastLike") and not _to_float(call))
+        if jumps and before:
+            raise UnprovenError("jumps where its input, whose last bits the number of rows may change, does so")
+        exact = self._exact(call)
+        rounded = before or not exact
+        values = [replace(value, rounded=rounded or value.rounded) if value.batch else value for value in values]
+        if operator in LABELLED and not exact:
+            values[:1] = _faulty(call.node, "chooses the largest of sums that may differ in their last bits", 1)
+        for value in values:
+            if value.dims is not None and len(value.dims) > MOST_DIMENSIONS:
+                raise UnprovenError("makes a tensor of too many dimensions")
+        return values
+
+    def _exact(self, call: Call) -> bool:
+        kernels = self._setting.kernels
+        if call.operator in _TREES:
+            return kernels.measured and _trees(call) <= MOST_EXACT_TREES
+        return kernels.exact(call.operator, double=self._setting.double)
+
+
+def _listed(found: Value | list[Value]) -> list[Value]:
+    return found if isinstance(found, list) else [found]
+
+
+def _faulty(node: Node, reason: str, count: int) -> list[Value]:
+    return [Value(fault=Fault(node_text(node), reason))] * count
+
+
+def _to_float(call: Call) -> bool:
+    return call.operator == "Cast" and call.integer("to", 0) in FLOATS
+
+
+def _trees(call: Call) -> int:
+    for name in ("nodes_treeids", "tree_roots"):
+        if name in call.attributes:
+            ids = call.attributes[name].ints
+            return len(set(ids))
+    return MOST_EXACT_TREES + 1
+
+
+def _graphs(node: Node) -> Iterable[Graph]:
+    for each in node.attribute:
+        if each.HasField("g"):
+            yield each.g
+        yield from each.graphs
+
+
+def _captured(node: Node, scope: Scope) -> list[Value]:
+    """What the subgraphs of a node read of the graph around it."""
+    found: list[Value] = []
+    waiting = list(_graphs(node))
+    while waiting:
+        graph = waiting.pop()
+        names = [name for inner in graph.node for name in inner.input] + [each.name for each in graph.output]
+        found += [scope[name] for name in names if name in scope]
+        waiting += [each for inner in graph.node for each in _graphs(inner)]
+    return found
+
+
+def _may_be_random(graph: Graph) -> bool:
+    waiting = [graph]
+    while waiting:
+        for node in waiting.pop().node:
+            if node.op_type in _RANDOM or domain_of(node.domain) not in ("", "ai.onnx.ml"):
+                return True
+            waiting += _graphs(node)
+    return False
+
+
+def _bound(node: Node, given: Mapping[str, Attribute], absent: set[str]) -> Node:
+    """A node of a function with the attributes and without the inputs that the call leaves out."""
+    if not any(each.ref_attr_name for each in node.attribute) and not absent.intersection(node.input):
+        return node
+    bound = Node()
+    bound.CopyFrom(node)
+    for index, name in enumerate(bound.input):
+        if name in absent:
+            bound.input[index] = ""
+    kept: list[Attribute] = []
+    for each in node.attribute:
+        if not each.ref_attr_name:
+            kept.append(each)
+        elif each.ref_attr_name in given:
+            value = Attribute()
+            value.CopyFrom(given[each.ref_attr_name])
+            value.name = each.name
+            kept.append(value)
+    del bound.attribute[:]
+    bound.attribute.extend(kept)
+    return bound

@@ -1,0 +1,682 @@
+"""No caller meets another: requests share a run only where the graph proves that rows keep apart."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_operator.model.batching.graph_pb2 import Model
+from onnx_operator.model.batching.kernels import BUNDLED, Kernels
+from onnx_operator.model.batching.proof import Proof, prove
+
+FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+Shape = Sequence[int | str | None]
+Inputs = dict[str, tuple[int, Shape]]
+X: Inputs = {"x": (FLOAT, ["N", 4])}
+N = helper.make_node
+
+
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Inputs | None = None,
+    stored: dict[str, Any] | None = None,
+    opset: int = 21,
+    outputs: Sequence[str] = ("y",),
+    functions: Sequence[onnx.FunctionProto] = (),
+) -> onnx.ModelProto:
+    """A model of which the types of outputs are left open."""
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in (inputs or X).items()],
+        [onnx.ValueInfoProto(name=name) for name in outputs],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in (stored or {}).items()],
+    )
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)]
+    imports += [helper.make_opsetid("com.microsoft", 1), helper.make_opsetid("local", 1)]
+    return helper.make_model(graph, opset_imports=imports, functions=list(functions), ir_version=10)
+
+
+def proof(*nodes: onnx.NodeProto, kernels: Kernels = BUNDLED, **rest: Any) -> Proof:
+    """What is proven of a model."""
+    return prove(Model.FromString(model(nodes, **rest).SerializeToString()), kernels)
+
+
+def ints(*values: int) -> Any:
+    return np.array(values, np.int64)
+
+
+def reals(*shape: int) -> Any:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+class Case:
+    """A graph, with what the test calls it."""
+
+    def __init__(self, name: str, *nodes: onnx.NodeProto, **rest: Any) -> None:
+        self.name, self.nodes, self.rest = name, nodes, rest
+
+
+def named(cases: Sequence[Case]) -> Any:
+    return pytest.mark.parametrize("case", [pytest.param(each, id=each.name) for each in cases])
+
+
+IMAGE: Inputs = {"x": (FLOAT, ["N", 3, 8, 8])}
+WORDS: Inputs = {"x": (FLOAT, ["N", "S", 4])}
+IDS: Inputs = {"x": (INT64, ["N", "S"])}
+SCALE = {"s": np.float32(0.1), "z": np.uint8(3)}
+SHAPE_OF = [N("Shape", ["x"], ["d"]), N("Gather", ["d", "zero"], ["n"])]
+ZERO = {"zero": ints(0), "one": ints(1)}
+
+APART = [
+    Case("element by element", N("Relu", ["x"], ["a"]), N("Add", ["a", "b"], ["y"]), stored={"b": reals(4)}),
+    Case("a bias with a dimension of one for the rows", N("Add", ["x", "b"], ["y"]), stored={"b": reals(1, 4)}),
+    Case("two inputs, row by row", N("Mul", ["x", "z"], ["y"]), inputs={**X, "z": (FLOAT, ["N", 1])}),
+    Case("a matrix of weights", N("MatMul", ["x", "w"], ["y"]), stored={"w": reals(4, 3)}),
+    Case("a vector of weights", N("MatMul", ["x", "w"], ["y"]), stored={"w": reals(4)}),
+    Case("a linear layer", N("Gemm", ["x", "w", "b"], ["y"], transB=1), stored={"w": reals(3, 4), "b": reals(3)}),
+    Case(
+        "attention within each row",
+        N("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
+        N("MatMul", ["x", "t"], ["a"]),
+        N("Softmax", ["a"], ["p"], axis=-1),
+        N("MatMul", ["p", "x"], ["y"]),
+        inputs=WORDS,
+    ),
+    Case(
+        "a convolution and what follows it",
+        N("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        N("MaxPool", ["c"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        N("GlobalAveragePool", ["p"], ["q"]),
+        N("Flatten", ["q"], ["y"]),
+        inputs=IMAGE,
+        stored={"w": reals(5, 3, 3, 3)},
+    ),
+    Case(
+        "a constant shape that fits the size of the images",
+        N("Conv", ["x", "w"], ["c"]),
+        N("Reshape", ["c", "to"], ["y"]),
+        inputs=IMAGE,
+        stored={"w": reals(2, 3, 3, 3), "to": ints(-1, 72)},
+    ),
+    Case("softmax over the classes", N("Softmax", ["x"], ["y"], axis=1)),
+    Case("softmax of old opsets over the rest", N("Softmax", ["x"], ["y"], axis=1), opset=11),
+    Case("the mean of each row", N("ReduceMean", ["x", "one"], ["y"]), stored=ZERO),
+    Case("layer normalization", N("LayerNormalization", ["x", "s"], ["y"]), stored={"s": reals(4)}),
+    Case("words looked up in a table", N("Gather", ["table", "x"], ["y"]), inputs=IDS, stored={"table": reals(9, 4)}),
+    Case("a column of each row", N("Gather", ["x", "i"], ["y"], axis=1), stored={"i": ints(2, 0)}),
+    Case(
+        "an index of each row into itself",
+        N("ArgMax", ["x"], ["i"], axis=1),
+        N("GatherElements", ["x", "i"], ["y"], axis=1),
+    ),
+    Case(
+        "heads taken apart and put together by computed shapes",
+        *SHAPE_OF,
+        N("Gather", ["d", "one"], ["s"]),
+        N("Concat", ["n", "s", "heads"], ["to"], axis=0),
+        N("Reshape", ["x", "to"], ["a"]),
+        N("Transpose", ["a"], ["b"], perm=[0, 2, 1, 3]),
+        N("Transpose", ["b"], ["c"], perm=[0, 2, 1, 3]),
+        N("Concat", ["n", "s", "rest"], ["back"], axis=0),
+        N("Reshape", ["c", "back"], ["y"]),
+        inputs=WORDS,
+        stored={**ZERO, "heads": ints(2, 2), "rest": ints(-1)},
+    ),
+    Case(
+        "words of all rows beside each other, and back",
+        N("Reshape", ["x", "flat"], ["a"]),
+        N("MatMul", ["a", "w"], ["b"]),
+        N("Shape", ["x"], ["d"]),
+        N("Reshape", ["b", "d"], ["y"]),
+        inputs=WORDS,
+        stored={"flat": ints(-1, 4), "w": reals(4, 4)},
+    ),
+    Case(
+        "a mask that is expanded as PyTorch exports it",
+        N("Shape", ["x"], ["d"]),
+        N("Gather", ["d", "zero"], ["n"]),
+        N("Gather", ["d", "one"], ["s"]),
+        N("Concat", ["n", "one", "s", "s"], ["to"], axis=0),
+        N("Shape", ["to"], ["four"]),
+        N("ConstantOfShape", ["four"], ["ones"], value=helper.make_tensor("v", INT64, [1], [1])),
+        N("Mul", ["ones", "minus"], ["minuses"]),
+        N("Equal", ["to", "minuses"], ["same"]),
+        N("Where", ["same", "ones", "to"], ["where"]),
+        N("Unsqueeze", ["x", "axes"], ["u"]),
+        N("Expand", ["u", "where"], ["y"]),
+        inputs=IDS,
+        stored={**ZERO, "minus": np.int64(-1), "axes": ints(1, 2)},
+    ),
+    Case("zeros for each row", *SHAPE_OF, N("ConstantOfShape", ["n"], ["y"]), stored=ZERO),
+    Case(
+        "a recurrent net with the batch at axis 1",
+        N("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+        N("LSTM", ["t", "w", "r"], ["", "h"], hidden_size=3),
+        N("Squeeze", ["h", "zero"], ["y"]),
+        inputs=WORDS,
+        stored={**ZERO, "w": reals(1, 12, 4), "r": reals(1, 12, 3)},
+    ),
+    Case(
+        "a state of zeros for each row",
+        *SHAPE_OF,
+        N("Concat", ["one", "n", "hidden"], ["to"], axis=0),
+        N("ConstantOfShape", ["to"], ["h0"]),
+        N("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+        N("GRU", ["t", "w", "r", "", "", "h0"], ["", "h"], hidden_size=3),
+        N("Squeeze", ["h", "zero"], ["y"]),
+        inputs=WORDS,
+        stored={**ZERO, "hidden": ints(3), "w": reals(1, 9, 4), "r": reals(1, 9, 3)},
+    ),
+    Case(
+        "stored scales",
+        N("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        N("DequantizeLinear", ["q", "s", "z"], ["y"]),
+        stored=SCALE,
+    ),
+    Case(
+        "an image twice as large",
+        N("Resize", ["x", "", "f"], ["y"]),
+        inputs=IMAGE,
+        stored={"f": reals(4) * 0 + [1, 1, 2, 2]},
+    ),
+    Case(
+        "einsum with a letter for the rows",
+        N("Einsum", ["x", "w"], ["y"], equation="nk,km->nm"),
+        stored={"w": reals(4, 3)},
+    ),
+    Case("half of each row", N("Slice", ["x", "zero", "two", "one"], ["y"]), stored={**ZERO, "two": ints(2)}),
+    Case(
+        "all rows, cut to all rows",
+        N("Slice", ["x", "zero", "end", "zero"], ["y"]),
+        stored={**ZERO, "end": ints(2**63 - 1)},
+    ),
+    Case("columns beside each other", N("Concat", ["x", "x"], ["y"], axis=1)),
+    Case("halves of columns", N("Split", ["x"], ["y", "b"], axis=1, num_outputs=2)),
+    Case(
+        "a branch by a stored condition",
+        N(
+            "If",
+            ["c"],
+            ["b"],
+            then_branch=helper.make_graph(
+                [N("Identity", ["w"], ["o"])], "t", [], [helper.make_tensor_value_info("o", FLOAT, None)]
+            ),
+            else_branch=helper.make_graph(
+                [N("Identity", ["w"], ["p"])], "e", [], [helper.make_tensor_value_info("p", FLOAT, None)]
+            ),
+        ),
+        N("Relu", ["x"], ["y"]),
+        stored={"c": np.bool_(True), "w": reals(4)},
+    ),
+]
+
+MEET = [
+    Case(
+        "a scale made at run time",
+        N("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        N("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ),
+    Case("a scale from the rows", N("ReduceMax", ["x"], ["m"], keepdims=0), N("Div", ["x", "m"], ["y"])),
+    Case(
+        "a scale for each row of a fixed number", N("QuantizeLinear", ["x", "s"], ["y"], axis=0), stored={"s": reals(3)}
+    ),
+    Case(
+        "batch normalization in training mode",
+        N("BatchNormalization", ["x", *"smbv"[:4]], ["y"], training_mode=1),
+        inputs=IMAGE,
+        stored={name: reals(3) for name in "smbv"},
+    ),
+    Case(
+        "dropout in training mode",
+        N("Dropout", ["x", "r", "t"], ["y"]),
+        stored={"r": np.float32(0.5), "t": np.bool_(True)},
+    ),
+    Case(
+        "dropout whose mode a caller gives",
+        N("Dropout", ["x", "r", "t"], ["y"]),
+        inputs={**X, "t": (BOOL, ["N"])},
+        stored={"r": np.float32(0.5)},
+    ),
+    *(
+        Case(f"random numbers of {name}", N(name, ["x"], ["y"], **rest))
+        for name, rest in (
+            ("RandomNormalLike", {"seed": 1.0}),
+            ("RandomUniformLike", {}),
+            ("Bernoulli", {"seed": 1.0}),
+            ("Multinomial", {"seed": 1.0}),
+        )
+    ),
+    Case(
+        "a random bias that is the same shape in each run",
+        N("RandomNormal", [], ["r"], shape=[4]),
+        N("Add", ["x", "r"], ["y"]),
+    ),
+    Case("rows times rows", N("Transpose", ["x"], ["t"]), N("MatMul", ["x", "t"], ["y"])),
+    Case("rows times rows in a linear layer", N("Gemm", ["x", "x"], ["y"], transB=1)),
+    Case("a sum over the rows in a product", N("MatMul", ["w", "x"], ["y"]), stored={"w": reals(1, 3)}),
+    Case("filters from a caller", N("Conv", ["x", "w"], ["y"]), inputs={**IMAGE, "w": (FLOAT, ["N", 3, 3, 3])}),
+    Case("the batch as a table", N("Gather", ["x", "i"], ["y"]), stored={"i": ints(0)}),
+    Case(
+        "the batch as a table for its own indices",
+        N("Gather", ["x", "i"], ["y"], axis=0),
+        inputs={**X, "i": (INT64, ["N"])},
+    ),
+    Case(
+        "columns by the rows of another",
+        N("GatherElements", ["w", "x"], ["y"], axis=1),
+        inputs={"x": (INT64, ["N", 2])},
+        stored={"w": reals(9, 9)},
+    ),
+    Case(
+        "features of the batch as one row",
+        N("ArrayFeatureExtractor", ["x", "i"], ["y"], domain="ai.onnx.ml"),
+        inputs={"x": (FLOAT, ["N"])},
+        stored={"i": ints(0)},
+    ),
+    Case(
+        "features by indices of a caller",
+        N("ArrayFeatureExtractor", ["x", "i"], ["y"], domain="ai.onnx.ml"),
+        inputs={**X, "i": (INT64, ["N"])},
+    ),
+    Case(
+        "scattered elements",
+        N("ScatterElements", ["x", "i", "u"], ["y"]),
+        stored={"i": ints(0).reshape(1, 1), "u": reals(1, 1)},
+    ),
+    Case(
+        "scattered slices",
+        N("ScatterND", ["x", "i", "u"], ["y"]),
+        stored={"i": ints(0).reshape(1, 1), "u": reals(1, 4)},
+    ),
+    Case("tuples into the batch", N("GatherND", ["x", "i"], ["y"]), inputs={**X, "i": (INT64, ["N", 1])}),
+    Case("rows merged by an inferred size", N("Reshape", ["x", "to"], ["y"]), stored={"to": ints(-1, 8)}),
+    Case("rows merged into columns", N("Reshape", ["x", "to"], ["y"]), stored={"to": ints(1, -1)}),
+    Case(
+        "rows merged behind a copied size",
+        N("Reshape", ["x", "to"], ["y"]),
+        inputs=WORDS,
+        stored={"to": ints(4, 0, -1)},
+    ),
+    Case("a size of zero that is meant", N("Reshape", ["x", "to"], ["y"], allowzero=1), stored={"to": ints(0, 4)}),
+    Case(
+        "an inferred size of images of any size",
+        N("Reshape", ["x", "to"], ["y"]),
+        inputs={"x": (FLOAT, ["N", 3, "h", "w"])},
+        stored={"to": ints(-1, 192)},
+    ),
+    Case(
+        "expanded twice by the number of rows",
+        *SHAPE_OF,
+        N("Concat", ["n", "n"], ["to"], axis=0),
+        N("Expand", ["v", "to"], ["y"]),
+        stored={**ZERO, "v": reals(1, 1)},
+    ),
+    Case("repeated rows", N("Tile", ["x", "t"], ["y"]), stored={"t": ints(2, 1)}),
+    Case(
+        "repeated by the number of rows",
+        *SHAPE_OF,
+        N("Concat", ["one", "n"], ["to"], axis=0),
+        N("Tile", ["x", "to"], ["y"]),
+        stored=ZERO,
+    ),
+    Case("the first row", N("Slice", ["x", "zero", "one", "zero"], ["y"]), stored=ZERO),
+    Case("all but the last row", N("Slice", ["x", "zero", "end", "zero"], ["y"]), stored={**ZERO, "end": ints(-1)}),
+    Case(
+        "rows backwards",
+        N("Slice", ["x", "zero", "end", "zero", "step"], ["y"]),
+        stored={**ZERO, "end": ints(-(2**63)), "step": ints(-1)},
+    ),
+    Case("as many columns as rows", *SHAPE_OF, N("Slice", ["x", "zero", "n", "one"], ["y"]), stored=ZERO),
+    Case("a row put before", N("Pad", ["x", "p"], ["y"]), stored={"p": ints(1, 0, 0, 0)}),
+    Case(
+        "a number for each row",
+        *SHAPE_OF,
+        N("Squeeze", ["n"], ["e"]),
+        N("Range", ["a", "e", "b"], ["y"]),
+        stored={**ZERO, "a": np.int64(0), "b": np.int64(1)},
+    ),
+    Case(
+        "a mean by the size of the batch",
+        N("Size", ["x"], ["s"]),
+        N("Cast", ["s"], ["f"], to=FLOAT),
+        N("Div", ["x", "f"], ["y"]),
+    ),
+    Case("the number of rows itself", *SHAPE_OF, N("Identity", ["n"], ["y"]), stored=ZERO),
+    Case("rows that meet columns", N("Add", ["x", "v"], ["y"]), inputs={"x": (FLOAT, ["N", "M"]), "v": (FLOAT, ["N"])}),
+    Case("a stored number for each row", N("Add", ["x", "b"], ["y"]), stored={"b": reals(2, 4)}),
+    Case(
+        "axes moved, mixed, and moved back",
+        N("Transpose", ["x"], ["t"]),
+        N("Softmax", ["t"], ["s"], axis=-1),
+        N("Transpose", ["s"], ["y"]),
+    ),
+    Case("axes moved and left there", N("Transpose", ["x"], ["y"])),
+    Case("softmax over the rows", N("Softmax", ["x"], ["y"], axis=0)),
+    Case("softmax of old opsets over all that follows", N("Softmax", ["x"], ["y"], axis=0), opset=12),
+    Case(
+        "softmax of old opsets behind a moved axis",
+        N("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+        N("Softmax", ["t"], ["s"], axis=1),
+        N("Transpose", ["s"], ["y"], perm=[1, 0, 2]),
+        inputs=WORDS,
+        opset=11,
+    ),
+    Case("everything in one row", N("Flatten", ["x"], ["y"], axis=0)),
+    Case("everything in one row, of old opsets", N("Flatten", ["x"], ["y"], axis=0), opset=9),
+    Case("words and rows in one dimension", N("Flatten", ["x"], ["y"], axis=2), inputs=WORDS),
+    Case("the only row", N("Squeeze", ["x", "zero"], ["y"]), stored=ZERO),
+    Case("every dimension of one", N("Squeeze", ["x"], ["y"])),
+    Case("parts of the batch", N("Split", ["x"], ["y", "b"], axis=0, num_outputs=2)),
+    Case("rows behind rows", N("Concat", ["x", "x"], ["y"], axis=0)),
+    Case("a row that is stored, behind them", N("Concat", ["x", "w"], ["y"], axis=0), stored={"w": reals(1, 4)}),
+    Case(
+        "columns that are stored for a number of rows",
+        N("Concat", ["x", "w"], ["y"], axis=1),
+        stored={"w": reals(2, 4)},
+    ),
+    Case("places of what is not zero", N("NonZero", ["x"], ["y"])),
+    Case("what a condition chooses", N("Compress", ["x", "c"], ["y"], axis=0), stored={"c": np.array([True])}),
+    Case("what is there but once", N("Unique", ["x"], ["y"], axis=0)),
+    Case(
+        "the best of all boxes",
+        N("NonMaxSuppression", ["x", "c"], ["y"]),
+        inputs={"x": (FLOAT, ["N", "S", 4]), "c": (FLOAT, ["N", 1, "S"])},
+    ),
+    Case("words of all rows", N("StringNormalizer", ["x"], ["y"]), inputs={"x": (TensorProto.STRING, ["N"])}),
+    Case("a mean over the rows", N("ReduceMean", ["x", "zero"], ["y"]), stored=ZERO),
+    Case("a mean over everything", N("ReduceMean", ["x"], ["y"])),
+    Case("a mean over axes from a caller", N("ReduceSum", ["x", "a"], ["y"]), inputs={**X, "a": (INT64, ["N"])}),
+    Case("a sum along the rows", N("CumSum", ["x", "a"], ["y"]), stored={"a": np.int64(0)}),
+    Case("a mean over images", N("MeanVarianceNormalization", ["x"], ["y"]), inputs=IMAGE),
+    Case("the best rows", N("TopK", ["x", "one"], ["y", "i"], axis=0), stored=ZERO),
+    Case("as many of the best as there are rows", *SHAPE_OF, N("TopK", ["x", "n"], ["y", "i"]), stored=ZERO),
+    Case(
+        "a place among all images",
+        N("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2]),
+        inputs=IMAGE,
+        outputs=("y", "i"),
+    ),
+    Case(
+        "rows as a sequence",
+        N("LSTM", ["x", "w", "r"], ["s"], hidden_size=3),
+        N("Squeeze", ["s", "one"], ["y"]),
+        inputs=WORDS,
+        stored={**ZERO, "w": reals(1, 12, 4), "r": reals(1, 12, 3)},
+    ),
+    Case(
+        "sequences by the layout of batches",
+        N("LSTM", ["x", "w", "r"], ["s"], hidden_size=3, layout=1),
+        N("Squeeze", ["s", "one"], ["y"]),
+        inputs=WORDS,
+        stored={**ZERO, "w": reals(1, 12, 4), "r": reals(1, 12, 3)},
+    ),
+    *(
+        Case(
+            name,
+            N("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+            N("GRU", ["t", "w", "r", "", lengths, state], ["", "h"], hidden_size=3),
+            N("Squeeze", ["h", "zero"], ["y"]),
+            inputs={**WORDS, "l": (TensorProto.INT32, ["N"])},
+            stored={**ZERO, "w": reals(1, 9, 4), "r": reals(1, 9, 3), "h0": reals(1, 1, 3)},
+        )
+        for name, lengths, state in (("lengths of sequences", "l", ""), ("a state for a number of rows", "", "h0"))
+    ),
+    Case(
+        "the batch resized",
+        N("Resize", ["x", "", "f"], ["y"]),
+        inputs=IMAGE,
+        stored={"f": np.array([2, 1, 1, 1], np.float32)},
+    ),
+    Case("sizes from the rows", N("Resize", ["x", "", "", "x2"], ["y"]), inputs={**IMAGE, "x2": (INT64, ["N"])}),
+    Case(
+        "regions by the number of an image",
+        N("RoiAlign", ["x", "b", "i"], ["y"]),
+        inputs={**IMAGE, "b": (FLOAT, ["N", 4]), "i": (INT64, ["N"])},
+    ),
+    Case("a grid of places", N("GridSample", ["x", "g"], ["y"]), inputs={**IMAGE, "g": (FLOAT, ["N", 2, 2, 2])}),
+    Case(
+        "attention of the runtime's own",
+        N("MultiHeadAttention", ["x", "x", "x"], ["y"], num_heads=2, domain="com.microsoft"),
+        inputs=WORDS,
+    ),
+    Case(
+        "attention with lengths",
+        N(
+            "GroupQueryAttention",
+            ["x", "x", "x", "", "", "l", "t"],
+            ["y", "k", "v"],
+            num_heads=1,
+            kv_num_heads=1,
+            domain="com.microsoft",
+        ),
+        inputs={**WORDS, "l": (TensorProto.INT32, ["N"])},
+        stored={"t": np.int32(4)},
+    ),
+    Case(
+        "attention of the standard with a mask",
+        N("Attention", ["x", "x", "x", "m"], ["y"]),
+        inputs={"x": (FLOAT, ["N", 2, "S", 4]), "m": (FLOAT, ["N", "S"])},
+        opset=23,
+    ),
+    Case("einsum over the rows", N("Einsum", ["x", "x"], ["y"], equation="nk,mk->nm")),
+    Case("einsum with the rows gone", N("Einsum", ["x", "w"], ["y"], equation="nk,nm->km"), stored={"w": reals(2, 3)}),
+    Case("an optional value", N("Optional", ["x"], ["o"]), N("OptionalGetElement", ["o"], ["y"])),
+    Case("a sequence", N("SequenceConstruct", ["x"], ["o"]), N("ConcatFromSequence", ["o"], ["y"], axis=0)),
+    Case("an operator of strangers", N("Mystery", ["x"], ["y"], domain="strange")),
+    Case("inputs of other first dimensions", N("Add", ["x", "z"], ["y"]), inputs={**X, "z": (FLOAT, ["M", 4])}),
+    Case("a first dimension that is another one too", N("Relu", ["x"], ["y"]), inputs={"x": (FLOAT, ["N", "N"])}),
+    Case("an input of which no dimension is declared", N("Relu", ["x"], ["y"]), inputs={"x": (FLOAT, None)}),
+    Case("always one row", N("Relu", ["x"], ["y"]), inputs={"x": (FLOAT, [1, 4])}),
+]
+
+
+@named(APART)
+def test_of_these_graphs_it_is_proven_that_rows_keep_apart(case: Case) -> None:
+    found = proof(*case.nodes, **case.rest)
+
+    assert found.holds, found
+
+
+@named(MEET)
+def test_of_these_graphs_nothing_is_proven_and_the_reason_is_told(case: Case) -> None:
+    found = proof(*case.nodes, **case.rest)
+
+    assert not found.holds
+    assert found.reason
+
+
+def _branch(name: str, source: str) -> onnx.GraphProto:
+    return helper.make_graph(
+        [N("Identity", [source], [name])], name, [], [helper.make_tensor_value_info(name, FLOAT, None)]
+    )
+
+
+def _body(nodes: list[onnx.NodeProto], state: str = "s") -> onnx.GraphProto:
+    inputs = [("i", INT64, []), ("c", BOOL, []), (state, FLOAT, None)]
+    outputs = [("c_out", BOOL, []), ("s_out", FLOAT, None)]
+    return helper.make_graph(
+        [N("Identity", ["c"], ["c_out"]), *nodes],
+        "body",
+        [helper.make_tensor_value_info(*each) for each in inputs],
+        [helper.make_tensor_value_info(*each) for each in outputs],
+    )
+
+
+@named(
+    [
+        Case(
+            "a condition of the rows",
+            N("ReduceMax", ["x"], ["m"], keepdims=0),
+            N("Greater", ["m", "t"], ["c"]),
+            N("If", ["c"], ["y"], then_branch=_branch("a", "x"), else_branch=_branch("b", "x")),
+            stored={"t": np.float32(3)},
+        ),
+        Case(
+            "a condition of the number of rows",
+            *SHAPE_OF,
+            N("Equal", ["n", "one"], ["e"]),
+            N("Squeeze", ["e"], ["c"]),
+            N("If", ["c"], ["y"], then_branch=_branch("a", "x"), else_branch=_branch("b", "x")),
+            stored=ZERO,
+        ),
+        Case(
+            "rows in a loop",
+            N("Loop", ["t", "c", "x"], ["y"], body=_body([N("Relu", ["s"], ["s_out"])])),
+            stored={"t": np.int64(2), "c": np.bool_(True)},
+        ),
+        Case(
+            "rows that a loop reads of the graph around it",
+            N("Loop", ["t", "c", "w"], ["y"], body=_body([N("Add", ["s", "x"], ["s_out"])])),
+            stored={"t": np.int64(2), "c": np.bool_(True), "w": np.float32(1)},
+        ),
+        Case(
+            "as many turns as rows",
+            *SHAPE_OF,
+            N("Squeeze", ["n"], ["t"]),
+            N("Loop", ["t", "c", "w"], ["l"], body=_body([N("Relu", ["s"], ["s_out"])])),
+            N("Add", ["x", "l"], ["y"]),
+            stored={**ZERO, "c": np.bool_(True), "w": np.float32(1)},
+        ),
+        Case(
+            "random numbers in a loop",
+            N("Loop", ["t", "c", "w"], ["l"], body=_body([N("RandomNormalLike", ["s"], ["s_out"])])),
+            N("Add", ["x", "l"], ["y"]),
+            stored={"t": np.int64(2), "c": np.bool_(True), "w": np.float32(1)},
+        ),
+    ]
+)
+def test_what_rows_decide_or_pass_through_is_not_proven(case: Case) -> None:
+    assert not proof(*case.nodes, **case.rest).holds
+
+
+def test_a_report_names_the_node_that_lets_rows_meet() -> None:
+    found = proof(
+        N("Relu", ["x"], ["r"]), N("Softmax", ["r"], ["s"], name="/head/Softmax", axis=0), N("Neg", ["s"], ["y"])
+    )
+
+    assert found.node == 'node "/head/Softmax" (Softmax)'
+    assert "all rows" in found.reason
+
+
+def test_what_no_output_needs_does_not_count() -> None:
+    assert proof(N("NonZero", ["x"], ["unused"]), N("Relu", ["x"], ["y"])).holds
+
+
+def test_functions_of_the_model_are_looked_into() -> None:
+    def function(axis: int) -> onnx.FunctionProto:
+        node = N("Softmax", ["a"], ["b"], axis=axis)
+        return helper.make_function("local", "F", ["a"], ["b"], [node], [helper.make_opsetid("", 21)])
+
+    call = N("F", ["x"], ["y"], domain="local")
+
+    assert proof(call, functions=[function(1)]).holds
+    assert not proof(call, functions=[function(0)]).holds
+
+
+def test_attributes_that_a_call_gives_to_a_function_count() -> None:
+    node = N("Softmax", ["a"], ["b"])
+    node.attribute.append(onnx.AttributeProto(name="axis", ref_attr_name="over", type=onnx.AttributeProto.INT))
+    function = helper.make_function("local", "F", ["a"], ["b"], [node], [helper.make_opsetid("", 21)], ["over"])
+
+    assert proof(N("F", ["x"], ["y"], domain="local", over=1), functions=[function]).holds
+    assert not proof(N("F", ["x"], ["y"], domain="local", over=0), functions=[function]).holds
+    assert proof(N("F", ["x"], ["y"], domain="local"), functions=[function]).holds, "the operator's own default"
+
+
+def test_functions_that_call_each_other_again_and_again_end() -> None:
+    opset = [helper.make_opsetid("", 21), helper.make_opsetid("local", 1)]
+    functions = [
+        helper.make_function(
+            "local",
+            f"F{i}",
+            ["a"],
+            ["c"],
+            [N(f"F{i + 1}", ["a"], ["b"], domain="local"), N(f"F{i + 1}", ["b"], ["c"], domain="local")],
+            opset,
+        )
+        for i in range(14)
+    ]
+    functions.append(helper.make_function("local", "F14", ["a"], ["b"], [N("Relu", ["a"], ["b"])], opset))
+
+    assert proof(N("F0", ["x"], ["y"], domain="local"), functions=functions) is not None
+    itself = helper.make_function("local", "F", ["a"], ["b"], [N("F", ["a"], ["b"], domain="local")], opset)
+    assert not proof(N("F", ["x"], ["y"], domain="local"), functions=[itself]).holds
+
+
+@pytest.mark.parametrize(
+    ("nodes", "strength"),
+    [
+        ([N("Relu", ["x"], ["y"])], "Exact"),
+        ([N("MatMul", ["x", "w"], ["y"])], "Exact"),
+        ([N("Sin", ["x"], ["y"])], "Tolerant"),
+        ([N("Softmax", ["x"], ["s"], axis=1), N("MatMul", ["s", "w"], ["y"])], "Tolerant"),
+        ([N("MatMul", ["x", "w"], ["a"]), N("ArgMax", ["a"], ["y"], axis=1)], "Exact"),
+    ],
+)
+def test_a_proof_tells_whether_the_last_bits_hold(nodes: list[onnx.NodeProto], strength: str) -> None:
+    assert proof(*nodes, stored={"w": reals(4, 3)}).strength == strength
+
+
+@pytest.mark.parametrize(
+    "jump",
+    [
+        N("Round", ["s"], ["y"]),
+        N("Floor", ["s"], ["y"]),
+        N("Cast", ["s"], ["y"], to=INT64),
+        N("Cast", ["s"], ["y"], to=BOOL),
+        N("ArgMax", ["s"], ["y"], axis=1),
+        N("TopK", ["s", "one"], ["y", "i"]),
+        N("Greater", ["s", "t"], ["y"]),
+        N("Equal", ["s", "x"], ["y"]),
+        N("Sign", ["s"], ["y"]),
+        N("QuantizeLinear", ["s", "t"], ["y"]),
+        N("Hardmax", ["s"], ["y"], axis=1),
+        N("TreeEnsembleRegressor", ["s"], ["y"], domain="ai.onnx.ml", nodes_treeids=[0]),
+    ],
+    ids=lambda node: node.op_type,
+)
+def test_what_jumps_behind_a_kernel_that_rounds_by_the_number_of_rows_is_not_proven(jump: onnx.NodeProto) -> None:
+    stored = {"t": np.float32(0.5), "one": ints(1)}
+
+    assert not proof(N("Sin", ["x"], ["s"]), jump, stored=stored).holds
+    assert proof(N("Relu", ["x"], ["s"]), jump, stored=stored).holds
+
+
+def test_in_double_precision_and_on_a_gpu_products_are_rounded_by_the_number_of_rows() -> None:
+    product = N("MatMul", ["x", "w"], ["y"])
+    double = {"inputs": {"x": (TensorProto.DOUBLE, ["N", 4])}, "stored": {"w": reals(4, 3).astype(np.float64)}}
+
+    assert proof(product, **double).strength == "Tolerant"
+    assert (
+        proof(product, stored={"w": reals(4, 3)}, kernels=Kernels(measured=False, copies=False)).strength == "Tolerant"
+    )
+
+
+def test_many_trees_are_summed_in_another_order_for_many_rows_so_that_no_label_is_proven_of_them() -> None:
+    def trees(count: int) -> onnx.NodeProto:
+        return N("TreeEnsembleClassifier", ["x"], ["y", "p"], domain="ai.onnx.ml", nodes_treeids=list(range(count)))
+
+    assert proof(trees(10)).strength == "Exact"
+    assert proof(trees(300), outputs=("p",)).strength == "Tolerant"
+    assert not proof(trees(300), outputs=("y",)).holds
+
+
+def test_a_fixed_number_of_rows_is_a_batch_as_well() -> None:
+    fixed: Inputs = {"x": (FLOAT, [3, 4])}
+
+    assert proof(N("MatMul", ["x", "w"], ["y"]), inputs=fixed, stored={"w": reals(4, 2)}).holds
+    assert proof(N("Reshape", ["x", "to"], ["y"]), inputs=fixed, stored={"to": ints(3, 2, 2)}).holds
+    assert not proof(N("Add", ["x", "b"], ["y"]), inputs=fixed, stored={"b": reals(3, 4)}).holds
+    assert not proof(N("Reshape", ["x", "to"], ["y"]), inputs=fixed, stored={"to": ints(2, 6)}).holds
+
+
+def test_whatever_attributes_a_file_holds_the_proof_ends() -> None:
+    for name in ("Reshape", "Slice", "Gather", "Concat", "Softmax", "Conv", "Transpose", "Gemm", "Split", "ReduceSum"):
+        for axis in (-99, 99):
+            for inputs in ([], ["x"], ["x", "x"], ["w", "x"], ["x", "w", "w", "w"]):
+                node = N(name, inputs, ["y"], axis=axis, perm=[5, 5], strides=[0], axes=[axis], kernel_shape=[-1])
+                assert proof(node, stored={"w": np.float32(1)}) is not None
