@@ -1,0 +1,152 @@
+"""``python -m tests.corpus.examine MODEL``: all that is asked of one model, a line of JSON for each stage.
+
+A process of its own: a model may end it, or need more time or memory than it may take. The line ``{"stage": …}`` comes
+before what may do that, so that it is known what did.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from onnx_operator.cli.inspect import inspect_model
+from onnx_operator.server.dataplane.tensors import datatype_of
+from onnx_operator.server.runtime.session import Model, SessionSettings, load
+from onnx_operator.server.runtime.warmup import warm_up
+from tests.corpus.asking import CARRIED, Server
+from tests.corpus.feeds import compare, first_answered, random_feeds
+from tests.corpus.kinds import kinds_of
+
+MOST_BYTES = 16 << 30
+"""Address space; ONNX Runtime maps far more than it uses."""
+_STARTING_SECONDS = 120
+_SEED = 11
+
+
+def main(path: Path) -> None:
+    """Examine; what is printed ends where the process does."""
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+    _stage("kinds", lambda: kinds_of(path))
+    session = _stage("runtime", lambda: _runtime(path), keep="session")
+    _stage("inspection", lambda: _inspection(path))
+    feed = _stage("warmUp", lambda: _warm(path), keep="feed")
+    _stage("serving", lambda: _serving(path, session, feed))
+
+
+def _stage(name: str, work: Callable[[], dict[str, Any]], keep: str = "") -> Any:
+    print(json.dumps({"stage": name}), flush=True)
+    started = time.perf_counter()
+    try:
+        found = work()
+    except Exception as error:
+        found = {"error": f"{type(error).__name__}: {error}"}
+    kept = found.pop(keep, None)
+    found["seconds"] = round(time.perf_counter() - started, 3)
+    print(json.dumps({"stage": name, "found": found}), flush=True)
+    return kept
+
+
+def _runtime(path: Path) -> dict[str, Any]:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        return {"loads": False, "message": str(error)}
+    interface = {"inputs": _tensors(session.get_inputs()), "outputs": _tensors(session.get_outputs())}
+    return {"loads": True, "session": session, **interface}
+
+
+def _tensors(described: list[Any]) -> list[list[Any]]:
+    return [
+        [
+            tensor.name,
+            datatype_of(tensor.type) or tensor.type,
+            [-1 if size is None or (isinstance(size, int) and size < 0) else size for size in tensor.shape],
+        ]
+        for tensor in described
+    ]
+
+
+def _inspection(path: Path) -> dict[str, Any]:
+    result = inspect_model(str(path))
+    found: dict[str, Any] = {"accepted": result.refusal is None, "interface": result.interface}
+    if result.refusal is not None:
+        found |= {"reason": result.refusal.reason, "message": result.refusal.message}
+    if result.report is not None:
+        report = result.report.model_dump(mode="json", by_alias=True)
+        told = {key: report[key] for key in ("notes", "batching", "truncated") if key in report}
+        sides = {side: [[t["name"], t["datatype"], t["shape"]] for t in report[side]] for side in ("inputs", "outputs")}
+        found |= told | sides
+    return found
+
+
+def _warm(path: Path) -> dict[str, Any]:
+    model = load(path, SessionSettings(("CPU",), 1))
+    feed = _feed(model)
+    if feed is None:
+        return {"warmed": False}
+    return {"warmed": True, "feed": feed, "shapes": {name: list(np.shape(value)) for name, value in feed.items()}}
+
+
+def _feed(model: Model) -> dict[str, Any] | None:
+    """The input with which the product warms the model up."""
+    warm = warm_up(model)
+    if hasattr(warm, "feed"):
+        return warm.feed or ({} if not [info for info in model.inputs if not info.optional] else None)
+    from onnx_operator.server.runtime.guessing import answer_one
+
+    return answer_one(model)[1]
+
+
+def _serving(path: Path, session: ort.InferenceSession | None, feed: dict[str, Any] | None) -> dict[str, Any]:
+    with Server(path, _STARTING_SECONDS) as server:
+        facts = server.start()
+        if facts is None:
+            return {"ready": False, "message": server.cause()}
+        warmed = [entry for entry in server.log if entry.get("message") == "warmed up"]
+        found: dict[str, Any] = {"ready": True, "facts": facts, "log": warmed[-1] if warmed else {}}
+        described = server.get("/v2/models/m")
+        for side in ("inputs", "outputs"):
+            found[side] = [[t["name"], t["datatype"], t.get("shape")] for t in described[side]]
+        if session is not None:
+            try:
+                found["answers"] = _answers(server, session, feed)
+            except Exception as error:
+                found["answers"] = f"failed: {type(error).__name__}: {error}"
+        return found
+
+
+def _answers(server: Server, session: ort.InferenceSession, feed: dict[str, Any] | None) -> str:
+    if feed is None:
+        return "not asked: no input is known"
+    inputs = {tensor.name: datatype_of(tensor.type) for tensor in session.get_inputs()}
+    outputs = [t.name for t in session.get_outputs() if datatype_of(t.type) in CARRIED]
+    if not outputs or any(inputs.get(name) not in CARRIED - {"BF16"} for name in feed):
+        return "not asked: the protocol does not carry its types"
+    chosen, expected = first_answered(random_feeds(feed, _SEED), lambda made: session.run(outputs, made))
+    if chosen is None:
+        return f"failed: the runtime does not answer what the product found: {expected}"
+    again = session.run(outputs, chosen)
+    answered = server.infer(chosen, outputs)
+    verdicts = [
+        "random" if compare(one, other) != "bits" else compare(one, answered[name])
+        for name, one, other in zip(outputs, expected, again, strict=True)
+    ]
+    wrong = [
+        f"{name}: {v}" for name, v in zip(outputs, verdicts, strict=True) if v not in ("bits", "rounding", "random")
+    ]
+    return f"differ: {'; '.join(wrong)}" if wrong else next(v for v in ("random", "rounding", "bits") if v in verdicts)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
