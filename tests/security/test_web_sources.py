@@ -92,6 +92,39 @@ async def test_bytes_that_are_no_text_in_a_header_harm_nobody(authority, headers
                 assert refused.encode()
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"302 X\r\nLocation: https://[]@/",
+        b"302 X\r\nLocation: ftp://127.0.0.1/m.onnx",
+        b"200 X\r\nContent-Encoding: gzip",
+        b'401 X\r\nWWW-Authenticate: Bearer realm="ftp://127.0.0.1/"',
+        b'401 X\r\nWWW-Authenticate: Bearer realm="https://127.0.0.1:1/token"',
+        b"404 X",
+    ],
+)
+async def test_a_refused_answer_keeps_no_connection(authority, head: bytes) -> None:
+    closed = asyncio.Event()
+
+    async def answer(request: Request) -> None:
+        request.writer.write(b"HTTP/1.1 %b\r\nContent-Length: 1000000\r\n\r\na" % head)
+        try:
+            while True:
+                request.writer.write(b" ")
+                await request.writer.drain()
+                await asyncio.sleep(0.01)
+        except OSError:
+            closed.set()
+
+    async with Server(answer, authority.server) as server:
+        given = allowing(authority, allowed_networks=["127.0.0.1/32"])
+        async with open_source(f"oci://127.0.0.1:{server.port}/m", credentials={}, settings=given) as source:
+            with pytest.raises(SourceError):
+                await source.locate()
+            async with asyncio.timeout(HANG_SECONDS):
+                await closed.wait()
+
+
 def of_registry(body: bytes, path: str = "/manifests/") -> Callable[[Request], Awaitable[None]]:
     async def answer(request: Request) -> None:
         await (request.answer(200, {}, body) if path in request.target else request.answer(404))

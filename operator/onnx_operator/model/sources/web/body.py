@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 
 import aiohttp
 
@@ -40,6 +40,16 @@ async def body_pieces(response: aiohttp.ClientResponse, silence: float, ca_setti
                 raise BrokenStreamError(f"the stream is too slow: only {received} bytes came in {waited:.0f} s")
             waited, received = 0.0, 0
         yield piece
+
+
+@contextmanager
+def closed_on_error(response: aiohttp.ClientResponse) -> Iterator[None]:
+    """Close the connection of an answer that whoever held it gives up, for whatever reason."""
+    try:
+        yield
+    except BaseException:
+        response.close()
+        raise
 
 
 async def let_go(response: aiohttp.ClientResponse, silence: float) -> None:

@@ -15,7 +15,7 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources.base import BrokenStreamError, SourceError
 from onnx_operator.model.sources.web.addresses import check_url, read_url
-from onnx_operator.model.sources.web.body import body_pieces, let_go
+from onnx_operator.model.sources.web.body import body_pieces, closed_on_error, let_go
 from onnx_operator.model.sources.web.connections import Connections, watch_refusals
 from onnx_operator.model.sources.web.documents import DocumentKind, budget
 from onnx_operator.model.sources.web.errors import cause, retry_after, status_error, unreachable
@@ -103,7 +103,7 @@ class WebClient:
         for again; ``buffer_bytes`` is about what may wait unread. Raises :class:`SourceError`.
         """
         response, redirects = await self._answer(url, what, headers or {}, expected, remember, buffer_bytes)
-        try:
+        with closed_on_error(response):
             yield Answer(
                 response.status,
                 response.headers,
@@ -111,9 +111,6 @@ class WebClient:
                 redirects,
                 body_pieces(response, self._read_seconds, self.ca_setting),
             )
-        except BaseException:
-            response.close()
-            raise
         await let_go(response, self._read_seconds)
 
     @asynccontextmanager
@@ -181,14 +178,15 @@ class WebClient:
                 if isinstance(error, aiohttp.ClientConnectorCertificateError):
                     raise failure from None
             else:
-                if response.status in expected:
-                    _check_encoding(response, what)
-                    return response, redirects
-                if response.status == 401 and challenged is not None:
-                    ask, challenged = challenged, None
-                    if await _renewed(ask, response, what, deadline):
-                        await let_go(response, self._read_seconds)
-                        continue
+                with closed_on_error(response):
+                    if response.status in expected:
+                        _check_encoding(response, what)
+                        return response, redirects
+                    if response.status == 401 and challenged is not None:
+                        ask, challenged = challenged, None
+                        if await _renewed(ask, response, what, deadline):
+                            await let_go(response, self._read_seconds)
+                            continue
                 failure = status_error(
                     what, response.status, have_credentials=self._have_credentials, advice=self._advice
                 )
@@ -217,7 +215,8 @@ class WebClient:
                     self._places[start] = (url, time.monotonic() + _PLACE_SECONDS)
                 return response, redirects
             redirects.append((url, response.headers))
-            url = self._redirected(url, what, response.headers.get("Location", ""))
+            with closed_on_error(response):
+                url = self._redirected(url, what, response.headers.get("Location", ""))
             await let_go(response, self._read_seconds)
         raise SourceError(
             Reason.SOURCE_REFUSED,
@@ -306,7 +305,6 @@ def _not_public(what: str, address: str) -> SourceError:
 def _check_encoding(response: aiohttp.ClientResponse, what: str) -> None:
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        response.close()
         shown = "".join(c if c.isprintable() else "?" for c in encoding[:40])
         raise SourceError(
             Reason.SOURCE_REFUSED,
