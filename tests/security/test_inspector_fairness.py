@@ -200,21 +200,22 @@ async def converse(
         return await parser.judge(feed or InMemory(bytes(100)), "m.onnx", size=100, capabilities=CAPABILITIES)
 
 
+def received(connection: socket.socket, limit: int) -> bytes:
+    data = connection.recv(min(limit, 1 << 20))
+    if not data:
+        raise OSError
+    return data
+
+
 def answered(connection: socket.socket, question: object) -> bytes:
     connection.sendall(json.dumps(question).encode() + b"\n")
-    received = b""
-    while b"\n" not in received:
-        data = connection.recv(1 << 20)
-        if not data:
-            raise OSError
-        received += data
-    head, _, rest = received.partition(b"\n")
-    left = json.loads(head).get("bytes", 0) - len(rest)
+    # Byte by byte, because what comes behind may already be another message.
+    head = b""
+    while not head.endswith(b"\n"):
+        head += received(connection, 1)
+    left = json.loads(head).get("bytes", 0)
     while left > 0:
-        data = connection.recv(min(left, 1 << 20))
-        if not data:
-            raise OSError
-        left -= len(data)
+        left -= len(received(connection, left))
     return head
 
 

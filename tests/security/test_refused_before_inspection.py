@@ -52,17 +52,17 @@ def test_a_forbidden_pod_template_gets_no_inspection_pod(
 ) -> None:
     tenant = Tenant(apiserver, api_namespace)
     tenant.write("evil", model={"uri": "pvc://claim/m.onnx"}, podTemplate=ROOT_POD)
-    apiserver.wait(lambda: tenant.told("evil")[0] == "PodTemplateRejected", 60, "the refusal")
+    apiserver.wait(lambda: tenant.told("evil")[0] == "PodTemplateRejected", 120, "the refusal")
     assert "allowPodTemplate" in tenant.told("evil")[1]
     # An honest one is inspected meanwhile: the operator works, and made no pod for the other.
     tenant.write("honest", model={"uri": "pvc://claim/m.onnx"})
-    apiserver.wait(lambda: any(pod.startswith("honest-inspect-") for pod in tenant.pods()), 30, "the honest one's pod")
+    apiserver.wait(lambda: any(pod.startswith("honest-inspect-") for pod in tenant.pods()), 120, "the honest one's pod")
     assert not [pod for pod in tenant.pods() if pod.startswith("evil")]
 
     # It is no conclusion about the source: without the template the same source is looked at, with it no longer.
     change = '[{"op": "remove", "path": "/spec/podTemplate"}]'
     apiserver.kubectl("patch", "onnx", "evil", "-n", api_namespace, "--type=json", "--patch", change)
-    apiserver.wait(lambda: any(pod.startswith("evil-inspect-") for pod in tenant.pods()), 30, "its pod")
+    apiserver.wait(lambda: any(pod.startswith("evil-inspect-") for pod in tenant.pods()), 120, "its pod")
     tenant.cluster.kubectl(
         "patch",
         "onnx",
@@ -73,7 +73,7 @@ def test_a_forbidden_pod_template_gets_no_inspection_pod(
         "--patch",
         '{"spec": {"podTemplate": {"spec": {}}}}',
     )
-    apiserver.wait(lambda: not any(pod.startswith("evil") for pod in tenant.pods()), 30, "its pod to go")
+    apiserver.wait(lambda: not any(pod.startswith("evil") for pod in tenant.pods()), 120, "its pod to go")
     assert tenant.told("evil")[0] == "PodTemplateRejected"
 
 
@@ -89,7 +89,7 @@ def test_a_secret_that_names_no_host_is_not_used_for_one(
     }
     apiserver.apply(secret, api_namespace)
     tenant.write("thief", model={"uri": "https://attacker.example/m.onnx", "credentials": {"secretName": "theirs"}})
-    apiserver.wait(lambda: tenant.told("thief")[0] == "CredentialsNotFound", 60, "the refusal")
+    apiserver.wait(lambda: tenant.told("thief")[0] == "CredentialsNotFound", 120, "the refusal")
     assert "HTTPS_HOSTS: attacker.example" in tenant.told("thief")[1]
     assert "models.example.com" not in str(apiserver.get("onnx", "thief", api_namespace).get("status"))
     time.sleep(1)  # nothing more is told of it either
