@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 from onnx_operator.api.capabilities import load_capabilities
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES
 from onnx_operator.api.report import InspectionRequest, InspectionResult
+from onnx_operator.api.schemes import ALL_CREDENTIALS
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.cli import output, tables
 from onnx_operator.cli.__main__ import _as_json, main
@@ -317,7 +317,7 @@ async def test_no_name_of_a_bucket_breaks_the_stores_client(bucket, endpoint) ->
 
 @pytest.mark.fuzz
 def test_no_address_credential_or_setting_is_answered_by_a_fault(fuzz) -> None:
-    variables = sorted({name for names in CREDENTIAL_VARIABLES.values() for name in names})
+    variables = sorted(ALL_CREDENTIALS)
     for rng in fuzz(1000):
         uri = rng.choice(ODD)
         if rng.random() < 0.5:

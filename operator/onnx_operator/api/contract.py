@@ -16,63 +16,6 @@ from onnx_operator.api.text import visible_json
 TERMINATION_MESSAGE_LIMIT = 2048
 """Bytes; the kubelet keeps 4096 of a container's termination message, a pod's containers share 12 KiB."""
 
-HTTPS_HOSTS = "HTTPS_HOSTS"
-"""Names the hosts that the credentials of ``https`` addresses may be sent to; no secret itself."""
-HTTPS_CREDENTIALS = ("HTTPS_BEARER_TOKEN", "HTTPS_USERNAME", "HTTPS_PASSWORD")
-_S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_GS = ("GOOGLE_SERVICE_ACCOUNT_KEY",)
-_AZ = (
-    "AZURE_STORAGE_ACCOUNT_NAME",
-    "AZURE_STORAGE_ACCOUNT_KEY",
-    "AZURE_STORAGE_SAS_TOKEN",
-    "AZURE_TENANT_ID",
-    "AZURE_CLIENT_ID",
-    "AZURE_CLIENT_SECRET",
-)
-_MLFLOW = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", *_S3, *_GS, *_AZ)
-CREDENTIAL_VARIABLES: dict[str, tuple[str, ...]] = {
-    "https": (*HTTPS_CREDENTIALS, HTTPS_HOSTS, *_AZ),
-    "s3": _S3,
-    "gs": _GS,
-    "az": _AZ,
-    "abfss": _AZ,
-    "oci": ("DOCKERCONFIGJSON",),
-    "hf": ("HF_TOKEN",),
-    "mlflow": _MLFLOW,
-    "models": _MLFLOW,
-    "pvc": (),
-}
-"""Variables that hold a source's credentials, by URI scheme. No other key of the Secret is ever read.
-
-Whoever may name a Secret in an OnnxModel chooses the address, but not where the keys go: the endpoints of ``s3``,
-``gs``, ``hf`` and MLflow are settings, and what goes to a host of the URI is bound to it by the Secret itself:
-``HTTPS_HOSTS``, ``AZURE_STORAGE_ACCOUNT_NAME``, the entries of ``DOCKERCONFIGJSON``.
-"""
-
-
-IDENTITY_SCHEMES = frozenset({"s3", "gs", "az", "abfss", "mlflow", "models"})
-"""Schemes of URIs that a cloud identity can read without keys; what MLflow tells of lies in the others."""
-
-
-def scheme_of(uri: str) -> str:
-    """The scheme of a model's URI, as the tables here name it; empty for what has none.
-
-    ``models:/NAME/VERSION`` has no ``//``.
-    """
-    scheme, colon, _ = uri.partition(":")
-    return scheme.lower() if colon else ""
-
-
-def claim_of(uri: str) -> str:
-    """The claim that a ``pvc://CLAIM/PATH`` names; empty for other URIs."""
-    return uri.partition("://")[2].partition("/")[0] if scheme_of(uri) == "pvc" else ""
-
-
-def secret_key(variable: str) -> str:
-    """The key of a credentials Secret that fills a variable: its name, but for Secrets of registries."""
-    return ".dockerconfigjson" if variable == "DOCKERCONFIGJSON" else variable
-
-
 LONGEST_PLAN_VARIABLE = 96 * 1024
 """Bytes. Linux takes 128 KiB of one variable, its name included (MAX_ARG_STRLEN of execve(2))."""
 LONGEST_PLAN = 4 * LONGEST_PLAN_VARIABLE

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 from onnx_operator.api.conditions import ConditionStatus
 from onnx_operator.api.names import GROUP
 from onnx_operator.api.report import ModelReport
+from onnx_operator.api.schemes import FOLDERS, SCHEMES, alternatives
 from onnx_operator.api.sources import ApiModel, SourcePin
 
 MAX_REPLICAS = 1000
@@ -42,6 +43,10 @@ GPU_PROVIDERS = (ExecutionProvider.CUDA, ExecutionProvider.TENSORRT)
 
 def _rule(rule: str, message: str) -> dict[str, Any]:
     return {"rule": rule, "message": message}
+
+
+def _matches(patterns: list[str], message: str) -> dict[str, Any]:
+    return _rule(f"self.matches(r'^({'|'.join(patterns)})$')", message)
 
 
 def _validated(*rules: dict[str, Any], **schema: Any) -> dict[str, Any]:
@@ -81,50 +86,16 @@ class Credentials(SpecModel):
     secret_name: DnsSubdomain = Field(
         description=(
             f'A Secret of the same namespace that carries the label {GROUP}/credentials: "true". Its keys are the '
-            "store's standard variable names. s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally "
-            "AWS_SESSION_TOKEN. gs: GOOGLE_SERVICE_ACCOUNT_KEY, the account's JSON key. az, abfss and addresses of "
-            "Azure blobs: AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID, AZURE_CLIENT_ID "
-            "and AZURE_CLIENT_SECRET; always with AZURE_STORAGE_ACCOUNT_NAME, the account that they are for. https: "
-            "HTTPS_BEARER_TOKEN, or HTTPS_USERNAME and HTTPS_PASSWORD; always with HTTPS_HOSTS, the hosts that they "
-            "may be sent to. oci: .dockerconfigjson, as Secrets that pull images have it. "
-            "hf: HF_TOKEN. mlflow and models: MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, and the keys of the store that holds the artifacts. pvc: none."
+            "store's standard variable names. "
+            + " ".join(f"{scheme.name}: {scheme.holds}" for scheme in SCHEMES.values())
         )
     )
 
 
 REQUIREMENT = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._,-]+\])?==[A-Za-z0-9.!+_-]+$"
 """A pinned requirement (https://packaging.python.org/en/latest/specifications/version-specifiers/)."""
-_REST = r"/[^#\s]+"
-_CONTAINER = r"(\$root|\$web|[a-z0-9](-?[a-z0-9]){2,62})"
-_LABEL = "[A-Za-z0-9][A-Za-z0-9._-]*"
-URI_FORMS = (
-    r"https://[^/?#@\s]+" + _REST,
-    "s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]" + _REST,
-    "gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]" + _REST,
-    "az://" + _CONTAINER + _REST,
-    "abfss://"
-    + _CONTAINER
-    + r"@[a-z0-9]{3,24}\.dfs\.core\.(windows\.net|usgovcloudapi\.net|chinacloudapi\.cn)"
-    + _REST,
-    r"oci://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?/[a-z0-9]+([._/-]+[a-z0-9]+)*"
-    r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[a-f0-9]{64})?",
-    "hf://" + _LABEL + "/" + _LABEL + r"(@[^/?#@\s]+)?(/[^#\s]*)?",
-    "mlflow://[A-Za-z0-9][A-Za-z0-9_-]*" + _REST,
-    r"models:/([^/:?#@\s]+(/([0-9]+|latest)|@[^/:?#@\s]+)|m-[0-9a-f]{32})",
-    "pvc://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?" + _REST,
-)
-"""Regular expressions (RE2 and Python alike) of the URIs that may name a model, one for each kind of source."""
-URI_MESSAGE = (
-    "must be https://HOST/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/PATH, "
-    "abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH, oci://REGISTRY/REPOSITORY (with :TAG or @sha256:DIGEST), "
-    "hf://ORGANISATION/REPOSITORY (with @REVISION, /PATH), mlflow://RUN_ID/PATH, models:/NAME/VERSION, "
-    "models:/NAME@ALIAS or pvc://CLAIM/PATH, without spaces, a user name or a fragment, "
-    "for example s3://models/resnet50.onnx"
-)
-
-
-_FOLDER_SCHEMES = ("https", "s3", "gs", "az", "abfss", "hf")
+_FORMS = [form for scheme in SCHEMES.values() for form in scheme.forms]
+_FOLDER_FORMS = [scheme.folder for scheme in FOLDERS]
 
 
 class ModelSource(SpecModel):
@@ -135,13 +106,16 @@ class ModelSource(SpecModel):
         max_length=2048,
         description=(
             "Where the model is: an .onnx file, a .zip, .tar or .tar.gz that holds one, or a folder (a prefix of "
-            "object stores) with exactly one .onnx file and its external data. https://HOST/PATH, s3://BUCKET/KEY, "
-            "gs://BUCKET/KEY, az://CONTAINER/PATH, abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH, "
-            "oci://REGISTRY/REPOSITORY[:TAG|@sha256:DIGEST], hf://ORGANISATION/REPOSITORY[@REVISION][/PATH], "
-            "mlflow://RUN_ID/PATH, models:/NAME/VERSION, models:/NAME@ALIAS, or pvc://CLAIM/PATH (a claim of the same "
-            "namespace)."
+            f"object stores) with exactly one .onnx file and its external data. {alternatives(_FORMS)} (a claim of the "
+            "same namespace)."
         ),
-        json_schema_extra=_validated(_rule(f"self.matches(r'^({'|'.join(URI_FORMS)})$')", URI_MESSAGE)),
+        json_schema_extra=_validated(
+            _matches(
+                [scheme.pattern for scheme in SCHEMES.values()],
+                f"must be {alternatives(_FORMS)}, without spaces, a user name or a fragment, "
+                "for example s3://models/resnet50.onnx",
+            )
+        ),
     )
     sha256: str | None = Field(
         default=None,
@@ -159,14 +133,12 @@ class ModelSource(SpecModel):
         description=(
             "A folder with recorded inputs and outputs that the model must reproduce before it takes traffic: "
             "input_0.pb … and output_0.pb … as the ONNX Model Zoo has them, or folders test_data_set_0 … that "
-            "hold them. https, s3, gs, az, abfss or hf; read with the model's credentials."
+            f"hold them. {alternatives([scheme.name for scheme in FOLDERS])}; read with the model's credentials."
         ),
         json_schema_extra=_validated(
-            _rule(
-                f"self.matches(r'^({'|'.join(f for f in URI_FORMS if f.partition(':')[0] in _FOLDER_SCHEMES)})$')",
-                "must be a folder: https://HOST/PATH, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/PATH, "
-                "abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH or hf://ORGANISATION/REPOSITORY/PATH, "
-                "for example s3://models/resnet50/test_data_set_0",
+            _matches(
+                [scheme.pattern for scheme in FOLDERS],
+                f"must be a folder: {alternatives(_FOLDER_FORMS)}, for example s3://models/resnet50/test_data_set_0",
             )
         ),
     )

@@ -5,6 +5,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from onnx_operator.api.schemes import SCHEMES, STORES
+
 
 class ApiModel(BaseModel):
     """Base of everything that is written as JSON or YAML: camelCase outside, snake_case inside."""
@@ -120,24 +122,8 @@ class SourceSettings(ApiModel):
 
     def for_scheme(self, scheme: str) -> "SourceSettings":
         """These settings with the defaults for all stores but those that a URI of this scheme may lead to."""
-        stores = {"https", "s3", "gs", "az", "oci", "hf", "mlflow"}
-        used = STORES_BY_SCHEME.get(scheme, set())
-        return self.model_copy(update={name: type(getattr(self, name))() for name in stores - used})
-
-
-STORES_BY_SCHEME: dict[str, set[str]] = {
-    "https": {"https", "az"},
-    "s3": {"s3"},
-    "gs": {"gs"},
-    "az": {"az"},
-    "abfss": {"az"},
-    "oci": {"oci"},
-    "hf": {"hf"},
-    "mlflow": {"mlflow", "s3", "gs", "az"},
-    "models": {"mlflow", "s3", "gs", "az"},
-    "pvc": set(),
-}
-"""Settings that count, by URI scheme: MLflow keeps its artifacts in other stores."""
+        used = SCHEMES[scheme].settings if scheme in SCHEMES else ()
+        return self.model_copy(update={name: type(getattr(self, name))() for name in STORES if name not in used})
 
 
 class SourceFile(ApiModel):

@@ -49,8 +49,8 @@ _OUTPUT = click.option("--output", "-o", type=click.Choice(["text", "json"]), de
 def inspect_command(context: click.Context, /, uri: str, sha256: str, output: str, **sources: Any) -> None:
     """Say whether a model can run, and what it is.
 
-    URI is a file or folder of this machine, or https://…, s3://…, gs://…, az://…, abfss://…, oci://…, hf://…,
-    mlflow://… or models:/…; a file may be an archive (.zip, .tar, .tar.gz). Only what the verdict needs is read.
+    URI is a file or folder of this machine, or ADDRESSES; a file may be an archive (.zip, .tar, .tar.gz). Only what
+    the verdict needs is read.
 
     Credentials are the store's standard variables (AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY,
     GOOGLE_SERVICE_ACCOUNT_KEY, HF_TOKEN, HTTPS_BEARER_TOKEN, DOCKERCONFIGJSON, MLFLOW_TRACKING_TOKEN …). HTTPS_HOSTS
@@ -210,9 +210,9 @@ def serve(
 ) -> None:
     """Serve a model on this machine, with the server that runs in the cluster.
 
-    MODEL is what inspect takes (a file, a folder, an archive, https://…, s3://…, gs://…, az://…, oci://…, hf://…,
-    models:/…), or a manifest (.yaml, .json, - for standard input): then its version, session, batching and scoring
-    script count too. The model is judged first; what lies elsewhere is downloaded once.
+    MODEL is what inspect takes (a file, a folder, an archive, ADDRESSES), or a manifest (.yaml, .json, - for standard
+    input): then its version, session, batching and scoring script count too. The model is judged first; what lies
+    elsewhere is downloaded once.
     """
     from onnx_operator.cli.serving import addresses, prepare
     from onnx_operator.server import logs

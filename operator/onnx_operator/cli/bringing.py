@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
-from onnx_operator.api.contract import FetchPlan, scheme_of
+from onnx_operator.api.contract import FetchPlan
 from onnx_operator.api.report import InspectionResult
+from onnx_operator.api.schemes import scheme_of
 from onnx_operator.api.sources import ModelFiles, SourceSettings
 from onnx_operator.cli.credentials import credentials_of
 from onnx_operator.model.sources import SourceError

@@ -7,7 +7,7 @@ the hosts that it names get no token of ``https`` addresses unless ``HTTPS_HOSTS
 from collections.abc import Mapping
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES, HTTPS_CREDENTIALS, HTTPS_HOSTS, scheme_of
+from onnx_operator.api.schemes import HTTPS_CREDENTIALS, HTTPS_HOSTS, credential_names
 from onnx_operator.model.sources import SourceError
 
 
@@ -17,7 +17,7 @@ def credentials_of(uri: str, environment: Mapping[str, str], *, typed: bool) -> 
     With ``HTTPS_HOSTS`` the tokens of ``https`` addresses go to those hosts alone, and others are read without any.
     Raises :class:`SourceError` where that variable cannot be read.
     """
-    found = {name: environment[name] for name in CREDENTIAL_VARIABLES.get(scheme_of(uri), ()) if environment.get(name)}
+    found = {name: environment[name] for name in credential_names(uri) if environment.get(name)}
     if not any(name in found for name in HTTPS_CREDENTIALS):
         return found
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import scheme_of
 from onnx_operator.api.report import InspectionRequest, InspectionResult
+from onnx_operator.api.schemes import scheme_of
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.cli.credentials import credentials_of

@@ -10,6 +10,8 @@ import click
 import yaml
 from pydantic import ValidationError
 
+from onnx_operator.api.schemes import OPTIONS, SCHEMES, STORES, alternatives
+
 if TYPE_CHECKING:
     from onnx_operator.api.signatures import SignatureSettings
     from onnx_operator.api.sources import SourceSettings
@@ -21,13 +23,7 @@ _OPTIONS = (
         type=_FILE,
         help="The operator's settings file (or Helm values): its sources and signatures count; options override.",
     ),
-    click.option("--s3-endpoint", envvar="AWS_ENDPOINT_URL", help="An S3-compatible store.  [default: Amazon S3]"),
-    click.option("--s3-region", envvar="AWS_REGION", help="Region of the bucket.  [default: us-east-1]"),
-    click.option("--gs-endpoint", envvar="STORAGE_EMULATOR_HOST", help="A store compatible with Google's."),
-    click.option("--az-account", envvar="AZURE_STORAGE_ACCOUNT_NAME", help="Storage account of az:// addresses."),
-    click.option("--az-endpoint", help="A store compatible with Azure's, such as http://127.0.0.1:10000 (Azurite)."),
-    click.option("--hf-endpoint", envvar="HF_ENDPOINT", help="A mirror of the Hugging Face hub."),
-    click.option("--mlflow-tracking-uri", envvar="MLFLOW_TRACKING_URI", help="The MLflow server of models: addresses."),
+    *(click.option(f"--{each.name}", envvar=each.variable, help=each.help) for each in OPTIONS),
     click.option("--plain-http", multiple=True, metavar="HOST:PORT", help="A registry that is asked without TLS."),
     click.option("--ca-bundle", type=_FILE, help="PEM certificates that are trusted besides the system's."),
     click.option("--allow-network", multiple=True, metavar="CIDR", help="A private network that addresses may reach."),
@@ -44,7 +40,10 @@ _OPTIONS = (
 
 
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options to a command, which gets ``sources``, ``signatures`` and ``workload_identity`` for them."""
+    """Add the options to a command, which gets ``sources``, ``signatures`` and ``workload_identity`` for them.
+
+    ADDRESSES in the command's help becomes a list of those that sources read.
+    """
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> Any:
@@ -66,15 +65,17 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         identity = options["use_environment_identity"]
         return command(sources=found, signatures=trusted, workload_identity=identity, **given)
 
+    addresses = alternatives([f"{scheme.prefix}…" for scheme in SCHEMES.values() if not scheme.mounted])
+    wrapper.__doc__ = (command.__doc__ or "").replace("ADDRESSES", addresses)
     for option in reversed(_OPTIONS):
         wrapper = option(wrapper)
     return wrapper
 
 
 _NAMES = (
-    *("settings", "s3_endpoint", "s3_region", "gs_endpoint", "az_account", "az_endpoint", "hf_endpoint"),
-    *("mlflow_tracking_uri", "plain_http", "ca_bundle", "allow_network", "public_key", "certificate_authority"),
-    "use_environment_identity",
+    "settings",
+    *(each.name.replace("-", "_") for each in OPTIONS),
+    *("plain_http", "ca_bundle", "allow_network", "public_key", "certificate_authority", "use_environment_identity"),
 )
 
 
@@ -112,23 +113,15 @@ def _documents(path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _merge(sources: dict[str, Any], options: dict[str, Any]) -> None:
-    fields = {
-        "s3_endpoint": ("s3", "endpoint"),
-        "s3_region": ("s3", "region"),
-        "gs_endpoint": ("gs", "endpoint"),
-        "az_account": ("az", "account"),
-        "az_endpoint": ("az", "endpoint"),
-        "hf_endpoint": ("hf", "endpoint"),
-        "mlflow_tracking_uri": ("mlflow", "trackingUri"),
-    }
-    for option, (store, field) in fields.items():
-        if options[option]:
-            sources.setdefault(store, {})[field] = options[option]
+    for each in OPTIONS:
+        value = options[each.name.replace("-", "_")]
+        if value:
+            sources.setdefault(each.store, {})[each.field] = value
     if options["plain_http"]:
         sources.setdefault("oci", {})["plainHttpRegistries"] = list(options["plain_http"])
     if options["allow_network"]:
         sources["allowedNetworks"] = list(options["allow_network"])
     if options["ca_bundle"]:
         pem = _text(options["ca_bundle"], "ca_bundle")
-        for store in ("https", "s3", "gs", "az", "oci", "hf", "mlflow"):
+        for store in STORES:
             sources.setdefault(store, {})["caBundle"] = pem

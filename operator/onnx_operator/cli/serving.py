@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from onnx_operator.api.contract import scheme_of
 from onnx_operator.api.report import InspectionResult
+from onnx_operator.api.schemes import scheme_of
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.cli.bringing import bring, cache_folder
 from onnx_operator.cli.manifest import Manifest, is_manifest, read_manifest

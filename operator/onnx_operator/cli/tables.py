@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES, scheme_of
 from onnx_operator.api.report import InspectionResult, ModelReport, ProviderCoverage, TensorSpec
+from onnx_operator.api.schemes import credential_names
 from onnx_operator.api.text import visible
 from onnx_operator.model.comparison import Change
 
@@ -23,7 +23,7 @@ def refusal(uri: str, result: InspectionResult, unread: bool) -> RenderableType:
         head,
         Text.assemble((str(result.refusal.reason), "red"), f": {visible(result.refusal.message, lines=True)}"),
     ]
-    variables = CREDENTIAL_VARIABLES.get(scheme_of(uri), ())
+    variables = credential_names(uri)
     if result.refusal.reason is Reason.SOURCE_UNAUTHORIZED and variables:
         lines.append(Text(f"Here credentials are environment variables: {', '.join(variables)}.", "dim"))
     return Group(*lines)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES, HTTPS_HOSTS, scheme_of, secret_key
 from onnx_operator.api.onnxmodel import ModelSource
 from onnx_operator.api.report import Refusal
+from onnx_operator.api.schemes import HTTPS_HOSTS, credential_names, scheme_of, secret_key
 from onnx_operator.controller.kube import SECRET, Kube
 from onnx_operator.model.inspection.golden import folder_of
 from onnx_operator.model.sources import SourceError
@@ -45,7 +45,7 @@ async def read_credentials(kube: Kube, namespace: str, source: ModelSource) -> d
             f"if it should, run: kubectl label secret {name} -n {namespace} {names.LABEL_CREDENTIALS}=true"
         )
     scheme = scheme_of(source.uri)
-    expected = {secret_key(variable): variable for variable in CREDENTIAL_VARIABLES.get(scheme, ())}
+    expected = {secret_key(variable): variable for variable in credential_names(source.uri)}
     if not expected:
         raise CredentialsNotFoundError(
             f"spec.model.credentials: {scheme} sources are read without credentials; remove the field"
@@ -77,9 +77,7 @@ def check_destinations(source: ModelSource, credentials: Mapping[str, str]) -> N
     places = [source.uri, *([folder_of(source.test_data)] if source.test_data else [])]
     for uri in places:
         try:
-            counted = {
-                name: credentials[name] for name in CREDENTIAL_VARIABLES.get(scheme_of(uri), ()) if name in credentials
-            }
+            counted = {name: credentials[name] for name in credential_names(uri) if name in credentials}
             check_destination(uri, counted)
         except SourceError as error:
             raise CredentialsNotFoundError(error.message) from None

@@ -4,16 +4,10 @@ from typing import Any
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import (
-    CREDENTIAL_VARIABLES,
-    IDENTITY_SCHEMES,
-    FetchPlan,
-    GoldenData,
-    scheme_of,
-    secret_key,
-)
+from onnx_operator.api.contract import FetchPlan, GoldenData
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import Refusal
+from onnx_operator.api.schemes import Identity, credential_names, identity_of, scheme_of, secret_key
 from onnx_operator.api.sources import ModelFiles, SourceFile
 from onnx_operator.controller.settings import Settings
 from onnx_operator.model.inspection.golden import folder_of
@@ -30,15 +24,13 @@ class TooManyFilesError(Exception):
 def uses_service_account(spec: OnnxModelSpec) -> bool:
     """Whether the model's source is read by the cloud identity of its own service account: no keys are given."""
     source = spec.model
-    return bool(spec.service_account_name and not source.credentials and scheme_of(source.uri) in IDENTITY_SCHEMES)
+    return bool(spec.service_account_name and not source.credentials and identity_of(source.uri) is not None)
 
 
 def uses_operator_identity(spec: OnnxModelSpec, settings: Settings) -> bool:
     """Whether the operator's own cloud identity may read the model's source: only where the settings allow it."""
     source = spec.model
-    return (
-        settings.sources.use_operator_identity and not source.credentials and scheme_of(source.uri) in IDENTITY_SCHEMES
-    )
+    return settings.sources.use_operator_identity and not source.credentials and identity_of(source.uri) is not None
 
 
 def reads_by_identity(spec: OnnxModelSpec, settings: Settings) -> bool:
@@ -94,7 +86,7 @@ def fetch_env(
                     "secretKeyRef": {"name": credentials.secret_name, "key": secret_key(variable), "optional": True}
                 },
             }
-            for variable in CREDENTIAL_VARIABLES[scheme_of(uri)]
+            for variable in credential_names(uri)
         ]
     return env
 
@@ -107,8 +99,8 @@ def identity_marks(spec: OnnxModelSpec, settings: Settings) -> tuple[dict[str, s
     """
     if not reads_by_identity(spec, settings):
         return {}, {}
-    scheme = scheme_of(spec.model.uri)
-    if scheme in ("az", "abfss"):
+    identity = identity_of(spec.model.uri)
+    if identity is Identity.AZURE:
         annotations = {"azure.workload.identity/skip-containers": names.CONTAINER_SERVER}
         return {"azure.workload.identity/use": "true"}, annotations
-    return {}, {"eks.amazonaws.com/skip-containers": names.CONTAINER_SERVER} if scheme == "s3" else {}
+    return {}, {"eks.amazonaws.com/skip-containers": names.CONTAINER_SERVER} if identity is Identity.AWS else {}

@@ -10,9 +10,9 @@ from typing import Any
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import claim_of, scheme_of
 from onnx_operator.api.onnxmodel import OnnxModelSpec, Runtime
 from onnx_operator.api.report import InspectionRequest
+from onnx_operator.api.schemes import claim_of, scheme_of
 from onnx_operator.controller.children import owner_reference
 from onnx_operator.controller.fetching import (
     identity_marks,

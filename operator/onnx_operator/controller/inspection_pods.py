@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import claim_of, scheme_of
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import InspectionRequest, InspectionResult, Refusal
+from onnx_operator.api.schemes import claim_of, scheme_of
 from onnx_operator.controller import metrics
 from onnx_operator.controller.inspection_pod import (
     CONTAINER,

@@ -20,9 +20,9 @@ import yaml
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import claim_of
 from onnx_operator.api.onnxmodel import GPU_PROVIDERS, ExecutionProvider, OnnxModelSpec, Runtime
 from onnx_operator.api.report import ModelReport, Refusal
+from onnx_operator.api.schemes import claim_of
 from onnx_operator.api.sources import ModelFiles, SourceFile
 from onnx_operator.controller.fetching import fetch_env, identity_marks, literal
 from onnx_operator.controller.merge import strategic_merge

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from onnx_operator.api import names
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES, secret_key
 from onnx_operator.api.crd import crd, to_yaml
 from onnx_operator.api.onnxmodel import MAX_REPLICAS
+from onnx_operator.api.schemes import ALL_CREDENTIALS, secret_key
 
 ROOT = Path(__file__).resolve().parents[3]
 VERSION = crd()["spec"]["versions"][0]
@@ -115,7 +115,7 @@ def test_the_uri_and_the_credentials_are_explained_for_every_store(store):
 
 def test_every_key_that_a_credentials_secret_may_hold_is_named():
     words = at(".spec.model.credentials.secretName")["description"]
-    variables = {secret_key(name) for names_ in CREDENTIAL_VARIABLES.values() for name in names_}
+    variables = {secret_key(name) for name in ALL_CREDENTIALS}
     assert {name for name in variables if name not in words} == set()
 
 

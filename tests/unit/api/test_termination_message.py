@@ -1,8 +1,10 @@
 """The termination message: always JSON, never longer than its limit, and never without the cause's kind."""
 
 import json
+import re
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 from hypothesis import given, settings
@@ -10,17 +12,13 @@ from hypothesis import strategies as st
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import (
-    CREDENTIAL_VARIABLES,
-    IDENTITY_SCHEMES,
     TERMINATION_MESSAGE_LIMIT,
     FetchPlan,
     Phase,
     TerminationMessage,
-    claim_of,
-    scheme_of,
 )
-from onnx_operator.api.onnxmodel import URI_FORMS
-from onnx_operator.api.sources import STORES_BY_SCHEME, ModelFiles, SourceFile, SourcePin, SourceSettings
+from onnx_operator.api.schemes import SCHEMES, claim_of, scheme_of
+from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin, SourceSettings
 
 NASTY = st.one_of(
     st.text(max_size=400),
@@ -127,7 +125,11 @@ def test_schemes_and_claims_are_read_from_uris(uri, scheme, claim):
     assert (scheme_of(uri), claim_of(uri)) == (scheme, claim)
 
 
-def test_every_scheme_that_a_uri_may_have_knows_its_credentials_and_settings():
-    schemes = {form.partition(":")[0] for form in URI_FORMS}
-    assert set(CREDENTIAL_VARIABLES) == schemes == set(STORES_BY_SCHEME)
-    assert schemes >= IDENTITY_SCHEMES
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+def test_every_scheme_is_written_as_its_pattern_says_and_has_a_source_that_can_be_made(scheme):
+    assert all(form.startswith(scheme.prefix) for form in scheme.forms)
+    assert re.match(scheme.pattern.partition(":")[0] + ":", scheme.prefix)
+    assert set(scheme.settings) <= SourceSettings.model_fields.keys()
+    module, name = scheme.source
+    source = getattr(import_module(f"onnx_operator.model.sources.{module}"), name)
+    assert {"locate", "stat", "open"} <= set(dir(source))

@@ -9,15 +9,12 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import TextIO
 
-from onnx_operator.api.contract import claim_of
 from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.controller.inspection_report import EVENT
 from onnx_operator.controller.inspector.service import scrub_environment
-from onnx_operator.model.inspection.inspection import inspect, inspect_source, refused
-from onnx_operator.model.inspection.isolation import Parser
+from onnx_operator.model.inspection.inspection import inspect
 from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.inspection.sandbox import seal
-from onnx_operator.model.sources import SourceError
 
 _LOG = logging.getLogger(__name__)
 ENV_REQUEST = "ONNX_INSPECTION_REQUEST"
@@ -85,18 +82,7 @@ def run(environment: MutableMapping[str, str], limits: InspectionLimits, root: P
 async def inspect_once(request: InspectionRequest, limits: InspectionLimits, root: Path) -> InspectionResult:
     """Inspect: a ``pvc`` source in the folder ``root``, any other where its URI leads."""
     told = telling(time.monotonic)
-    if not claim_of(request.uri):
-        return await inspect(request, limits=limits, progress=told)
-    from onnx_operator.model.sources.files import FileSource
-
-    try:
-        async with (
-            FileSource(request.uri, credentials={}, settings=request.sources, root=root) as source,
-            Parser(limits, signatures=request.signatures.required) as parser,
-        ):
-            return await inspect_source(source, request, limits=limits, parser=parser, progress=told)
-    except SourceError as error:
-        return refused(error)
+    return await inspect(request, limits=limits, progress=told, claims=root)
 
 
 def telling(clock: Callable[[], float]) -> Callable[[int, int | None], None]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from aiohttp import web
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import HTTPS_CREDENTIALS, HTTPS_HOSTS
 from onnx_operator.api.report import InspectionRequest, InspectionResult
+from onnx_operator.api.schemes import HTTPS_CREDENTIALS, HTTPS_HOSTS
 from onnx_operator.controller.inspector import wire
 from onnx_operator.model.inspection.fair import FairPlaces
 from onnx_operator.model.inspection.inspection import inspect, refused

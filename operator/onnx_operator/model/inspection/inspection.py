@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import InspectionRequest, InspectionResult, Refusal
@@ -34,11 +35,13 @@ async def inspect(
     parser: Parser | None = None,
     progress: Progress | None = None,
     stopwatch: Stopwatch | None = None,
+    claims: Path | None = None,
 ) -> InspectionResult:
     """Inspect the model that ``request`` names.
 
     Whatever is wrong with the source or the model is a refusal. Raises ParserError for a fault of ours. Without
     ``parser``, one is started for this inspection alone. ``stopwatch`` stands still while others have the parser.
+    ``claims`` is the folder where the claim of a ``pvc`` URI is mounted.
     """
     look = _Look(stopwatch)
     try:
@@ -48,6 +51,7 @@ async def inspect(
                 credentials=request.credentials,
                 settings=request.sources,
                 workload_identity=request.workload_identity,
+                claims=claims,
             ) as source,
             _parser(parser, limits, request.signatures.required) as judge,
         ):

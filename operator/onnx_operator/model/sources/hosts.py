@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from yarl import URL
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import HTTPS_CREDENTIALS, HTTPS_HOSTS
+from onnx_operator.api.schemes import HTTPS_CREDENTIALS, HTTPS_HOSTS
 from onnx_operator.model.sources.base import SourceError
 from onnx_operator.model.sources.web.addresses import is_host, parse_url, read_url
 

@@ -2,50 +2,49 @@
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES, scheme_of
+from onnx_operator.api.schemes import SCHEMES, scheme_of
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources.azureaddress import account_of, is_blob_url, parse
 from onnx_operator.model.sources.base import Source, SourceError
 from onnx_operator.model.sources.hosts import check_https_hosts
 
 _PACKAGE = "onnx_operator.model.sources"
-_AZURE = ("azure", "AzureSource")
-_SOURCES: dict[str, tuple[str, str]] = {
-    "https": ("https", "HttpsSource"),
-    "s3": ("s3", "S3Source"),
-    "gs": ("gcs", "GcsSource"),
-    "az": _AZURE,
-    "abfss": _AZURE,
-    "oci": ("oci", "OciSource"),
-    "hf": ("huggingface", "HuggingFaceSource"),
-    "mlflow": ("mlflow", "MlflowSource"),
-    "models": ("mlflow", "MlflowSource"),
-}
-"""Module and class by scheme: a pod imports the client of its own store alone."""
 
 
 def open_source(
-    uri: str, *, credentials: Mapping[str, str], settings: SourceSettings, workload_identity: bool = False
+    uri: str,
+    *,
+    credentials: Mapping[str, str],
+    settings: SourceSettings,
+    workload_identity: bool = False,
+    claims: Path | None = None,
 ) -> Source:
     """Make the source of a URI; nothing is contacted yet.
 
-    Of ``credentials`` only the variables of the URI's scheme count (``CREDENTIAL_VARIABLES``). The process's own
-    environment and identity count only with ``workload_identity``, and then where no credentials are given. Raises
-    :class:`SourceError` (``SourceRefused``) for a URI that no source reads.
+    Of ``credentials`` only the variables of the URI's scheme count. The process's own environment and identity count
+    only with ``workload_identity``, and then where no credentials are given. ``claims`` is the folder where the claim
+    of a ``pvc`` URI is mounted, if it is. Raises :class:`SourceError` (``SourceRefused``) for a URI that no source
+    reads, or none here.
     """
-    scheme = scheme_of(uri)
-    if scheme not in _SOURCES:
-        found = f"The scheme {scheme}:// is not supported" if scheme else "The URI has no scheme"
-        known = ", ".join(f"{each}:" if each == "models" else f"{each}://" for each in _SOURCES)
-        raise SourceError(Reason.SOURCE_REFUSED, f"{found}; give one of {known}.")
-    counted = {name: credentials[name] for name in CREDENTIAL_VARIABLES[scheme] if credentials.get(name)}
-    module, name = _SOURCES[scheme]
-    if scheme == "https" and is_keyed_blob(uri, counted):
-        module, name = _AZURE
+    scheme = SCHEMES.get(scheme_of(uri))
+    if scheme is None or (scheme.mounted and claims is None):
+        raise _unknown(scheme_of(uri), mounted=claims is not None)
+    counted = {name: credentials[name] for name in scheme.credentials if credentials.get(name)}
+    module, name = scheme.source
+    if scheme.name == "https" and is_keyed_blob(uri, counted):
+        module, name = SCHEMES["az"].source
+    place = {"root": claims} if scheme.mounted else {}
     make: Callable[..., Source] = getattr(import_module(f"{_PACKAGE}.{module}"), name)
-    return make(uri, credentials=counted, settings=settings, workload_identity=workload_identity)
+    return make(uri, credentials=counted, settings=settings, workload_identity=workload_identity, **place)
+
+
+def _unknown(name: str, *, mounted: bool) -> SourceError:
+    found = f"The scheme {name}:// is not supported" if name else "The URI has no scheme"
+    known = ", ".join(scheme.prefix for scheme in SCHEMES.values() if mounted or not scheme.mounted)
+    return SourceError(Reason.SOURCE_REFUSED, f"{found}; give one of {known}.")
 
 
 def check_destination(uri: str, credentials: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import FetchPlan, Phase, scheme_of
+from onnx_operator.api.contract import FetchPlan, Phase
 from onnx_operator.api.names import SOURCE_DIRECTORY
 from onnx_operator.api.sources import SourceFile, SourcePin
 from onnx_operator.server.fetching.plan import (
@@ -157,15 +157,12 @@ class _Work:
 
         plan, uri = self._plan, self._part.uri
         try:
-            if scheme_of(uri) == "pvc":
-                from onnx_operator.model.sources.files import FileSource
-
-                return FileSource(uri, credentials={}, settings=plan.sources, root=self._root)
             return open_source(
                 uri,
                 credentials=self._credentials,
                 settings=plan.sources,
                 workload_identity=plan.workload_identity,
+                claims=self._root,
             )
         except SourceError as error:
             raise FetchError(Reason.DOWNLOAD_FAILED, f"{error.reason}: {error.message}") from None

@@ -7,8 +7,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES, FetchPlan, scheme_of
+from onnx_operator.api.contract import FetchPlan
 from onnx_operator.api.names import ENV_FETCH_PLAN
+from onnx_operator.api.schemes import ALL_CREDENTIALS, credential_names
 from onnx_operator.api.sources import SourceFile, SourcePin
 
 WORK_FOLDER = ".onnx-operator-fetch"
@@ -68,7 +69,7 @@ def take_credentials(environment: MutableMapping[str, str]) -> dict[str, str]:
     except ValueError:
         plan = None
     kept = _IDENTITY_VARIABLES if plan and plan.workload_identity else frozenset()
-    known = {name for names in CREDENTIAL_VARIABLES.values() for name in names} - kept
+    known = ALL_CREDENTIALS - kept
     found = {name: environment.pop(name) for name in known if name in environment}
     counted = [name for part in (parts_of(plan) if plan else ()) for name in credentials_for(part.uri, found)]
     return {name: found[name] for name in counted}
@@ -76,7 +77,7 @@ def take_credentials(environment: MutableMapping[str, str]) -> dict[str, str]:
 
 def credentials_for(uri: str, credentials: Mapping[str, str]) -> dict[str, str]:
     """Those of ``credentials`` that a URI's scheme has a use for."""
-    return {name: credentials[name] for name in CREDENTIAL_VARIABLES.get(scheme_of(uri), ()) if name in credentials}
+    return {name: credentials[name] for name in credential_names(uri) if name in credentials}
 
 
 def read_plan(environment: Mapping[str, str]) -> FetchPlan:

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_operator.api.contract import CREDENTIAL_VARIABLES
+from onnx_operator.api.schemes import ALL_CREDENTIALS
 
-_PRIVATE = frozenset(variable for variables in CREDENTIAL_VARIABLES.values() for variable in variables)
 # The operator's own, the addresses of Kubernetes, and what a Python started for us must not pass on.
-_PRIVATE_PREFIXES = ("ONNX_", "KUBERNETES_", "PYTHONSTARTUP", "PYTHONINSPECT", "OTEL_EXPORTER_OTLP_HEADERS")
+ALL_CREDENTIALS_PREFIXES = ("ONNX_", "KUBERNETES_", "PYTHONSTARTUP", "PYTHONINSPECT", "OTEL_EXPORTER_OTLP_HEADERS")
 
 
 class ScriptError(Exception):
@@ -79,7 +78,7 @@ def child_environment(settings: ScriptSettings, script: Path, environment: Mappi
     kept = {
         name: value
         for name, value in environment.items()
-        if name not in _PRIVATE and not name.startswith(_PRIVATE_PREFIXES)
+        if name not in ALL_CREDENTIALS and not name.startswith(ALL_CREDENTIALS_PREFIXES)
     }
     threads = str(settings.cpus)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
