@@ -94,6 +94,26 @@ def fails_warm_up() -> bytes:
     return _save(graph)
 
 
+def answers_no_more() -> bytes:
+    """The interface of ``linear``, and no input can be answered: its biases are row 10 of a table with 2 rows."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "W"], ["product"], "product"),
+            helper.make_node("Gather", ["table", "index"], ["b"], "lookup"),
+            helper.make_node("Add", ["product", "b"], ["y"], "sum"),
+        ],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [
+            numpy_helper.from_array(np.ones((4, 3), np.float32), "W"),
+            numpy_helper.from_array(np.zeros((2, 3), np.float32), "table"),
+            numpy_helper.from_array(np.array([10], np.int64), "index"),
+        ],
+    )
+    return _save(graph)
+
+
 def hungry(mebibytes: int) -> bytes:
     """A tiny file that needs this much memory for each inference."""
     elements = mebibytes * 2**20 // 4

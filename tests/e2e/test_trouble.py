@@ -1,11 +1,12 @@
 """Trouble of every kind reaches `status` by its cause."""
 
 import json
+from typing import Any
 
 import numpy as np
 
 from tests import models as files
-from tests.e2e.system import REVISION_LABEL, Models, conditions, expected
+from tests.e2e.system import READY_SECONDS, REVISION_LABEL, Models, conditions, expected
 
 X = np.array([[0.5, -1.0, 2.0, 3.0]], np.float32)
 
@@ -57,29 +58,53 @@ def test_an_image_that_cannot_be_pulled_is_named(models: Models) -> None:
     assert conditions(model)["Reconciling"]["status"] == "True"
 
 
-def test_a_model_that_needs_more_memory_than_its_limit_is_out_of_memory(models: Models) -> None:
+def told_of_warm_up(models: Models, name: str, status: str, timeout: float = READY_SECONDS) -> str:
+    """Wait until a model that is Ready tells whether it was warmed up, and return the message."""
+
+    def told(model: dict[str, Any]) -> bool:
+        # A model becomes ready before the last facts of its pods are in its status.
+        return conditions(model).get("WarmedUp", {}).get("status") == status
+
+    message: str = conditions(models.wait_for(name, ready="True", where=told, timeout=timeout))["WarmedUp"]["message"]
+    return message
+
+
+def test_a_model_whose_made_up_input_takes_too_much_memory_serves_and_says_that_it_is_not_warm(models: Models) -> None:
     limits = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "150Mi"}}
     models.apply("hungry", models.upload(files.hungry(400)), resources=limits)
-    model = models.wait_for("hungry", ready="False", reason="OutOfMemory")
-    assert conditions(model)["Progressing"]["status"] == "False"
-    assert conditions(model)["Stalled"]["status"] == "True"
-    assert "150Mi" in conditions(model)["Progressing"]["message"]
+    assert "killed the process" in told_of_warm_up(models, "hungry", "False", timeout=300)
     models.patch("hungry", {"resources": {"limits": {"memory": "2Gi"}}})
-    models.wait_ready("hungry")
+    told_of_warm_up(models, "hungry", "True")
 
 
-def test_a_model_that_cannot_answer_its_warm_up_never_gets_ready(models: Models) -> None:
+def test_a_first_version_that_answers_none_of_our_guesses_is_ready_and_says_so(models: Models) -> None:
+    models.apply("first", models.upload(files.fails_warm_up()))
+    assert "lookup" in told_of_warm_up(models, "first", "False")
+
+
+def test_an_update_that_cannot_answer_what_warmed_the_old_one_is_held(models: Models) -> None:
     old = files.linear(25)
     models.apply("loads", models.upload(old, "good"))
-    models.wait_ready("loads")
+    told_of_warm_up(models, "loads", "True")
     pods = {p["metadata"]["name"] for p in models.pods("loads")}
-    models.apply("loads", models.upload(files.fails_warm_up(), "bad"))
-    model = models.wait_for("loads", ready="False", reason="LoadFailed")
+    models.apply("loads", models.upload(files.answers_no_more(), "bad"))
+    model = models.wait_for("loads", ready="False", reason="InterfaceChanged")
     assert "lookup" in conditions(model)["Progressing"]["message"]
     assert conditions(model)["Available"]["status"] == "True"
     assert conditions(model)["Stalled"]["status"] == "True"
     assert pods <= {p["metadata"]["name"] for p in models.pods("loads")}
     np.testing.assert_allclose(models.predict("loads", {"x": X})["y"], expected(old, {"x": X})["y"], rtol=1e-5)
+
+
+def test_an_update_of_another_interface_serves_only_once_it_is_warm(models: Models) -> None:
+    old = files.linear(29)
+    models.apply("other", models.upload(old, "good"))
+    models.wait_ready("other")
+    models.apply("other", models.upload(files.fails_warm_up(), "bad"))
+    model = models.wait_for("other", ready="False", reason="NoInputFound")
+    assert "lookup" in conditions(model)["Progressing"]["message"]
+    assert conditions(model)["Available"]["status"] == "True"
+    np.testing.assert_allclose(models.predict("other", {"x": X})["y"], expected(old, {"x": X})["y"], rtol=1e-5)
 
 
 def test_a_pod_template_that_the_api_server_refuses_starts_nothing(models: Models) -> None:

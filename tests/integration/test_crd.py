@@ -191,6 +191,13 @@ GOOD = {
     "script of a config map": model(scoring={"configMapName": "score", "requirements": ["a.b-c[x,y]==1.0+cpu"]}),
     "image with a script": model(scoring={"image": "registry.example.com/scored@sha256:" + "a" * 64}),
     "batching": model(batching={"maxBatchSize": 16, "maxDelayMilliseconds": 0}),
+    "warm-up": model(
+        warmUp={
+            "shapes": {"audio": [1, 16000], "sr": []},
+            "values": {"speed": [1.0, 2], "n": [-(2**62)]},
+            "texts": {"color": ["red", ""]},
+        }
+    ),
     "test data": model(model={"testData": "s3://models/resnet50/test_data_set_0"}),
     "no fallback": model(runtime="GPU", session={"onFallback": "Fail"}),
     "shortest name": model("a"),
@@ -256,6 +263,15 @@ def without_uri():
 
 BAD = {
     "two scripts": (model(scoring={"script": "x", "configMapName": "score"}), "exactly one of configMapName, script"),
+    "warm-up beyond all memory": (model(warmUp={"shapes": {"x": [1, 2**31]}}), "spec.warmUp.shapes.x[1]"),
+    "warm-up of a negative size": (model(warmUp={"shapes": {"x": [-1]}}), "spec.warmUp.shapes.x[0]"),
+    "warm-up by texts among numbers": (model(warmUp={"values": {"x": [1, "red"]}}), "must be of type number"),
+    "warm-up by nothing": (model(warmUp={"values": {"x": []}}), "spec.warmUp.values.x"),
+    "warm-up by lists": (model(warmUp={"values": {"x": [[1]]}}), "spec.warmUp.values.x[0]"),
+    "warm-up of many inputs": (
+        model(warmUp={"shapes": {f"x{n}": [1] for n in range(65)}}),
+        "must have at most 64",
+    ),
     "no script": (model(scoring={"requirements": ["a==1"]}), "exactly one of configMapName, script"),
     "image with requirements": (model(scoring={"image": "i", "requirements": ["a==1"]}), "brings its own packages"),
     "unpinned requirement": (

@@ -28,6 +28,11 @@ FACTS = {
     "fallbackCauses": ["a cause"],
     "loadSeconds": 0.1,
     "warmUpSeconds": 0.2,
+    "warmUp": {
+        "warmed": True,
+        "message": "by made-up inputs",
+        "inputs": {"shapes": {"x": [1, 80]}, "values": {"x": [0, 0.5, True]}, "texts": {"t": ["red"]}},
+    },
     "residentMemoryBytes": 123456,
 }
 MESSAGE = {
@@ -233,6 +238,27 @@ def test_a_log_made_to_take_long_takes_room_in_proportion_to_its_bytes(log):
     assert find_facts(log[:ALL]) is None
     assert tracemalloc.get_traced_memory()[1] < 40 * ALL
     tracemalloc.stop()
+
+
+WARM_UPS = {
+    "wrong values": {"values": {"x": [[]] * (ALL // 5)}},
+    "few wrong values": {"values": {f"x{n}": ["1"] * 10 for n in range(60)}},
+    "many inputs": {"shapes": {f"x{n}": [1] for n in range(ALL // 20)}},
+    "sizes without end": {"shapes": {"x": [10**4000]}},
+    "no numbers": {"values": {"x": [float("nan"), float("inf")]}},
+    "a long name": {"texts": {"x" * ALL: [""]}},
+    "deep": {"values": nested(150)},
+}
+
+
+@pytest.mark.parametrize("inputs", WARM_UPS.values(), ids=WARM_UPS)
+def test_no_input_that_is_told_to_have_warmed_a_model_up_is_kept_unless_it_is_small_and_right(inputs):
+    log = json.dumps(FACTS | {"warmUp": {"warmed": True, "inputs": inputs}})
+    tracemalloc.start()
+    facts = find_facts(log)
+    assert tracemalloc.get_traced_memory()[1] < 40 * ALL
+    tracemalloc.stop()
+    assert facts is None or facts.warm_up is None or facts.warm_up.inputs is None
 
 
 def test_facts_after_such_a_log_are_found():

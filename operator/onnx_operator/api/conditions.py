@@ -15,6 +15,7 @@ class ConditionType(StrEnum):
     AVAILABLE = "Available"
     ACCELERATED = "Accelerated"
     OUTDATED = "Outdated"
+    WARMED_UP = "WarmedUp"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
 
@@ -72,6 +73,7 @@ class Reason(StrEnum):
     LOAD_FAILED = "LoadFailed"
     GOLDEN_TEST_FAILED = "GoldenTestFailed"
     CRASH_LOOP = "CrashLoop"
+    INTERFACE_CHANGED = "InterfaceChanged"
     NAME_CONFLICT = "NameConflict"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
 
@@ -85,6 +87,10 @@ class Reason(StrEnum):
     ON_GPU = "OnGPU"
     FALLBACK_TO_CPU = "FallbackToCPU"
     NOT_REPORTED = "NotReported"
+
+    # WarmedUp
+    WARMED = "Warmed"
+    NO_INPUT_FOUND = "NoInputFound"
 
     # Outdated
     SETTINGS_CHANGED = "SettingsChanged"
@@ -110,7 +116,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.EXTERNAL_DATA_MISSING: "Weights lie in other files that are not beside the model.",
     Reason.TOO_LARGE: "Beyond a limit of the operator's settings; the message names it.",
     Reason.NO_MATCHING_POOL: "No node pool fits the runtime, the memory and the namespace.",
-    Reason.POD_TEMPLATE_REJECTED: "`spec.podTemplate` (or `spec.resources`) gives pods that cannot be.",
+    Reason.POD_TEMPLATE_REJECTED: "`spec.podTemplate`, `spec.resources` or `spec.warmUp` gives pods that cannot be.",
     Reason.SCORING_REJECTED: "`spec.scoring` cannot be used: its ConfigMap is missing or too large (retried), or the "
     "settings forbid scripts.",
     Reason.SOURCE_UNREACHABLE: "The store did not answer, or not sensibly. Retried, later each time.",
@@ -128,9 +134,12 @@ MEANINGS: dict[Reason, str] = {
     "Not the model's fault; after several times it is a `CrashLoop`.",
     Reason.COMPLETE: "All replicas run the desired revision.",
     Reason.OUT_OF_MEMORY: "The model needed more memory than its limit. Raise `spec.resources.limits.memory`.",
-    Reason.LOAD_FAILED: "ONNX Runtime could not load the model, or its warm-up inference failed.",
+    Reason.LOAD_FAILED: "ONNX Runtime could not load the model, or does not implement what it needs.",
     Reason.GOLDEN_TEST_FAILED: "The model answers its recorded inputs (`spec.model.testData`) otherwise than recorded.",
     Reason.CRASH_LOOP: "The server ends again and again.",
+    Reason.INTERFACE_CHANGED: "The update is held: it does not answer the inputs that the revision before was warmed "
+    "up with. The old one goes on serving. If that is intended, give inputs that it answers: `spec.warmUp` or "
+    "`spec.model.testData`.",
     Reason.NAME_CONFLICT: "An object of the model's name exists that does not belong to it.",
     Reason.DEADLINE_EXCEEDED: "No progress for too long; the message names the cause.",
     Reason.MINIMUM_REPLICAS_READY: "At least one pod takes traffic.",
@@ -140,6 +149,10 @@ MEANINGS: dict[Reason, str] = {
     Reason.ON_GPU: "All operators run on the GPU.",
     Reason.FALLBACK_TO_CPU: "Some or all operators run on the CPU although a GPU was asked for.",
     Reason.NOT_REPORTED: "No pod has said yet which execution providers run the model.",
+    Reason.WARMED: "The model has answered an input before it took traffic; the message says where that came from.",
+    Reason.NO_INPUT_FOUND: "The model is loaded and serves, but no input was found that it answers: requests run one "
+    "by one, and the first may be slow or fail. Give recorded inputs (`spec.model.testData`) or sizes (`spec.warmUp`). "
+    "Only a first version serves so: an update for which none is found is held.",
     Reason.SETTINGS_CHANGED: "The operator's settings would not allow what runs any more. It is left as it is, apart "
     "from replicas, until the spec changes.",
     Reason.NOT_SEALED: "What runs is of a revision that carries no seal of this operator's. It is left as it is, apart "

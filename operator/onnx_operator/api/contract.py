@@ -2,11 +2,11 @@
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import FailFast, Field, StrictBool, StrictInt, StrictStr
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.names import ENV_FETCH_PLAN
@@ -83,6 +83,9 @@ class TerminationMessage(ApiModel):
     reason: Reason | None = None
     message: str = ""
     observed: SourcePin | None = Field(default=None, description="with SourceChanged: what is there now")
+    guessing: bool | None = Field(
+        default=None, description="whether a made-up input runs: a kill is not the model's fault"
+    )
 
     def to_json(self) -> str:
         """Encode, shortening ``message``, and if need be ``observed``, until the whole fits."""
@@ -109,6 +112,49 @@ def _cut(text: str, excess: int) -> str:
     return text[:keep] + "…" if keep > 0 else ""
 
 
+MOST_ELEMENTS = 1 << 24
+"""Elements of one tensor to warm up with: 64 MiB of FP32, beyond which a run costs more than it tells."""
+MOST_WARM_UP_INPUTS = 64
+MOST_WARM_UP_VALUES = 256
+MOST_DIMENSIONS = 16
+
+_Sizes = Annotated[list[Annotated[int, Field(ge=0, le=MOST_ELEMENTS)]], FailFast(), Field(max_length=MOST_DIMENSIONS)]
+_FiniteFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Numbers = Annotated[
+    list[StrictBool | StrictInt | _FiniteFloat], FailFast(), Field(min_length=1, max_length=MOST_WARM_UP_VALUES)
+]
+_Texts = Annotated[list[StrictStr], FailFast(), Field(min_length=1, max_length=MOST_WARM_UP_VALUES)]
+
+
+class WarmUpInputs(ApiModel):
+    """Inputs without their bytes: shapes, and values or texts that fill a tensor in turn, again and again."""
+
+    shapes: dict[str, _Sizes] = Field(default_factory=dict, max_length=MOST_WARM_UP_INPUTS)
+    values: dict[str, _Numbers] = Field(default_factory=dict, max_length=MOST_WARM_UP_INPUTS)
+    texts: dict[str, _Texts] = Field(default_factory=dict, max_length=MOST_WARM_UP_INPUTS)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is said of any input."""
+        return not (self.shapes or self.values or self.texts)
+
+    def fillings(self) -> Mapping[str, Sequence[bool | int | float | str]]:
+        """What fills each tensor, numbers and texts alike."""
+        return {**self.values, **self.texts}
+
+    def to_text(self) -> str:
+        """As JSON, for an argument or an annotation."""
+        return self.model_dump_json(by_alias=True, exclude_defaults=True)
+
+
+class WarmUpFacts(ApiModel):
+    """Whether the model has answered an input before it took traffic."""
+
+    warmed: bool
+    message: str = Field(default="", description="where the input came from, or what was tried in vain")
+    inputs: WarmUpInputs | None = Field(default=None, description="the input, where it can be made anew")
+
+
 class StartFacts(ApiModel):
     """Facts of a good start: one line of JSON in the server's log, read once a revision."""
 
@@ -118,4 +164,5 @@ class StartFacts(ApiModel):
     fallback_causes: list[str] = Field(default_factory=list, description="why, in ONNX Runtime's words")
     load_seconds: float
     warm_up_seconds: float
+    warm_up: WarmUpFacts | None = Field(default=None, description="absent where a scoring script loads the model")
     resident_memory_bytes: int

@@ -54,6 +54,8 @@ IMAGE_SCORING_DIRECTORY = "/opt/scoring"
 """Where images of ``kubectl onnx package`` hold the script."""
 REQUIREMENTS_DIRECTORY = "/requirements"
 TEST_DATA_DIRECTORY = "/testdata"
+STATE_DIRECTORY = "/tmp"  # noqa: S108 - a volume of the pod's own
+"""Where the server keeps notes that outlive its restart."""
 HTTP_PORT = 8080
 GRPC_PORT = 8081
 SERVICE_PORT = 80

@@ -10,6 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from onnx_operator.api.conditions import ConditionStatus
+from onnx_operator.api.contract import (
+    MOST_DIMENSIONS,
+    MOST_ELEMENTS,
+    MOST_WARM_UP_INPUTS,
+    MOST_WARM_UP_VALUES,
+    WarmUpInputs,
+)
 from onnx_operator.api.names import GROUP
 from onnx_operator.api.report import ModelReport
 from onnx_operator.api.schemes import FOLDERS, SCHEMES, alternatives
@@ -203,6 +210,39 @@ class Batching(SpecModel):
     )
 
 
+_Sizes = Annotated[list[Annotated[int, Field(ge=0, le=MOST_ELEMENTS)]], Field(max_length=MOST_DIMENSIONS)]
+_Number = Annotated[int | Annotated[float, Field(allow_inf_nan=False)], WithJsonSchema({"type": "number"})]
+_Numbers = Annotated[list[_Number], Field(min_length=1, max_length=MOST_WARM_UP_VALUES)]
+_Texts = Annotated[list[Annotated[str, Field(max_length=256)]], Field(min_length=1, max_length=MOST_WARM_UP_VALUES)]
+
+
+class WarmUp(SpecModel):
+    """Inputs to warm the model up with, where they cannot be found from its graph and there is no test data."""
+
+    shapes: dict[str, _Sizes] | None = Field(
+        default=None,
+        max_length=MOST_WARM_UP_INPUTS,
+        description="Sizes by the input's name, such as audio: [1, 16000].",
+    )
+    values: dict[str, _Numbers] | None = Field(
+        default=None,
+        max_length=MOST_WARM_UP_INPUTS,
+        description=(
+            "Numbers (for truth values 0 and 1) by the input's name, which fill it in turn, again and again, such as "
+            "speed: [1.0]."
+        ),
+    )
+    texts: dict[str, _Texts] | None = Field(
+        default=None,
+        max_length=MOST_WARM_UP_INPUTS,
+        description="Texts by the input's name, which fill it in turn, again and again, such as color: [red, green].",
+    )
+
+    def inputs(self) -> WarmUpInputs:
+        """The same, as the server takes it."""
+        return WarmUpInputs.model_validate(self.model_dump(exclude_none=True))
+
+
 class Scoring(SpecModel):
     """An Azure ML style scoring script with init() and run(raw_data), which answers /score."""
 
@@ -285,6 +325,7 @@ class OnnxModelSpec(SpecModel):
     resources: Resources | None = None
     session: Session | None = None
     batching: Batching | None = None
+    warm_up: WarmUp | None = None
     scoring: Scoring | None = Field(
         default=None,
         json_schema_extra=_validated(
@@ -356,6 +397,8 @@ class Started(ApiModel):
     fallback_operators: list[str] = Field(default_factory=list, max_length=64)
     fallback_causes: list[str] = Field(default_factory=list, max_length=8)
     resident_memory_bytes: int
+    warmed: bool | None = Field(default=None, description="whether the model has answered an input before traffic")
+    warm_up: str = Field(default="", description="where that input came from, or what was tried in vain")
 
 
 class OnnxModelStatus(ApiModel):

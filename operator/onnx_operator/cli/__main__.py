@@ -181,6 +181,7 @@ def _accepted(sources: dict[str, Any]) -> "Callable[[str, str, bool], Inspection
 @click.option("--open", "open_browser", is_flag=True, help="Show the page in the browser.")
 @click.option("--script", type=click.Path(path_type=Path, exists=True), help="A scoring script, or its folder.")
 @click.option("--test-data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Golden data to test.")
+@click.option("--warm-up", metavar="JSON", help='Inputs that cannot be guessed: {"shapes": {"audio": [1, 16000]}}.')
 @click.option("--max-batch-size", type=click.IntRange(1, 4096), help="Rows of one run.")
 @click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes at the port.")
 @click.option(
@@ -202,6 +203,7 @@ def serve(
     open_browser: bool,
     script: Path | None,
     test_data: Path | None,
+    warm_up: str | None,
     max_batch_size: int | None,
     processes: int,
     allowed_hosts: tuple[str, ...],
@@ -214,18 +216,19 @@ def serve(
     input): then its version, session, batching and scoring script count too. The model is judged first; what lies
     elsewhere is downloaded once.
     """
-    from onnx_operator.cli.serving import addresses, prepare
+    from onnx_operator.cli.serving import addresses, prepare, state_folder
     from onnx_operator.server import logs
-    from onnx_operator.server.__main__ import run_server, serve_defaults
+    from onnx_operator.server.__main__ import WarmUpText, run_server, serve_defaults
 
+    inputs = WarmUpText()(warm_up) if warm_up is not None else None
     logs.configure(plain=not json_log)
     identity = sources["workload_identity"]
     prepared = prepare(model, name, _accepted(sources), sources["sources"], workload_identity=identity)
     options = serve_defaults() | prepared.options
-    given = {"script": script, "test_data": test_data, "max_batch_size": max_batch_size}
+    given = {"script": script, "test_data": test_data, "warm_up": inputs, "max_batch_size": max_batch_size}
     options |= {option: value for option, value in given.items() if value is not None}
     options |= {"host": host, "port": port, "grpc_port": grpc_port, "page": page, "processes": processes}
-    options |= {"allowed_hosts": allowed_hosts, "local": True}
+    options |= {"allowed_hosts": allowed_hosts, "local": True, "state": state_folder(prepared.path)}
     if port:
         grpc = None if options["script"] else grpc_port
         for line in addresses(host, port, grpc, prepared.name, page=page):

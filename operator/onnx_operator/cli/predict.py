@@ -88,7 +88,8 @@ def _array(path: Path) -> Array:
 def predict_here(path: Path, name: str, data: bytes | None, arrays: dict[str, Array]) -> Answer:
     """Run the model once; made-up values where neither data nor arrays are given. Raises :class:`PredictionError`."""
     from onnx_operator.server.runtime.failures import LoadError
-    from onnx_operator.server.runtime.guessing import answer_one
+    from onnx_operator.server.runtime.finding import NotFound, Sources
+    from onnx_operator.server.runtime.finding import find_input as find_made_up
     from onnx_operator.server.runtime.session import SessionSettings, load
 
     try:
@@ -97,7 +98,10 @@ def predict_here(path: Path, name: str, data: bytes | None, arrays: dict[str, Ar
         if arrays:
             inference = _inference(model, arrays)
         elif data is None:
-            _, feed = answer_one(model)
+            found = find_made_up(model, Sources())
+            if isinstance(found, NotFound):
+                raise PredictionError(f"no made-up input is answered, give one with --data: {found.message}")
+            feed = found.feed
             echo("no input was given: these are the answers to made-up values", err=True)
             inference = Inference(feed, choose_outputs(model, ()))
         elif "inputs" in (body := parse_object(data)) and isinstance(body["inputs"], list):

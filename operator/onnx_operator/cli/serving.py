@@ -73,6 +73,12 @@ def _options(manifest: Manifest) -> dict[str, Any]:
         options["max_batch_size"] = spec.batching.max_batch_size
     if spec.batching and spec.batching.max_delay_milliseconds is not None:
         options["max_delay_milliseconds"] = float(spec.batching.max_delay_milliseconds)
+    if spec.warm_up and spec.scoring:
+        raise click.ClickException(
+            "spec.warmUp: with spec.scoring the script loads the model; let its init() warm it up"
+        )
+    if spec.warm_up:
+        options["warm_up"] = spec.warm_up.inputs()
     if manifest.scoring:
         options["script"] = _written(manifest)
         if spec.scoring and spec.scoring.requirements:
@@ -105,6 +111,13 @@ def _installed(requirements: list[str]) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         raise click.ClickException("the script's requirements cannot be installed; the log above says why")
     return target
+
+
+def state_folder(model: Path) -> Path:
+    """Where the server of a local model notes which made-up inputs killed it; another file has another folder."""
+    stat = model.stat()
+    key = hashlib.sha256(f"{model.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:24]
+    return cache_folder().parent / "warm-up" / key
 
 
 def addresses(host: str, port: int, grpc_port: int | None, name: str, *, page: bool) -> list[str]:

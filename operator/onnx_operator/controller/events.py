@@ -19,6 +19,7 @@ REPORTED = (
     ConditionType.AVAILABLE,
     ConditionType.ACCELERATED,
     ConditionType.OUTDATED,
+    ConditionType.WARMED_UP,
 )
 NOTE_LIMIT = 1024
 """Bytes that the API allows a note (https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/)."""

@@ -1,6 +1,7 @@
 """Facts of a good start: read once a revision, from the log of one of its ready pods."""
 
 import asyncio
+import json
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from onnx_operator.api import names
-from onnx_operator.api.contract import StartFacts
+from onnx_operator.api.contract import StartFacts, WarmUpFacts
 from onnx_operator.api.onnxmodel import Started
 from onnx_operator.api.report import shorten
 from onnx_operator.controller.inspections import ModelKey
@@ -23,6 +24,8 @@ LOG_BYTES = 256 * 1024
 MAX_OPERATORS = 16
 MAX_NAME_BYTES = 64
 MAX_CAUSE_BYTES = 256
+MAX_WARM_UP_BYTES = 640
+MAX_INPUTS_BYTES = 5 * 1024
 ATTEMPTS = 3
 READ_TIMEOUT_SECONDS = 10.0
 PAUSE_SECONDS = 5.0
@@ -38,6 +41,9 @@ def _cut(told: object) -> Any:
     """What a line tells, with lists of a bounded length: an error for each wrong element would take far more room."""
     if not isinstance(told, dict):
         return None
+    warm = told.get("warmUp")
+    if isinstance(warm, dict) and len(json.dumps(warm.get("inputs"))) > MAX_INPUTS_BYTES:
+        told["warmUp"] = {**warm, "inputs": None}
     return {key: value[:MOST_LISTED] if isinstance(value, list) else value for key, value in told.items()}
 
 
@@ -59,6 +65,7 @@ class _Entry:
     revision: str
     pod: str
     facts: Started | None = None
+    warm_up: WarmUpFacts | None = None
     task: asyncio.Task[None] | None = None
 
 
@@ -84,6 +91,16 @@ class FactReader:
             entry.task = asyncio.create_task(self._read(entry, model, pod), name=f"read facts of {model}")
         return entry.facts
 
+    def warm_up(self, uid: str, revision: str) -> WarmUpFacts | None:
+        """What the revision's first good start told of its warm-up, as far as known."""
+        entry = self._entries.get(uid)
+        return entry.warm_up if entry and entry.revision == revision else None
+
+    def noted(self, uid: str) -> None:
+        """It has been tried to keep that: once, for what the API server refuses it refuses again."""
+        if entry := self._entries.get(uid):
+            entry.warm_up = None
+
     def forget(self, uid: str) -> None:
         """Drop what is remembered of a model that is gone."""
         entry = self._entries.pop(uid, None)
@@ -103,12 +120,15 @@ class FactReader:
                 continue
             facts = find_facts(log)
             if facts:
+                entry.warm_up = facts.warm_up
                 entry.facts = Started(
                     revision=entry.revision,
                     execution_providers=[shorten(p, MAX_NAME_BYTES) for p in facts.execution_providers[:8]],
                     fallback_operators=[shorten(o, MAX_NAME_BYTES) for o in facts.fallback_operators[:MAX_OPERATORS]],
                     fallback_causes=[shorten(cause, MAX_CAUSE_BYTES) for cause in facts.fallback_causes[:8]],
                     resident_memory_bytes=facts.resident_memory_bytes,
+                    warmed=facts.warm_up.warmed if facts.warm_up else None,
+                    warm_up=shorten(facts.warm_up.message, MAX_WARM_UP_BYTES) if facts.warm_up else "",
                 )
                 self._queue.add(model)
                 return

@@ -27,6 +27,8 @@ PRIORITY = (
     Reason.LOAD_FAILED,
     Reason.GOLDEN_TEST_FAILED,
     Reason.FALLBACK_TO_CPU,
+    Reason.INTERFACE_CHANGED,
+    Reason.NO_INPUT_FOUND,
     Reason.OUT_OF_MEMORY,
     Reason.CRASH_LOOP,
     Reason.KILLED_WHILE_SERVING,
@@ -41,7 +43,16 @@ PRIORITY = (
     Reason.LOADING,
 )
 """Which cause speaks for a rollout when its pods have several: the one that waiting will not cure comes first."""
-_OWN_FAULTS = frozenset({Reason.LOAD_FAILED, Reason.GOLDEN_TEST_FAILED, Reason.FALLBACK_TO_CPU, Reason.DIGEST_MISMATCH})
+_OWN_FAULTS = frozenset(
+    {
+        Reason.LOAD_FAILED,
+        Reason.GOLDEN_TEST_FAILED,
+        Reason.FALLBACK_TO_CPU,
+        Reason.DIGEST_MISMATCH,
+        Reason.INTERFACE_CHANGED,
+        Reason.NO_INPUT_FOUND,
+    }
+)
 MODEL_FAULTS = _OWN_FAULTS | {Reason.OUT_OF_MEMORY, Reason.CRASH_LOOP}
 """Causes that lie in the model (or its resources), not in the cluster."""
 UNDER_WAY = frozenset({Reason.DOWNLOADING, Reason.LOADING, Reason.ROLLING_OUT})
@@ -126,7 +137,15 @@ def _killed_while_serving(container: Object, terminated: Object, limit: str) -> 
     return Cause(
         Reason.KILLED_WHILE_SERVING,
         f"container server was killed while it served: requests took more memory than its limit{limit} leaves; the "
-        "model itself had loaded and warmed up. If it happens again, raise spec.resources.limits.memory",
+        "model itself had loaded. If it happens again, raise spec.resources.limits.memory",
+    )
+
+
+def _guessed() -> Cause:
+    """A made-up input killed the server: the guess is ours, and the next start goes on without it."""
+    return Cause(
+        Reason.LOADING,
+        "container server was killed while it tried a made-up input; it starts again without that one",
     )
 
 
@@ -137,6 +156,8 @@ def _terminated_cause(container: Object, terminated: Object) -> Cause | None:
     if terminated.get("reason") == "OOMKilled":
         limit = container.get("limit")
         ours = name == names.CONTAINER_SERVER
+        if ours and message and message.guessing:
+            return _guessed()
         if ours and message and message.phase is Phase.SERVING:
             return _killed_while_serving(container, terminated, f" of {limit}" if limit else "")
         return Cause(
@@ -147,6 +168,8 @@ def _terminated_cause(container: Object, terminated: Object) -> Cause | None:
         )
     if terminated.get("exitCode", 0) == 0:
         return None
+    if name == names.CONTAINER_SERVER and message and message.guessing and message.reason is None:
+        return _guessed()
     if message and message.reason in CLAIMABLE:
         return Cause(message.reason, message.message, message.observed)
     code = terminated.get("exitCode")

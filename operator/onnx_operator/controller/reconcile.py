@@ -50,6 +50,8 @@ from onnx_operator.controller.seal import digest
 from onnx_operator.controller.sealkey import SealKeys
 from onnx_operator.controller.settings import Settings
 from onnx_operator.controller.status import Situation, compute_status
+from onnx_operator.controller.warming import kept_for, wants_warmth
+from onnx_operator.controller.warmth import Kept
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +143,20 @@ def persisted_result(
 def _source(spec: dict[str, Any]) -> dict[str, Any]:
     """What is read, and with which keys: of :func:`pod_spec`."""
     return {name: spec["model"].get(name) for name in ("uri", "credentials", "testData")}
+
+
+def _kept(
+    spec: OnnxModelSpec, result: InspectionResult, scoring: dict[str, str], known: History, serving: str, *, same: bool
+) -> Kept | None:
+    """What a new revision takes over from those before; what one of the same content has taken over stays."""
+    if result.report is None or spec.scoring:
+        return None
+    if known.held and same:
+        return known.held.data.kept
+    for revision in reversed(known.own):
+        if revision.serves(spec, result.report, scoring, result.test_data):
+            return revision.data.kept
+    return kept_for(result.report, spec.model.uri, [*known.own, *filter(None, [known.held])], serving)
 
 
 def changed_source(observation: Observation, current: Revision | None) -> SourcePin | None:
@@ -241,7 +257,8 @@ class Reconciler:
                 if current and current.data.uri == spec.model.uri
                 else None,
             )
-            decision = await self._decide(model, spec, inspection, look.result, known, children)
+            serving = status.serving.revision if status.serving else ""
+            decision = await self._decide(model, spec, inspection, look.result, known, children, serving)
         trouble, outdated = decision.trouble, None
         if decision.current and trouble is None:
             try:
@@ -313,6 +330,7 @@ class Reconciler:
         result: InspectionResult | None,
         known: History,
         children: Children,
+        serving: str,
     ) -> _Decision:
         current = known.current
         if result is None:
@@ -345,7 +363,9 @@ class Reconciler:
         if known.held and same and self._left.get(uid) == asked + known.held.name:
             return _Decision(known.held)
         try:
-            data = await self._revising.data(model, spec, result, scoring, children)
+            data = await self._revising.data(
+                model, spec, result, scoring, children, _kept(spec, result, scoring, known, serving, same=same)
+            )
             if known.held and same:
                 # Once: two installations that both look after a model would seal against each other for ever.
                 self._left[uid] = asked + known.held.name
@@ -408,9 +428,15 @@ class Reconciler:
             ready = [
                 p.name for p in situation.observation.live_pods() if p.ready and p.revision == situation.current.name
             ]
-            if not (before.started and before.started.revision == situation.current.name):
+            told = before.started and before.started.revision == situation.current.name
+            if not told or wants_warmth(situation.current):
                 started = self._facts.look(metadata["uid"], key, situation.current.name, min(ready) if ready else None)
-                situation = Situation(**{**situation.__dict__, "started": started})
+                if warm := self._facts.warm_up(metadata["uid"], situation.current.name):
+                    # Before the status, which tells that all facts are kept.
+                    await self._revising.started(model, situation.current, warm)
+                    self._facts.noted(metadata["uid"])
+                if started or not told:
+                    situation = Situation(**{**situation.__dict__, "started": started})
         after = compute_status(situation, before, times.time())
         ready_condition = after.conditions[0]
         self._tally.see(key, ready_condition.status, ready_condition.reason)

@@ -30,6 +30,7 @@ from onnx_operator.controller.pools import stay_off
 from onnx_operator.controller.quantities import MEBIBYTE, mebibytes, parse_quantity
 from onnx_operator.controller.scoring import script_path
 from onnx_operator.controller.settings import Pool, Settings
+from onnx_operator.controller.warmth import Kept, WarmUpRejectedError, warm_up_text
 
 TEMPLATES = {
     "Deployment": "deployment.yaml.j2",
@@ -75,6 +76,8 @@ class RenderInput:
     scoring: dict[str, str] = field(default_factory=dict)
     """The scoring script's files, by name."""
     test_data: list[SourceFile] = field(default_factory=list)
+    kept: Kept | None = None
+    """What it takes over from the revisions before."""
 
 
 def selector_labels(name: str) -> dict[str, str]:
@@ -155,6 +158,7 @@ def _server_args(inputs: RenderInput) -> list[str]:
         args.append(f"--max-batch-size={batching.max_batch_size}")
     if batching and batching.max_delay_milliseconds is not None:
         args.append(f"--max-delay-milliseconds={batching.max_delay_milliseconds}")
+    args += _warm_up_args(inputs)
     if inputs.test_data:
         args.append(f"--test-data={names.TEST_DATA_DIRECTORY}")
     if script := script_path(inputs.spec):
@@ -163,6 +167,21 @@ def _server_args(inputs: RenderInput) -> list[str]:
         args.append(f"--requirements-directory={names.REQUIREMENTS_DIRECTORY}")
     if inputs.settings.page:
         args.append("--page")
+    return args
+
+
+def _warm_up_args(inputs: RenderInput) -> list[str]:
+    args = [f"--state-directory={names.STATE_DIRECTORY}"]
+    try:
+        text = warm_up_text(inputs.spec, inputs.report)
+    except WarmUpRejectedError as error:
+        raise PodTemplateRejectedError(str(error)) from None
+    if text:
+        args.append(literal(f"--warm-up={text}"))
+    if inputs.kept and inputs.kept.inputs:
+        args.append(literal(f"--kept-inputs={inputs.kept.inputs.to_text()}"))
+    if inputs.kept and inputs.kept.required:
+        args.append("--require-warm-up")
     return args
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from onnx_operator.api import names
+from onnx_operator.api.contract import WarmUpFacts
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import InspectionResult
 from onnx_operator.controller import metrics
@@ -30,6 +31,7 @@ from onnx_operator.controller.render import (
 )
 from onnx_operator.controller.revisions import (
     NOTE_INSPECTION,
+    NOTE_WARMED,
     Revision,
     RevisionData,
     annotations,
@@ -42,6 +44,8 @@ from onnx_operator.controller.revisions import (
 from onnx_operator.controller.seal import Trust, fingerprint
 from onnx_operator.controller.sealkey import SealKeys
 from onnx_operator.controller.settings import Settings
+from onnx_operator.controller.warming import note_of
+from onnx_operator.controller.warmth import Kept
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +131,12 @@ class Revising:
             return revision
         return await self.seal(model, noted(revision, {NOTE_INSPECTION: inspection}))
 
+    async def started(self, model: Object, revision: Revision, facts: WarmUpFacts) -> Revision:
+        """The revision, sealed, with what its first pod told of the warm-up in its notes."""
+        if not revision.trust.holds or not revision.uid or NOTE_WARMED in revision.notes:
+            return revision
+        return await self.seal(model, noted(revision, {NOTE_WARMED: note_of(facts)}))
+
     async def data(
         self,
         model: Object,
@@ -134,6 +144,7 @@ class Revising:
         result: InspectionResult,
         scoring: dict[str, str],
         children: Children,
+        kept: Kept | None = None,
     ) -> RevisionData:
         """What a revision of this model would hold.
 
@@ -148,7 +159,7 @@ class Revising:
         report = report.model_copy(update={"version": version_label(spec, report)})
         pool = choose_pool(spec, namespace, report, self._settings.effective_pools())
         rendered = render(
-            RenderInput(name, namespace, spec, report, files, pool, self._settings, scoring, result.test_data)
+            RenderInput(name, namespace, spec, report, files, pool, self._settings, scoring, result.test_data, kept)
         )
         await check_names(self._kube, model, rendered, children)
         return RevisionData(
@@ -158,6 +169,7 @@ class Revising:
             interface=result.interface,
             files=files,
             test_data=result.test_data,
+            kept=kept,
             pool=pool.name,
             manifests=await self._canonical(spec, rendered, f"{name}-{PLACE}"),
         )

@@ -20,6 +20,7 @@ from onnx_operator.controller import alpha
 from onnx_operator.controller.kube import CHILD_KINDS, DEPLOYMENT
 from onnx_operator.controller.render import Manifest, child_labels, uses_gpu
 from onnx_operator.controller.seal import Sealer, Subject, Trust, digest, fingerprint
+from onnx_operator.controller.warmth import Kept
 
 HISTORY = 5
 """Revisions kept besides the current one and those with pods."""
@@ -35,6 +36,7 @@ POD_FIELDS = (
     "resources",
     "session",
     "batching",
+    "warmUp",
     "scoring",
     "serviceAccountName",
     "podTemplate",
@@ -43,6 +45,8 @@ POD_FIELDS = (
 OTHER_FIELDS = ("model.sha256", "model.tags", "model.description", "replicas", "suspend")
 """Fields that reach no pod; ``sha256`` is compared with the digests of the files."""
 
+NOTE_WARMED = "warmed-up"
+"""The note that tells how a revision started: JSON of :class:`~onnx_operator.controller.warmth.Warmed`."""
 NOTE_INSPECTION = "inspection-key"
 """The note that names the inspection which accepted the model last."""
 
@@ -56,6 +60,7 @@ class RevisionData(ApiModel):
     interface: str
     files: ModelFiles | None = Field(default=None, description="what the pods fetch; unknown in revisions of old")
     test_data: list[SourceFile] = Field(default_factory=list, description="recorded inputs and outputs that pods fetch")
+    kept: Kept | None = Field(default=None, description="of revisions before; absent in a first one")
     pool: str
     manifests: list[dict[str, Any]]
 

@@ -161,6 +161,15 @@ def _accelerated(s: Situation) -> _Verdict | None:
     return _Verdict(TRUE, Reason.ON_GPU, f"all operators run in {', '.join(on_gpu)}")
 
 
+def _warmed_up(s: Situation) -> _Verdict | None:
+    started = s.started
+    if s.current is None or started is None or started.revision != s.current.name or started.warmed is None:
+        return None
+    if started.warmed:
+        return _Verdict(TRUE, Reason.WARMED, f"warmed up {started.warm_up}".rstrip())
+    return _Verdict(FALSE, Reason.NO_INPUT_FOUND, started.warm_up or "no input was found that the model answers")
+
+
 def _summary(
     s: Situation, valid: _Verdict | None, progressing: _Verdict | None, available: _Verdict
 ) -> tuple[_Verdict, ConditionType | None]:
@@ -191,6 +200,7 @@ def _conditions(s: Situation, previous: OnnxModelStatus, now: str) -> list[Condi
         ConditionType.PROGRESSING: progressing,
         ConditionType.AVAILABLE: available,
         ConditionType.ACCELERATED: _accelerated(s),
+        ConditionType.WARMED_UP: _warmed_up(s),
         ConditionType.OUTDATED: _Verdict(TRUE, s.outdated.reason, s.outdated.message) if s.outdated else None,
     }
     if kstatus:

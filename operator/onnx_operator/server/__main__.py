@@ -32,6 +32,26 @@ def fetch(attempts: int, first_delay: float) -> None:
     sys.exit(run(os.environ, Retries(attempts, first_delay)))
 
 
+class WarmUpText(click.ParamType[Any]):
+    """JSON of :class:`~onnx_operator.api.contract.WarmUpInputs`."""
+
+    name = "JSON"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        """Parse; a message names the field at fault."""
+        from pydantic import ValidationError
+
+        from onnx_operator.api.contract import WarmUpInputs
+
+        if isinstance(value, WarmUpInputs):
+            return value
+        try:
+            return WarmUpInputs.model_validate_json(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            self.fail(f"{'.'.join(map(str, first['loc'])) or 'the text'}: {first['msg']}", param, context)
+
+
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _SERVE_OPTIONS = (
     click.option("--model", type=click.Path(path_type=Path), required=True, help="The model's .onnx file."),
@@ -79,6 +99,23 @@ _SERVE_OPTIONS = (
         "--test-data",
         type=click.Path(path_type=Path, exists=True, file_okay=False),
         help="Golden inputs and outputs (test_data_set_N folders) that the model must reproduce.",
+    ),
+    click.option(
+        "--warm-up",
+        type=WarmUpText(),
+        metavar="JSON",
+        help='Inputs that cannot be guessed: {"shapes": {"audio": [1, 16000]}, "values": {"speed": [1.0]}}. Values '
+        "fill a tensor in turn, again and again.",
+    ),
+    click.option(
+        "--kept-inputs", type=WarmUpText(), metavar="JSON", help="What warmed up the version before: tried first."
+    ),
+    click.option("--require-warm-up", is_flag=True, help="Refuse a model for which no input is found."),
+    click.option(
+        "--state-directory",
+        "state",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="A folder that outlives a restart: made-up inputs that killed the server are noted there.",
     ),
     click.option(
         "--script",

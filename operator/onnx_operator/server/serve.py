@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import Phase, StartFacts
+from onnx_operator.api.contract import Phase, StartFacts, WarmUpFacts, WarmUpInputs
 from onnx_operator.api.text import visible_json
 from onnx_operator.server.dataplane.batching import Batcher, BatchPolicy
 from onnx_operator.server.dataplane.budget import UNLIMITED, Budget, request_bytes
@@ -37,6 +37,7 @@ from onnx_operator.server.tracing import tracer
 
 if TYPE_CHECKING:
     from onnx_operator.server.rpc.server import GrpcServer
+    from onnx_operator.server.runtime.finding import Sources
     from onnx_operator.server.runtime.session import Model
     from onnx_operator.server.runtime.warmup import WarmUp
     from onnx_operator.server.script.host import ScriptHost
@@ -72,6 +73,14 @@ class ServeSettings:
     """Seconds that a request may wait for others to run with."""
     limits: Limits = field(default_factory=Limits)
     test_data: Path | None = None
+    warm_up: WarmUpInputs | None = None
+    """Shapes and values of inputs that cannot be guessed."""
+    kept_inputs: WarmUpInputs | None = None
+    """What warmed up the revision that serves."""
+    require_warm_up: bool = False
+    """Whether the model must not serve unless it was warmed up."""
+    state: Path | None = None
+    """A folder that outlives a restart, for notes of made-up inputs that killed the process; None: nothing is noted."""
     script: Path | None = None
     requirements: Path | None = None
     page: bool = False
@@ -261,7 +270,7 @@ class Serving:
             # Each process has a CPU of its own now.
             model, _ = await asyncio.wrap_future(_in_daemon(lambda: self._load(1)))
         self._plane.attach(model, Batcher(model, policy, settings.limits.workers, self._metrics.run))
-        self._routes.example = example_of(model) if warm.inline else None
+        self._routes.example = example_of(model, warm) if warm.inline else None
         self._routes.attach()
         self._add_page(model.inputs, model.outputs, facts.execution_providers)
         self._metrics.set("model_load_seconds", "Time to load the model.", facts.load_seconds)
@@ -347,6 +356,19 @@ class Serving:
         )
         return model, time.perf_counter() - started
 
+    def _sources(self) -> "Sources":
+        from onnx_operator.server.runtime.attempts import Attempts
+        from onnx_operator.server.runtime.finding import Sources
+
+        settings = self._settings
+        return Sources(
+            settings.test_data,
+            settings.warm_up,
+            settings.kept_inputs,
+            settings.require_warm_up,
+            Attempts(settings.state, self._log.guess, record=self._shared.first),
+        )
+
     def _load_blocking(self) -> tuple["Model", "WarmUp", StartFacts, int, int]:
         from onnx_operator.server.runtime.warmup import warm_up
 
@@ -356,7 +378,7 @@ class Serving:
         self._enter(Phase.WARMING_UP)
         before = resident_memory_bytes()
         forget_peak()
-        warm = warm_up(model, settings.max_batch_size, self._lifecycle.note)
+        warm = warm_up(model, settings.max_batch_size, self._lifecycle.note, sources=self._sources())
         run_bytes = max(0, peak_memory_bytes() - before)
         warmed = time.perf_counter()
         golden = 0
@@ -371,6 +393,7 @@ class Serving:
             fallback_causes=[f"{provider}: {cause}" for provider, cause in model.assignment.causes.items()],
             load_seconds=round(load_seconds, 6),
             warm_up_seconds=round(warmed - loaded, 6),
+            warm_up=WarmUpFacts(warmed=warm.warmed, message=warm.message, inputs=warm.recipe),
             resident_memory_bytes=resident_memory_bytes(),
         )
         return model, warm, facts, golden, run_bytes
@@ -390,12 +413,11 @@ def batch_policy(settings: ServeSettings, warm: "WarmUp") -> BatchPolicy:
     return BatchPolicy(size, settings.max_delay, 0, warm.inline, warm.largest_elements)
 
 
-def example_of(model: "Model") -> dict[str, Any] | None:
+def example_of(model: "Model", warm: "WarmUp") -> dict[str, Any] | None:
     """A feed that the model answers, as JSON values, where it is small and JSON can carry it."""
     from onnx_operator.server.dataplane.tensors import DTYPES, encode_nested
-    from onnx_operator.server.runtime.guessing import answer_one
 
-    _, feed = answer_one(model)
+    feed = warm.feed
     if any(model.input_by_name[name].datatype not in DTYPES for name in feed):
         return None
     if sum(value.size for value in feed.values()) > 4096:

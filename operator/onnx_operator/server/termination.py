@@ -39,6 +39,10 @@ class TerminationLog:
         self._phase = phase
         self._write(TerminationMessage(phase=phase))
 
+    def guess(self, guessing: bool) -> None:
+        """Record whether a made-up input runs: a kill meanwhile is no fault of the model's."""
+        self._write(TerminationMessage(phase=self._phase, guessing=guessing or None))
+
     def fail(self, reason: Reason, message: str, observed: SourcePin | None = None) -> None:
         """Record why the current phase failed."""
         self._write(TerminationMessage(phase=self._phase, reason=reason, message=message, observed=observed))

@@ -79,6 +79,7 @@ def test_the_spec_holds_the_fields_whose_behaviour_exists_and_no_others():
         "resources",
         "session",
         "batching",
+        "warmUp",
         "scoring",
         "serviceAccountName",
         "podTemplate",

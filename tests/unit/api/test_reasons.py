@@ -67,6 +67,7 @@ def test_the_conditions_are_the_promised_ones():
         "Available",
         "Accelerated",
         "Outdated",
+        "WarmedUp",
         "Reconciling",
         "Stalled",
     }

@@ -141,6 +141,21 @@ LOAD_FAILED = {
 }
 
 
+GUESSING = TerminationMessage(phase=Phase.WARMING_UP, guessing=True).to_json()
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [{"exitCode": 137, "reason": "OOMKilled"}, {"exitCode": 136, "reason": "Error"}, {"exitCode": 139}],
+    ids=["memory", "a division by zero", "a segmentation fault"],
+)
+def test_a_kill_by_an_input_that_we_made_up_is_never_the_models_fault(ended):
+    found = cause_of(pod(fetch=FETCHED, server=waiting("CrashLoopBackOff", "back-off 10s", **ended, message=GUESSING)))
+    assert found.reason is Reason.LOADING
+    assert found.reason not in MODEL_FAULTS
+    assert "made-up input" in found.message
+
+
 SERVED = {"exitCode": 137, "reason": "OOMKilled", "message": message("Serving")}
 
 

@@ -380,6 +380,7 @@ def test_the_server_is_told_the_model_and_its_options():
         "--name=resnet50",
         "--port=8080",
         "--grpc-port=8081",
+        "--state-directory=/tmp",
         "--version=7",
         "--execution-provider=CPU",
         "--intra-op-threads=2",

@@ -383,6 +383,27 @@ def test_acceleration_is_told_for_gpu_models_only():
     assert "Accelerated" not in conditions(status())
 
 
+def warm(warmed, text="", of="resnet50-1"):
+    facts = Started(revision=of, execution_providers=[], resident_memory_bytes=1, warmed=warmed, warm_up=text)
+    return status(started=facts)
+
+
+def test_a_model_for_which_no_input_was_found_is_ready_and_says_so():
+    found = warm(False, "ONNX Runtime answered none: Gather node, idx=107; give spec.model.testData")
+    assert conditions(found)["WarmedUp"] == ("False", "NoInputFound")
+    assert conditions(found)["Ready"] == conditions(status())["Ready"]
+    told = next(c for c in found.conditions if c.type == "WarmedUp").message
+    assert "idx=107" in told
+    assert "testData" in told
+
+
+def test_the_warm_up_is_told_once_a_pod_has_told_it():
+    assert conditions(warm(True, "by made-up inputs"))["WarmedUp"] == ("True", "Warmed")
+    assert "WarmedUp" not in conditions(status())
+    assert "WarmedUp" not in conditions(warm(None)), "a scoring script loads the model itself"
+    assert "WarmedUp" not in conditions(warm(False, of="resnet50-0"))
+
+
 def test_facts_of_an_earlier_revision_are_dropped():
     assert status(started=started("CPUExecutionProvider", of="resnet50-0")).started is None
     assert status(started=started("CPUExecutionProvider")).started is not None

@@ -1,8 +1,10 @@
 """Small models, and the real server on a real socket."""
 
+import atexit
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,10 +90,10 @@ def slow() -> bytes:
 
 
 def load_bytes(content: bytes) -> Model:
-    with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
-        file.write(content)
-        file.flush()
-        return load(Path(file.name), SessionSettings())
+    path = Path(tempfile.mkdtemp()) / "model.onnx"
+    path.write_bytes(content)
+    atexit.register(shutil.rmtree, path.parent, True)
+    return load(path, SessionSettings())
 
 
 class Served:

@@ -41,6 +41,7 @@ def test_a_good_start_is_told_in_one_line_of_facts() -> None:
             "fallbackCauses",
             "loadSeconds",
             "warmUpSeconds",
+            "warmUp",
             "residentMemoryBytes",
         }
         assert process.message() == {"phase": "Serving", "message": ""}
@@ -70,6 +71,15 @@ NO_ANSWER = model_bytes(
 )
 
 
+def test_a_model_that_answers_no_made_up_input_gets_ready_and_tells_that_it_is_not_warm() -> None:
+    with serving(NO_ANSWER, ready=False) as process:
+        facts = StartFacts.model_validate(process.started())
+        assert facts.warm_up is not None
+        assert not facts.warm_up.warmed
+        assert "Reshape" in facts.warm_up.message
+        assert process.message() == {"phase": "Serving", "message": ""}
+
+
 @pytest.mark.parametrize(
     ("content", "phase", "words"),
     [
@@ -77,7 +87,6 @@ NO_ANSWER = model_bytes(
         (b"", "Loading", ""),
         (None, "Loading", "File doesn't exist"),
         (UNKNOWN_OPERATOR, "Loading", "Frobnicate"),
-        (NO_ANSWER, None, "Reshape"),
     ],
 )
 def test_a_model_that_cannot_be_served_ends_the_process_with_its_cause(

@@ -11,8 +11,7 @@ from onnx import TensorProto, helper
 
 from onnx_operator.server.dataplane.tensors import TensorInfo
 from onnx_operator.server.runtime.assignment import Assignment
-from onnx_operator.server.runtime.failures import LoadError
-from onnx_operator.server.runtime.guessing import Guess, guesses, make_feed
+from onnx_operator.server.runtime.guessing import NOTHING, Guess, Search, make_feed
 from onnx_operator.server.runtime.warmup import warm_up
 from tests.unit.server.serving import identity, linear, load_bytes, model_bytes, node, slow, value
 
@@ -46,8 +45,8 @@ def test_four_dimensions_can_be_an_image(shape: list[Any], made_up: tuple[int, .
 
 
 def test_the_smallest_guess_comes_first_and_fixed_shapes_need_few() -> None:
-    assert next(iter(guesses([info("x", ["N", 4])]))) == Guess()
-    assert len(list(guesses([info("x", [1, 4])]))) == 2
+    assert next(iter(Search([info("x", ["N", 4])], lambda: NOTHING))) == Guess()
+    assert len(list(Search([info("x", [1, 4])], lambda: NOTHING))) == 2
 
 
 def test_a_guess_beyond_reason_is_left_out() -> None:
@@ -132,15 +131,128 @@ def test_models_with_demands_of_their_own_are_warmed_up(content: bytes) -> None:
     warm_up(load_bytes(content))
 
 
-def test_a_model_that_answers_nothing_is_refused_naming_the_node() -> None:
-    content = model_bytes(
-        [node("Add", ["x", "c"], ["i"]), node("Gather", ["table", "i"], ["y"], name="look-up")],
+def far_table(beyond: str = "x") -> bytes:
+    """A look-up by ``x`` + 107 in a table of three rows; with another name for ``beyond``, by 107 whatever ``x`` is."""
+    return model_bytes(
+        [
+            node("Mul", ["x", "zero"], ["nothing"]),
+            node("Add", [beyond, "c"], ["i"]),
+            node("Gather", ["table", "i"], ["y"], name="look-up"),
+        ],
         [value("x", INT64, ["N"])],
         [value("y", FLOAT, None)],
-        {"table": np.zeros(3, dtype=np.float32), "c": np.array([107])},
+        {"table": np.zeros(3, dtype=np.float32), "c": np.array([107]), "zero": np.array([0])},
     )
-    with pytest.raises(LoadError, match=r"answered no warm-up inference: .*look-up.*idx=107"):
-        warm_up(load_bytes(content))
+
+
+def test_an_index_is_moved_into_the_table_that_the_runtime_names() -> None:
+    found = warm_up(load_bytes(far_table()))
+    assert found.warmed
+    assert found.feed["x"].tolist() == [-105]
+
+
+def test_a_model_that_answers_no_made_up_input_serves_unwarmed_and_says_what_was_tried() -> None:
+    found = warm_up(load_bytes(far_table("nothing")), 8)
+    assert (found.warmed, found.batchable, found.inline) == (False, False, False)
+    assert re.search(r"look-up.*idx=107", found.message)
+    assert re.search(r"made-up inputs were tried in .* x \[1\] … x \[\d+\]", found.message)
+    assert "testData" in found.message
+
+
+def speech() -> bytes:
+    """Convolutions that need at least 400 samples."""
+    rng, last, channels = np.random.default_rng(0), "c0", 1
+    nodes, weights = [node("Unsqueeze", ["x", "axis"], ["c0"])], {"axis": np.array([1])}
+    for number, (kernel, stride) in enumerate([(10, 5), *[(3, 2)] * 4, *[(2, 2)] * 2]):
+        weights[f"w{number}"] = rng.normal(size=(4, channels, kernel)).astype(np.float32)
+        nodes.append(node("Conv", [last, f"w{number}"], [f"c{number + 1}"], strides=[stride], name=f"conv{number}"))
+        last, channels = f"c{number + 1}", 4
+    return model_bytes(nodes, [value("x", FLOAT, ["batch", "samples"])], [value(last, FLOAT, None)], weights)
+
+
+def whisper() -> bytes:
+    """An encoder with a table of positions: 80 bands, two frames for each of 1,500 places, and no other sizes."""
+    rng = np.random.default_rng(0)
+    return model_bytes(
+        [
+            node("Conv", ["x", "w1"], ["c1"], pads=[1, 1], name="conv1"),
+            node("Conv", ["c1", "w2"], ["c2"], pads=[1, 1], strides=[2], name="conv2"),
+            node("Transpose", ["c2"], ["t"], perm=[0, 2, 1], name="turn"),
+            node("Concat", ["t", "positions"], ["y"], axis=2, name="positions"),
+        ],
+        [value("x", FLOAT, ["batch", "bands", "frames"])],
+        [value("y", FLOAT, None)],
+        {
+            "w1": rng.normal(size=(8, 80, 3)).astype(np.float32),
+            "w2": rng.normal(size=(8, 8, 3)).astype(np.float32),
+            "positions": rng.normal(size=(1, 1500, 8)).astype(np.float32),
+        },
+    )
+
+
+def categories() -> bytes:
+    """Two columns of text, each with categories of its own."""
+    return model_bytes(
+        [
+            node("ArrayFeatureExtractor", ["x", "first"], ["a"], domain="ai.onnx.ml"),
+            node("ArrayFeatureExtractor", ["x", "second"], ["b"], domain="ai.onnx.ml"),
+            node("OneHotEncoder", ["a"], ["ah"], domain="ai.onnx.ml", cats_strings=["red", "blue"], zeros=0),
+            node("OneHotEncoder", ["b"], ["bh"], domain="ai.onnx.ml", cats_strings=["S", "M"], zeros=0),
+            node("Concat", ["ah", "bh"], ["y"], axis=-1),
+        ],
+        [value("x", STRING, ["N", 2])],
+        [value("y", FLOAT, None)],
+        {"first": np.array([0]), "second": np.array([1])},
+        ml=True,
+    )
+
+
+def total_length() -> bytes:
+    """A mask as long as what is past and what is new together."""
+    return model_bytes(
+        [
+            node("Concat", ["past", "new"], ["all"], axis=1),
+            node("Reshape", ["mask", "to"], ["m"]),
+            node("Add", ["all", "m"], ["y"]),
+        ],
+        [
+            value("new", FLOAT, ["b", "sequence"]),
+            value("past", FLOAT, ["b", "past_sequence"]),
+            value("mask", FLOAT, ["b", "past_sequence + sequence"]),
+        ],
+        [value("y", FLOAT, None)],
+        {"to": np.array([1, 7])},
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "shapes"),
+    [
+        (whisper(), {"x": (1, 80, 3000)}),
+        (categories(), {"x": (1, 2)}),
+    ],
+)
+def test_sizes_and_categories_that_only_the_graph_or_the_runtime_tells_are_found(
+    content: bytes, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    found = warm_up(load_bytes(content))
+    assert found.warmed, found.message
+    for name, shape in shapes.items():
+        # Of two frames that make one place the last may be missing.
+        assert found.feed[name].shape[:-1] == shape[:-1]
+        assert shape[-1] - found.feed[name].shape[-1] in (0, 1)
+
+
+def test_the_least_length_of_a_speech_model_is_found() -> None:
+    found = warm_up(load_bytes(speech()))
+    assert found.warmed, found.message
+    assert found.feed["x"].shape[1] >= 400
+
+
+def test_a_size_that_is_a_sum_of_others_follows_them() -> None:
+    found = warm_up(load_bytes(total_length()))
+    assert found.warmed, found.message
+    assert found.feed["new"].shape[1] + found.feed["past"].shape[1] == found.feed["mask"].shape[1] == 7
 
 
 def rowwise(*nodes: Any, rest: Any = 8, batch: Any = "N", element: int = FLOAT, **weights: Any) -> bytes:

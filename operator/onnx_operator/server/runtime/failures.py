@@ -19,3 +19,15 @@ class GoldenTestError(Exception):
     """The model answers its golden inputs with other outputs than expected, or the test data cannot be used."""
 
     reason = Reason.GOLDEN_TEST_FAILED
+
+
+class HeldLoadError(LoadError):
+    """The model does not answer what warmed up the revision that serves; the text says so."""
+
+    reason = Reason.INTERFACE_CHANGED
+
+
+class UnwarmedLoadError(LoadError):
+    """No input was found, and this is no first version; the text says what was tried."""
+
+    reason = Reason.NO_INPUT_FOUND

@@ -136,7 +136,8 @@ def _data_set(folder: Path) -> DataSet:
     return DataSet(folder.name, inputs, outputs)
 
 
-def _differences(model: Model, data_set: DataSet, tolerances: Mapping[str, Tolerance]) -> Iterator[float]:
+def inputs_of(model: Model, data_set: DataSet) -> dict[str, Any]:
+    """The recorded inputs of a data set, by name. Raises :class:`GoldenTestError` where they do not fit the model."""
     required = [info for info in model.inputs if not info.optional]
     optional = [info for info in model.inputs if info.optional]
     feed = _named(data_set, data_set.inputs, [*required, *optional], "input")
@@ -145,6 +146,11 @@ def _differences(model: Model, data_set: DataSet, tolerances: Mapping[str, Toler
             f"{data_set.name} has no value for the model's input {', '.join(missing)}; "
             f"expected input_0.pb to input_{len(required) - 1}.pb"
         )
+    return feed
+
+
+def _differences(model: Model, data_set: DataSet, tolerances: Mapping[str, Tolerance]) -> Iterator[float]:
+    feed = inputs_of(model, data_set)
     expected = _named(data_set, data_set.outputs, model.outputs, "output")
     try:
         results = model.run_plain(list(expected), feed)

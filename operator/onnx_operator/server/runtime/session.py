@@ -58,8 +58,9 @@ class Model:
     BF16, for which numpy has no type, is carried as the bits in ``uint16``, in both directions.
     """
 
-    def __init__(self, session: ort.InferenceSession, assignment: Assignment) -> None:
+    def __init__(self, session: ort.InferenceSession, assignment: Assignment, path: Path | None = None) -> None:
         self.session = session
+        self.path = path
         self.assignment = assignment
         self.inputs = [_info(arg) for arg in session.get_inputs()]
         self.inputs += [_info(arg, optional=True) for arg in session.get_overridable_initializers()]
@@ -154,7 +155,7 @@ def load(path: Path, settings: SessionSettings) -> Model:
     if assignment.causes:
         fields = {"fallbackOperators": assignment.fallback_operators, "causes": assignment.causes}
         logger.warning("the CPU takes over what a GPU was asked for", extra={"fields": fields})
-    return Model(session, assignment)
+    return Model(session, assignment, path)
 
 
 def explain(error: BaseException) -> str:

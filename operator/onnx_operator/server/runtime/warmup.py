@@ -12,8 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from onnx_operator.api.contract import WarmUpInputs
 from onnx_operator.server.errors import RequestError
-from onnx_operator.server.runtime.guessing import MAX_ELEMENTS, Guess, answer_one, make_feed, run_once
+from onnx_operator.server.runtime.attempts import MEASURING
+from onnx_operator.server.runtime.finding import Found, Sources, find_input
+from onnx_operator.server.runtime.guessing import MAX_ELEMENTS, Guess, make_feed, run_once
 from onnx_operator.server.runtime.rows import (
     Feed,
     NotBatchableError,
@@ -43,6 +46,13 @@ _MOST_ROWS = 64
 """Rows of a request that may be computed on the event loop; more take memory that few ever need."""
 _BUSY_SECONDS = 0.05
 """On the CPU, runs this long keep it busy by themselves: rows that share one would only take more memory."""
+
+_ORIGINS = {
+    "testData": "recorded inputs (spec.model.testData)",
+    "warmUp": "inputs that spec.warmUp describes",
+    "kept": "the inputs of the revision before",
+    "madeUp": "made-up inputs",
+}
 
 _UNBOUNDED_OPERATORS = frozenset({"Loop", "Scan", "If"}) | {
     f"com.microsoft.{name}" for name in ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch")
@@ -79,23 +89,64 @@ class WarmUp:
     """Elements of all inputs together, up to which a run takes no longer than ``INLINE_SECONDS``."""
     reason: str = ""
     """Why requests cannot share a run."""
+    warmed: bool = True
+    """Whether the model has answered an input."""
+    message: str = ""
+    """What was tried where it has not; else where the input came from."""
+    feed: Feed = field(default_factory=dict)
+    """The input that it answered."""
+    recipe: WarmUpInputs | None = None
+    """The same, in few bytes, for the next revision."""
 
 
 def warm_up(
-    model: Model, max_batch_size: int = 1, note: Note = ignore, clock: Callable[[], float] = time.perf_counter
+    model: Model,
+    max_batch_size: int = 1,
+    note: Note = ignore,
+    clock: Callable[[], float] = time.perf_counter,
+    sources: Sources | None = None,
 ) -> WarmUp:
     """Run the model until it is warm, up to ``max_batch_size`` rows at a time.
 
-    Raises :class:`~onnx_operator.server.runtime.failures.LoadError` if it answers no made-up input.
+    A model that answers no made-up input is not at fault: it is not warm, and its requests run alone. Raises
+    :class:`~onnx_operator.server.runtime.failures.LoadError` where the runtime does not implement what it needs, and
+    GoldenTestError where it does not answer recorded inputs.
     """
     started = clock()
-    guess, feed = answer_one(model)
+    sources = sources or Sources()
+    answered = find_input(model, sources)
+    if not isinstance(answered, Found):
+        logger.warning("no input was found that warms the model up: %s", answered.message)
+        return WarmUp(reason="no input was found that warms it up", warmed=False, message=answered.message)
+    sources.attempts.note(MEASURING, 0)
+    try:
+        found = _measured(
+            model, answered, max_batch_size, note, clock, started, killed=MEASURING in sources.attempts.killed
+        )
+    finally:
+        sources.attempts.forget(MEASURING)
+    return replace(found, message=f"by {_ORIGINS[answered.origin]}", feed=answered.feed, recipe=answered.recipe)
+
+
+def _measured(
+    model: Model,
+    answered: Found,
+    max_batch_size: int,
+    note: Note,
+    clock: Callable[[], float],
+    started: float,
+    *,
+    killed: bool,
+) -> WarmUp:
+    guess, feed = answered.guess, answered.feed
     single = _measure_feed(model, feed, clock)
     inline = single < INLINE_SECONDS and not model.assignment.operators & _UNBOUNDED_OPERATORS
     elements = _elements_of(feed)
     plain = WarmUp(inline=inline, seconds={1: single}, largest_elements=elements)
     note(batch=1, seconds=round(single, 6))
     try:
+        if killed:
+            raise NotBatchableError("measuring more rows killed the process; more memory may help")
         rows = find_rows(model)
         if rows.fixed:
             plain = replace(plain, seconds={rows.fixed: single})

@@ -1,0 +1,128 @@
+"""What warmed a version up is kept where no tenant writes it: in the sealed notes of its revision."""
+
+import json
+from typing import Any
+
+import pytest
+
+from onnx_operator.api import names
+from onnx_operator.api.contract import WarmUpFacts, WarmUpInputs
+from onnx_operator.api.crd import to_yaml
+from onnx_operator.controller.history import history
+from onnx_operator.controller.kube import DEPLOYMENT, ONNX_MODEL, Kube
+from onnx_operator.controller.revisions import NOTE_WARMED
+from tests import models
+from tests.security.desk import Desk, Operator, inspector
+from tests.unit.model.webkit import FileServer, Server, make_authority
+
+INPUTS = WarmUpInputs(shapes={"x": [1, 4]}, values={"x": [0]})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def crd(apiserver):
+    apiserver.apply(to_yaml())
+    apiserver.kubectl("wait", "--for=condition=Established", "crd/onnxmodels.onnx-operator.dev", "--timeout=30s")
+    apiserver.wait(lambda: apiserver.list("onnxmodels") is not None, 30, "OnnxModel to be served")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return make_authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+async def place(apiserver, api_namespace, authority, tmp_path):
+    kube = await Kube.connect(str(apiserver.kubeconfig))
+    files = FileServer(models.linear())
+    async with Server(files, authority.server) as server, inspector(tmp_path) as socket:
+        made = Desk(kube, apiserver, api_namespace, socket, f"https://localhost:{server.port}", authority.pem)
+        yield made, files
+        await made.aclose()
+    await kube.close()
+
+
+@pytest.fixture
+def desk(place):
+    return place[0]
+
+
+@pytest.fixture
+def files(place):
+    return place[1]
+
+
+async def first_version(desk: Desk) -> Operator:
+    await desk.write()
+    operator = await desk.operator()
+    await operator.settle(desk.namespace, "m")
+    return operator
+
+
+async def tell(desk: Desk, operator: Operator, facts: WarmUpFacts) -> dict[str, Any]:
+    """Keep what a pod told, as the operator does once it has read its log; the stored revision."""
+    revising = operator.reconciler._revising
+    model = await desk.kube.get(ONNX_MODEL, desk.namespace, "m")
+    assert model
+    (stored,) = await desk.revisions()
+    (revision,) = history([r for r in [revising.reader(model)(stored)] if r], "").own
+    await revising.started(model, revision, facts)
+    (stored,) = await desk.revisions()
+    return stored
+
+
+async def update(desk: Desk, files: FileServer, operator: Operator) -> list[str]:
+    """The server's arguments, once other bytes of the model are rolled out."""
+    files.body, files.etag = models.linear(1), '"v2"'
+    await desk.write(model={"uri": f"{desk.url}/other.onnx"})
+    await operator.settle(desk.namespace, "m")
+    deployment = await desk.kube.get(DEPLOYMENT, desk.namespace, "m")
+    assert deployment
+    arguments: list[str] = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert any("other.onnx" in json.dumps(r["data"]["spec"]) for r in await desk.revisions())
+    return [each for each in arguments if "kept" in each or "require" in each]
+
+
+async def serves(desk: Desk) -> None:
+    """The status as it is while the one revision takes traffic."""
+    (revision,) = await desk.revisions()
+    serving = {"serving": {"revision": revision["metadata"]["name"], "digest": ""}}
+    desk.kubectl("patch", "onnx", "m", "--subresource=status", "--type=merge", "-p", json.dumps({"status": serving}))
+
+
+async def test_an_update_is_told_what_warmed_the_version_before(desk, files):
+    operator = await first_version(desk)
+    stored = await tell(desk, operator, WarmUpFacts(warmed=True, inputs=INPUTS))
+    assert json.loads(stored["metadata"]["annotations"][names.NOTE_PREFIX + NOTE_WARMED])["warmed"] is True
+    before = await desk.deployment()
+    await operator.settle(desk.namespace, "m")
+    assert (await desk.deployment())["metadata"]["generation"] == before["metadata"]["generation"], "no pod restarts"
+    assert await update(desk, files, operator) == [f"--kept-inputs={INPUTS.to_text()}", "--require-warm-up"]
+
+
+async def test_a_version_that_never_took_traffic_is_no_reason_to_hold_the_next(desk, files):
+    assert await update(desk, files, await first_version(desk)) == []
+
+
+async def test_an_update_of_what_serves_must_be_warm_even_if_nobody_knows_how_that_was(desk, files):
+    """Such as a version that an older operator rolled out."""
+    operator = await first_version(desk)
+    await serves(desk)
+    assert await update(desk, files, operator) == ["--require-warm-up"]
+
+
+FORGED = [
+    WarmUpInputs(shapes={"x": [1 << 20, 4]}).to_text(),
+    '{"warmed": false}',
+    json.dumps({"warmed": True, "inputs": {"shapes": {"x": [1, 4]}, "values": {"x": [0]}, "texts": {"x": ["$(A)"]}}}),
+]
+
+
+@pytest.mark.parametrize("note", FORGED)
+async def test_inputs_that_a_tenant_wrote_reach_no_pod(desk, files, note):
+    operator = await first_version(desk)
+    stored = await tell(desk, operator, WarmUpFacts(warmed=True, inputs=INPUTS))
+    await serves(desk)
+    patch = {"metadata": {"annotations": {names.NOTE_PREFIX + NOTE_WARMED: note}}}
+    name = stored["metadata"]["name"]
+    desk.kubectl("patch", "controllerrevision", name, "--type=merge", "-p", json.dumps(patch))
+    assert await update(desk, files, operator) == ["--require-warm-up"], "nor does it make the update a first version"
