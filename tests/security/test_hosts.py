@@ -33,7 +33,7 @@ def test_this_machines_own_names_are_answered(local: Process, host: str) -> None
     "host",
     [
         *("evil.example", "localhost.evil.example", "evil.example:8080", "127.0.0.1.evil.example", "10.0.0.1", "[::2]"),
-        *("0.0.0.0", "evillocalhost", "[::1].evil.example", "2130706433", "localhost@evil.example"),
+        *("0.0.0.0", "[::1].evil.example", "2130706433", "localhost@evil.example"),
         "[::ffff:10.0.0.1]",
     ],
 )
@@ -59,13 +59,24 @@ def test_in_a_pod_any_name_is_answered() -> None:
         assert process.request("GET", "/v2", Host="m.models.svc").status == 200
 
 
+def test_programs_may_use_a_short_name_and_browsers_may_not(local: Process) -> None:
+    assert local.post("/score", BODY, Host="neighbour:8080").status == 200
+    # A browser's POST tells its origin, and what it reads it asks for by GET.
+    assert local.post("/score", BODY, Host="neighbour", Origin="http://neighbour").status == 421
+    assert local.post("/score", BODY, Host="my-neighbour").status == 200
+    for host in ("neighbour", "evillocalhost"):
+        assert local.request("GET", "/page/facts.json", Host=host).status == 421
+    for host in ("evil.example", "10.0.0.1", "2130706433", "", "a@b", "a/b"):
+        assert local.post("/score", BODY, Host=host).status == 421
+
+
 def test_servers_for_others_may_be_named_by_their_address() -> None:
     check = host_check((), addresses=True)
-    assert check({b"host": b"192.168.1.5:8080"}) is None
-    assert check({b"host": b"[fe80::1]:8080"}) is None
-    assert check({b"host": b"evil.example"}) is not None
-    assert check({}) is not None
-    assert host_check(("*",), addresses=False)({b"host": b"any.example"}) is None
+    assert check(b"GET", {b"host": b"192.168.1.5:8080"}) is None
+    assert check(b"GET", {b"host": b"[fe80::1]:8080"}) is None
+    assert check(b"GET", {b"host": b"evil.example"}) is not None
+    assert check(b"GET", {}) is not None
+    assert host_check(("*",), addresses=False)(b"GET", {b"host": b"any.example"}) is None
 
 
 def test_names_are_read_as_browsers_write_them() -> None:

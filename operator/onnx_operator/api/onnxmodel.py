@@ -208,6 +208,11 @@ class Batching(SpecModel):
         le=1000,
         description="How long a request waits for others. Default: 0, which runs together what is waiting already.",
     )
+    assume_independent_rows: bool | None = Field(
+        default=None,
+        description="Let requests share a run although status.model.batching is Unproven: you know that no row of a "
+        "batch changes the answer to another.",
+    )
 
 
 _Sizes = Annotated[list[Annotated[int, Field(ge=0, le=MOST_ELEMENTS)]], Field(max_length=MOST_DIMENSIONS)]

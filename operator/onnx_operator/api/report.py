@@ -86,6 +86,17 @@ class ProviderCoverage(ApiModel):
     fallback_flops_share: float = Field(default=0.0, description="their share of the model's FLOPs, 0 to 1")
 
 
+class RowsProof(ApiModel):
+    """Whether requests may share a run of the model: what its graph proves of the rows of a batch."""
+
+    proof: Literal["Exact", "Tolerant", "Unproven"] = Field(
+        description="Exact: an answer is the same to the bit whoever shares the run, on a CPU of x86-64; Tolerant: but "
+        "for rounding; Unproven: rows may meet, and requests run alone"
+    )
+    node: str = Field(default="", description="the first node that may let rows meet")
+    reason: str = Field(default="", description="why nothing is proven")
+
+
 class ModelReport(ApiModel):
     """What was read in the model. Kept small enough for ``status`` (see ``truncated``)."""
 
@@ -109,6 +120,7 @@ class ModelReport(ApiModel):
     )
     operators: dict[str, int] = Field(default_factory=dict, description="nodes by operator, the most frequent first")
     coverage: list[ProviderCoverage] = Field(default_factory=list, description="by execution provider")
+    batching: RowsProof | None = Field(default=None, description="whether requests may share a run")
     notes: list[str] = Field(default_factory=list, description="what callers should know although the model is valid")
     signer: str = Field(default="", description="who signed the model, where a signature was verified")
     truncated: bool = Field(
@@ -139,6 +151,7 @@ class ModelReport(ApiModel):
                 "operators": operators,
                 "coverage": coverage,
                 "notes": notes,
+                "batching": self.batching and _bounded_proof(self.batching),
                 "signer": shorten(self.signer, MAX_TEXT_BYTES),
                 "producer": shorten(self.producer, MAX_TEXT_BYTES),
             }
@@ -162,6 +175,11 @@ class ModelReport(ApiModel):
 
         result = bare.model_copy(update={"inputs": kept_inputs, "outputs": kept_outputs, "metadata": kept_metadata})
         return result.model_copy(update={"truncated": self.truncated or result != self})
+
+
+def _bounded_proof(proof: RowsProof) -> RowsProof:
+    node, reason = (shorten(text, MAX_TEXT_BYTES) for text in (proof.node, proof.reason))
+    return proof.model_copy(update={"node": node, "reason": reason})
 
 
 class _Room:

@@ -79,6 +79,8 @@ def _options(manifest: Manifest) -> dict[str, Any]:
         )
     if spec.warm_up:
         options["warm_up"] = spec.warm_up.inputs()
+    if spec.batching and spec.batching.assume_independent_rows:
+        options["assume_independent_rows"] = True
     if manifest.scoring:
         options["script"] = _written(manifest)
         if spec.scoring and spec.scoring.requirements:

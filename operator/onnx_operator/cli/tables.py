@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.report import InspectionResult, ModelReport, ProviderCoverage, TensorSpec
+from onnx_operator.api.report import InspectionResult, ModelReport, ProviderCoverage, RowsProof, TensorSpec
 from onnx_operator.api.schemes import credential_names
 from onnx_operator.api.text import visible
 from onnx_operator.model.comparison import Change
@@ -85,7 +85,17 @@ def facts(found: ModelReport) -> dict[str, str]:
         "activations": f"{size_text(found.memory.activations_bytes)} at the peak, for one row",
         "memory": f"about {size_text(found.memory.resident_bytes)} to serve",
         "operations": f"{count_text(found.flops, 'FLOP')} for one row",
+        "batching": _batching(found.batching),
     }
+
+
+def _batching(found: RowsProof | None) -> str:
+    if found is None:
+        return ""
+    if found.proof == "Unproven":
+        return f"requests run alone: {' '.join(text for text in (found.node, found.reason) if text)}"
+    strength = "to the bit" if found.proof == "Exact" else "but for rounding"
+    return f"requests may share a run: proven that rows do not meet, {strength}"
 
 
 def _facts(found: ModelReport, interface: str) -> RenderableType:

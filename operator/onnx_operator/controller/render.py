@@ -159,6 +159,8 @@ def _server_args(inputs: RenderInput) -> list[str]:
     if batching and batching.max_delay_milliseconds is not None:
         args.append(f"--max-delay-milliseconds={batching.max_delay_milliseconds}")
     args += _warm_up_args(inputs)
+    if batching and batching.assume_independent_rows:
+        args.append("--assume-independent-rows")
     if inputs.test_data:
         args.append(f"--test-data={names.TEST_DATA_DIRECTORY}")
     if script := script_path(inputs.spec):

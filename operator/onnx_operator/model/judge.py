@@ -11,11 +11,14 @@ from onnx_operator.api.report import (
     Capabilities,
     InspectionResult,
     ModelReport,
+    RowsProof,
     TensorSpec,
     interface_hash,
 )
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.model.archive import Archive, ArchiveError, ArchiveLimits, MemberReader, kind_of
+from onnx_operator.model.batching.proof import Proof, prove
+from onnx_operator.model.batching.reading import MOST_BYTES, UnreadableError, parse_skeleton
 from onnx_operator.model.checks.kernels import check_kernels
 from onnx_operator.model.checks.size import check_size
 from onnx_operator.model.checks.structure import check_formally, check_structure
@@ -170,6 +173,7 @@ def _report(skeleton: Skeleton, folder: Folder, name: str, size: int, task: _Tas
         flops=total_flops(sized, flops),
         operators=operator_counts(model),
         coverage=coverage(inferred, flops, weights=weights),
+        batching=_batching(head),
         notes=protocol_notes(inputs, outputs),
     )
     return InspectionResult(
@@ -178,6 +182,17 @@ def _report(skeleton: Skeleton, folder: Folder, name: str, size: int, task: _Tas
         interface=interface_hash(inputs, outputs),
         files=ModelFiles(files=files, model=name),
     )
+
+
+def _batching(head: ModelProto) -> RowsProof:
+    """What is proven of the rows of a batch."""
+    try:
+        if head.ByteSize() > MOST_BYTES:
+            raise UnreadableError("its graph takes more bytes than are looked at")
+        found = prove(parse_skeleton(head.SerializeToString()))
+    except UnreadableError as error:
+        found = Proof("Unproven", reason=str(error))
+    return RowsProof(proof=found.strength, node=found.node, reason=found.reason)
 
 
 def _interface(head: ModelProto, inferred: ModelProto) -> tuple[list[TensorSpec], list[TensorSpec]]:

@@ -90,6 +90,11 @@ _SERVE_OPTIONS = (
         "--max-batch-size", type=click.IntRange(1, 4096), default=32, help="Rows of one run; 1 runs each request alone."
     ),
     click.option(
+        "--assume-independent-rows/--no-assume-independent-rows",
+        default=False,
+        help="Let requests share a run where it is not proven that rows do not meet: you know that they do not.",
+    ),
+    click.option(
         "--max-delay-milliseconds",
         type=click.FloatRange(0, 1000),
         default=0.0,

@@ -69,6 +69,8 @@ class ServeSettings:
     processes: int | None = None
     """None: one for each CPU where the model is fast enough for that and memory allows it."""
     max_batch_size: int = 32
+    assume_independent_rows: bool = False
+    """Whether the model's owner says that rows do not meet where the graph does not prove it."""
     max_delay: float = 0.0
     """Seconds that a request may wait for others to run with."""
     limits: Limits = field(default_factory=Limits)
@@ -269,12 +271,16 @@ class Serving:
         if settings.intra_op_threads is None and (further or not self._shared.first):
             # Each process has a CPU of its own now.
             model, _ = await asyncio.wrap_future(_in_daemon(lambda: self._load(1)))
+        if policy.pad:
+            model.fill_up()
         self._plane.attach(model, Batcher(model, policy, settings.limits.workers, self._metrics.run))
         self._routes.example = example_of(model, warm) if warm.inline else None
         self._routes.attach()
         self._add_page(model.inputs, model.outputs, facts.execution_providers)
         self._metrics.set("model_load_seconds", "Time to load the model.", facts.load_seconds)
         self._metrics.set("model_warm_up_seconds", "Time of the warm-up inferences.", facts.warm_up_seconds)
+        contradicted = "1 where the warm-up saw rows meet that are proven not to: requests then share no run."
+        self._metrics.set("proof_contradicted", contradicted, float(warm.contradicted))
         self._metrics.set("golden_tests", "Data sets that the model has answered as expected.", golden)
         self._metrics.info = {
             "model": settings.name,
@@ -378,7 +384,13 @@ class Serving:
         self._enter(Phase.WARMING_UP)
         before = resident_memory_bytes()
         forget_peak()
-        warm = warm_up(model, settings.max_batch_size, self._lifecycle.note, sources=self._sources())
+        warm = warm_up(
+            model,
+            settings.max_batch_size,
+            self._lifecycle.note,
+            sources=self._sources(),
+            assume_independent_rows=settings.assume_independent_rows,
+        )
         run_bytes = max(0, peak_memory_bytes() - before)
         warmed = time.perf_counter()
         golden = 0

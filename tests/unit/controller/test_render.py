@@ -318,9 +318,14 @@ def test_any_text_reaches_the_containers_as_it_was_written(path, version):
 
 
 def test_the_server_is_told_how_requests_share_a_run_and_what_a_fallback_means():
-    args = server(batching={"maxBatchSize": 16, "maxDelayMilliseconds": 0}, session={"onFallback": "Fail"})["args"]
+    batching = {"maxBatchSize": 16, "maxDelayMilliseconds": 0, "assumeIndependentRows": True}
+    args = server(batching=batching, session={"onFallback": "Fail"})["args"]
     assert {"--max-batch-size=16", "--max-delay-milliseconds=0", "--on-fallback=Fail"} <= set(args)
-    assert not [a for a in server()["args"] if a.startswith(("--max-", "--on-fallback", "--script", "--page"))]
+    assert "--assume-independent-rows" in args
+    assert "--assume-independent-rows" not in server(batching={"assumeIndependentRows": False})["args"]
+    assert not [
+        a for a in server()["args"] if a.startswith(("--max-", "--assume", "--on-fallback", "--script", "--page"))
+    ]
 
 
 def test_the_page_is_off_unless_the_platform_team_wants_it():

@@ -1,6 +1,7 @@
 """No caller meets another: requests share a run only where the graph proves that rows keep apart."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_operator.api.report import RowsProof
 from onnx_operator.model.batching.graph_pb2 import Model
 from onnx_operator.model.batching.kernels import BUNDLED, Kernels
 from onnx_operator.model.batching.proof import Proof, prove
+from onnx_operator.model.batching.reading import UnreadableError, read_model
+from onnx_operator.model.judge import judge
+from onnx_operator.model.reading.folder import MemoryFolder
+from tests.unit.model.modelkit import CAPABILITIES, verdict
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 Shape = Sequence[int | str | None]
@@ -43,6 +49,14 @@ def model(
 def proof(*nodes: onnx.NodeProto, kernels: Kernels = BUNDLED, **rest: Any) -> Proof:
     """What is proven of a model."""
     return prove(Model.FromString(model(nodes, **rest).SerializeToString()), kernels)
+
+
+def judged(built: onnx.ModelProto) -> RowsProof:
+    """What the report of an inspection says."""
+    report = verdict(built).report
+    assert report is not None
+    assert report.batching is not None
+    return report.batching
 
 
 def ints(*values: int) -> Any:
@@ -680,3 +694,232 @@ def test_whatever_attributes_a_file_holds_the_proof_ends() -> None:
             for inputs in ([], ["x"], ["x", "x"], ["w", "x"], ["x", "w", "w", "w"]):
                 node = N(name, inputs, ["y"], axis=axis, perm=[5, 5], strides=[0], axes=[axis], kernel_shape=[-1])
                 assert proof(node, stored={"w": np.float32(1)}) is not None
+
+
+def test_what_is_proven_does_not_depend_on_weights_that_are_left_out() -> None:
+    built = model([N("MatMul", ["x", "w"], ["a"]), N("Softmax", ["a"], ["y"])], stored={"w": reals(4, 4000)})
+
+    found = judged(built)
+
+    assert (found.proof, found.node, found.reason) == ("Tolerant", "", "")
+
+
+def test_a_report_tells_why_requests_of_a_model_run_alone() -> None:
+    found = judged(model([N("Softmax", ["x"], ["y"], name="over", axis=0)]))
+
+    assert found.proof == "Unproven"
+    assert found.node == 'node "over" (Softmax)'
+    assert "all rows" in found.reason
+
+
+def test_the_file_of_a_server_and_the_skeleton_of_an_inspection_are_judged_alike(tmp_path: Path) -> None:
+    built = model(
+        [N("Reshape", ["x", "to"], ["a"]), N("MatMul", ["a", "w"], ["y"])],
+        stored={"to": ints(0, 4), "w": reals(4, 4000)},
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save_model(built, path, save_as_external_data=True, location="weights", size_threshold=1024)
+
+    folder = MemoryFolder({each.name: each.read_bytes() for each in tmp_path.iterdir()})
+    report = judge(folder, "model.onnx", capabilities=CAPABILITIES).report
+    assert report is not None
+    assert report.batching == RowsProof(proof="Exact")
+    assert prove(read_model(path)).strength == "Exact"
+
+
+def test_a_file_that_is_no_model_proves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    for content in (b"", b"\xff" * 99, b"\x3a\xff\xff\xff\x7f"):
+        path.write_bytes(content)
+        with pytest.raises(UnreadableError):
+            read_model(path)
+
+
+MEETS_BY_A_PARAMETER = {
+    "a reshaped constant": [N("Reshape", ["w", "v"], ["c"])],
+    "a stretched constant": [N("Expand", ["f", "v"], ["c"])],
+    "a filled tensor": [N("ConstantOfShape", ["v"], ["c"])],
+    "a repeated constant": [N("Tile", ["f", "v"], ["c"])],
+    "a part of a constant": [N("Slice", ["w", "i", "v"], ["c"])],
+    "a dimension put in": [N("Unsqueeze", ["w", "v"], ["c"])],
+    "a dimension taken away": [N("Squeeze", ["w", "v"], ["c"])],
+    "a sum along an axis": [N("CumSum", ["w", "v"], ["c"])],
+    "a choice of the largest": [N("TopK", ["f", "v"], ["c", "p"])],
+    "a padded constant": [N("Pad", ["f", "vv"], ["c"])],
+    "a resized constant": [N("Resize", ["f", "", "", "v"], ["c"])],
+    "a counted vector": [N("Range", ["i0", "s", "i1"], ["c"])],
+    "a triangle of a constant": [N("Trilu", ["w", "s"], ["c"])],
+}
+"""What is made of a constant by a number that is taken of all rows."""
+
+
+@pytest.mark.parametrize("nodes", MEETS_BY_A_PARAMETER.values(), ids=MEETS_BY_A_PARAMETER)
+@pytest.mark.parametrize("axis", [None, 1])
+def test_a_constant_that_is_given_its_form_by_rows_is_none(nodes: list[onnx.NodeProto], axis: int | None) -> None:
+    """Whether the number is taken of all rows, or of each: neither is the same in every run."""
+    rows = [N("Cast", ["x"], ["xi"], to=INT64), N("ReduceMax", ["xi", "axis"] if axis else ["xi"], ["m"], keepdims=0)]
+    more = [N("Reshape", ["m", "flat"], ["v"]), N("Concat", ["v", "v"], ["vv"], axis=0), N("Identity", ["m"], ["s"])]
+    used = [N("ReduceMax", ["c"], ["k"], keepdims=0), N("Cast", ["k"], ["kf"], to=FLOAT), N("Add", ["x", "kf"], ["y"])]
+    stored = {
+        "w": reals(2, 2),
+        "f": reals(4),
+        "flat": ints(-1),
+        "axis": ints(1),
+        "i": ints(0),
+        "i0": np.int64(0),
+        "i1": np.int64(1),
+    }
+    assert not proof(*rows, *more, *nodes, *used, stored=stored).holds
+
+
+@pytest.mark.parametrize("index", [2, 3])
+def test_a_zero_point_that_rows_make_meets_them_in_a_product_of_constants(index: int) -> None:
+    inputs = ["q", "q", "", ""]
+    inputs[index] = "zero"
+    nodes = [
+        N("ReduceMax", ["x"], ["m"], keepdims=0),
+        N("Cast", ["m"], ["zero"], to=TensorProto.UINT8),
+        N("MatMulInteger", inputs[: index + 1], ["p"]),
+        N("ReduceMax", ["p"], ["k"], keepdims=0),
+        N("Cast", ["k"], ["kf"], to=FLOAT),
+        N("Add", ["x", "kf"], ["y"]),
+    ]
+    assert not proof(*nodes, stored={"q": np.ones((2, 2), np.uint8)}).holds
+
+
+def test_an_image_that_is_given_the_size_of_the_batch_is_not_the_same_in_every_run() -> None:
+    nodes = [
+        *SHAPE_OF,
+        N("Concat", ["two", "n", "n"], ["to"], axis=0),
+        N("Resize", ["w", "", "", "to"], ["r"], mode="linear"),
+        N("ReduceMean", ["r"], ["m"], keepdims=0),
+        N("Add", ["x", "m"], ["y"]),
+    ]
+    assert not proof(*nodes, stored={**ZERO, "two": ints(1, 1), "w": reals(1, 1, 2, 2)}).holds
+
+
+PRODUCTS = {
+    "MatMul": [N("MatMul", ["x", "w"], ["y"])],
+    "Gemm": [N("Gemm", ["x", "w"], ["y"])],
+    "of a transposed matrix": [N("Transpose", ["w"], ["t"]), N("Gemm", ["x", "t"], ["y"])],
+}
+
+
+@pytest.mark.parametrize("nodes", PRODUCTS.values(), ids=PRODUCTS)
+def test_products_hold_to_the_bit_only_with_weights_that_no_caller_can_replace(nodes: list[onnx.NodeProto]) -> None:
+    """Others are not arranged when loading, and for one row summed by a kernel of their own."""
+    stored = {"w": reals(4, 4)}
+    replaceable = {**X, "w": (FLOAT, [4, 4])}
+    assert proof(*nodes, stored=stored).strength == "Exact"
+    assert proof(*nodes, inputs=replaceable, stored=stored).strength == "Tolerant"
+    of_old = model(nodes, inputs=replaceable, stored=stored, opset=11)
+    of_old.ir_version = 3
+    assert prove(Model.FromString(of_old.SerializeToString())).strength == "Exact", "there they are constants"
+    made = [N("DequantizeLinear", ["q", "s"], ["w"]), *nodes]
+    assert proof(*made, stored={"q": np.ones((4, 4), np.uint8), "s": np.float32(1)}).strength == "Tolerant"
+
+
+CONVOLUTIONS = [
+    (reals(6, 3, 5, 5), "Exact"),
+    (reals(6, 64, 3, 3), "Exact"),
+    (reals(6, 33, 1, 1), "Exact"),
+    (reals(6, 33, 3, 3), "Tolerant"),
+    (reals(6, 64, 3), "Tolerant"),
+    (reals(6, 8, 3, 3, 3), "Tolerant"),
+]
+
+
+@pytest.mark.parametrize(("filters", "strength"), CONVOLUTIONS, ids=[str(each[0].shape) for each in CONVOLUTIONS])
+def test_long_sums_of_convolutions_hold_to_the_bit_in_blocks_of_channels(filters: Any, strength: str) -> None:
+    inputs: Inputs = {"x": (FLOAT, ["N", filters.shape[1], *(30 for _ in filters.shape[2:])])}
+    assert proof(N("Conv", ["x", "w"], ["y"]), inputs=inputs, stored={"w": filters}).strength == strength
+
+
+def test_sums_within_rows_hold_to_the_bit_where_they_are_short() -> None:
+    for size, strength in ((64, "Exact"), (128, "Exact"), (129, "Tolerant")):
+        nodes = [N("Transpose", ["x"], ["t"], perm=[0, 2, 1]), N("MatMul", ["x", "t"], ["y"])]
+        assert proof(*nodes, inputs={"x": (FLOAT, ["N", "S", size])}).strength == strength
+
+
+def test_labels_of_linear_models_are_not_proven_as_their_scores_are_rounded_by_the_number_of_rows() -> None:
+    scores = {"coefficients": [1.0] * 8, "intercepts": [0.0, 1.0]}
+    model_of_two = N("LinearClassifier", ["x"], ["l", "y"], domain="ai.onnx.ml", classlabels_ints=[0, 1], **scores)
+    regressor = N("LinearRegressor", ["x"], ["y"], domain="ai.onnx.ml", targets=2, **scores)
+    assert proof(model_of_two).strength == "Tolerant"
+    assert not proof(model_of_two, outputs=("l",)).holds
+    assert proof(regressor).strength == "Tolerant"
+
+
+def test_the_sum_of_trees_holds_to_the_bit_for_as_many_rows_as_are_summed_alike() -> None:
+    stumps = range(10)
+    trees = N(
+        "TreeEnsembleRegressor",
+        ["x"],
+        ["y"],
+        domain="ai.onnx.ml",
+        nodes_treeids=list(stumps),
+        nodes_nodeids=[0 for _ in stumps],
+        nodes_modes=["LEAF" for _ in stumps],
+        n_targets=1,
+    )
+    assert proof(trees).strength == "Exact"
+    assert proof(trees, kernels=Kernels(measured=True, most_rows=64)).strength == "Tolerant"
+
+
+def test_the_largest_of_three_holds_but_for_the_sign_of_zeros() -> None:
+    for name in ("Max", "Min"):
+        assert proof(N(name, ["x", "b"], ["y"]), stored={"b": reals(4)}).strength == "Exact"
+        assert proof(N(name, ["x", "b", "b"], ["y"]), stored={"b": reals(4)}).strength == "Tolerant"
+
+
+def test_what_is_rounded_in_half_precision_is_not_within_the_rounding_of_single() -> None:
+    half = [N("Cast", ["s"], ["h"], to=TensorProto.FLOAT16), N("Cast", ["h"], ["y"], to=FLOAT)]
+    assert not proof(N("Softmax", ["x"], ["s"]), *half).holds
+    assert proof(N("Relu", ["x"], ["s"]), *half).strength == "Exact"
+
+
+@pytest.mark.parametrize("axes", [[], [N("Shape", ["scalar"], ["axes"])]])
+def test_no_axes_at_all_are_all_of_one_to_a_squeeze(axes: list[onnx.NodeProto]) -> None:
+    stored = {"scalar": np.float32(1)} if axes else {"axes": ints(*())}
+    assert not proof(*axes, N("Squeeze", ["x", "axes"], ["y"]), stored=stored).holds
+
+
+def test_a_table_that_is_resized_as_an_image_blends_its_rows() -> None:
+    """ONNX Runtime adds zero times the next row, which is NaN where that row has one."""
+    stored = {"f": np.array([1, 1, 2], np.float32), "g": np.array([1, 1, 2, 2], np.float32)}
+    for mode, of_words, of_images in (("nearest", True, True), ("linear", False, True), ("cubic", False, True)):
+        words = proof(N("Resize", ["x", "", "f"], ["y"], mode=mode), inputs=WORDS, stored=stored)
+        images = proof(N("Resize", ["x", "", "g"], ["y"], mode=mode), inputs=IMAGE, stored=stored)
+        assert (words.holds, images.holds) == (of_words, of_images), mode
+
+
+def test_two_opsets_of_one_domain_prove_nothing() -> None:
+    built = model([N("Softmax", ["x"], ["y"], axis=1)])
+    built.opset_import.append(helper.make_opsetid("ai.onnx", 11))
+    assert not prove(Model.FromString(built.SerializeToString())).holds
+
+
+def test_a_vector_that_was_left_out_for_its_size_is_not_taken_for_an_empty_one() -> None:
+    node = N("Constant", [], ["c"], value_floats=[1.0] * 3000)
+    skeleton = Model.FromString(model([node, N("Add", ["x", "c"], ["y"])]).SerializeToString())
+    assert prove(skeleton).holds
+    del skeleton.graph.node[0].attribute[0].floats[:]
+    assert prove(skeleton).holds
+
+
+def test_tables_of_positions_are_followed_that_graphs_make_of_constants() -> None:
+    """As detectors of objects and transformers do, so that they may share runs."""
+    nodes = [
+        N("Shape", ["x"], ["d"]),
+        N("Gather", ["d", "one"], ["s"]),
+        N("Squeeze", ["s"], ["n"]),
+        N("Range", ["from", "n", "step"], ["r"]),
+        N("Cast", ["r"], ["rf"], to=FLOAT),
+        N("Einsum", ["rf", "f"], ["e"], equation="i,j->ij"),
+        N("Concat", ["e", "e"], ["p"], axis=1),
+        N("Add", ["x", "p"], ["y"]),
+    ]
+    stored = {**ZERO, "from": np.int64(0), "step": np.int64(1), "f": reals(2)}
+    assert proof(*nodes, inputs=WORDS, stored=stored).holds
+    rows = [N("Shape", ["x"], ["d"]), N("Gather", ["d", "zero"], ["s"]), *nodes[2:]]
+    assert not proof(*rows, inputs=WORDS, stored=stored).holds

@@ -194,3 +194,33 @@ def test_whatever_arrives_together_answers_are_those_of_each_alone(
 
 
 MODEL = load_bytes(linear())
+
+
+def test_who_gives_a_default_of_the_model_another_value_runs_alone() -> None:
+    content = model_bytes(
+        [node("Gemm", ["x", "prototypes"], ["y"], transB=1)],
+        [value("x", TensorProto.FLOAT, ["N", 3]), value("prototypes", TensorProto.FLOAT, ["K", 3])],
+        [value("y", TensorProto.FLOAT, ["N", "K"])],
+        {"prototypes": np.eye(3, dtype=np.float32)},
+    )
+    x = np.array([[1, 2, 3]], np.float32)
+    feeds = [{"x": x, "prototypes": np.array([[n, 0, 0]], np.float32)} for n in range(4)]
+    answers, ran = ask(load_bytes(content), INLINE, [*feeds, {"x": x}, {"x": x}])
+    assert [answer[0].tolist() for answer in answers] == [[[n]] for n in range(4)] + [[[1, 2, 3]]] * 2
+    assert ran.runs == [(1, 1)] * 4 + [(2, 2)]
+
+
+def test_fewer_rows_than_a_fixed_number_are_taken_where_they_are_filled_up() -> None:
+    content = model_bytes(
+        [node("Relu", ["x"], ["y"])],
+        [value("x", TensorProto.FLOAT, [3, 2])],
+        [value("y", TensorProto.FLOAT, [3, 2])],
+        {},
+    )
+    model = load_bytes(content)
+    assert not model.input_by_name["x"].accepts((1, 2))
+    model.fill_up()
+    taken = [
+        shape for shape in ((1, 2), (3, 2), (4, 2), (0, 2), (1, 3), (1,)) if model.input_by_name["x"].accepts(shape)
+    ]
+    assert taken == [(1, 2), (3, 2)]

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from onnx_operator.model.batching.proof import Proof
 from onnx_operator.server.dataplane.tensors import TensorInfo
 from onnx_operator.server.runtime.assignment import Assignment
 from onnx_operator.server.runtime.guessing import NOTHING, Guess, Search, make_feed
+from onnx_operator.server.runtime.session import Model
 from onnx_operator.server.runtime.warmup import warm_up
 from tests.unit.server.serving import identity, linear, load_bytes, model_bytes, node, slow, value
 
@@ -362,10 +364,60 @@ NOT_BATCHABLE = {
 
 @pytest.mark.parametrize(("content", "reason"), NOT_BATCHABLE.values(), ids=NOT_BATCHABLE)
 def test_requests_run_alone_where_one_could_change_the_answer_of_another(content: bytes, reason: str) -> None:
-    found = warm_up(load_bytes(content), 8)
+    model = load_bytes(content)
+    found = warm_up(model, 8, assume_independent_rows=True)
     assert (found.batchable, found.fixed_batch) == (False, None)
     assert re.search(reason, found.reason), found.reason
     assert list(found.seconds) == [1]
+    assert not warm_up(model, 8).batchable
+
+
+def test_rows_that_only_rare_values_let_meet_never_share_a_run_unless_the_owner_says_so() -> None:
+    nodes = [
+        node("ReduceMax", ["x"], ["m"], keepdims=0),
+        node("Greater", ["m", "limit"], ["g"]),
+        node("Cast", ["g"], ["f"], to=FLOAT),
+        node("Add", ["x", "f"], ["y"]),
+    ]
+    model = load_bytes(rowwise(*nodes, limit=np.array(1e9, np.float32)))
+
+    assert warm_up(model, 8, assume_independent_rows=True).batchable, "no made-up input shows it"
+    found = warm_up(model, 8)
+    assert (found.batchable, found.proof) == (False, "Unproven")
+    assert 'the node (ReduceMax) that makes "m"' in found.reason
+
+
+def test_a_measurement_that_contradicts_a_proof_is_told_as_an_error_and_wins(caplog: pytest.LogCaptureFixture) -> None:
+    class TooTrusting(Model):
+        def prove_rows(self, most_rows: int) -> Proof:
+            return Proof("Exact")
+
+    loaded = load_bytes(rowwise(node("Softmax", ["x"], ["y"], axis=0)))
+    found = warm_up(TooTrusting(loaded.session, loaded.assignment), 8)
+
+    assert (found.batchable, found.contradicted) == (False, True)
+    assert [record.levelname for record in caplog.records if "proven" in record.message] == ["ERROR"]
+    assert not warm_up(loaded, 8).contradicted
+
+
+def test_a_model_that_makes_much_of_the_last_bits_shares_no_run_but_contradicts_no_proof() -> None:
+    """Rounding depends on the number of rows here, for one is summed by another kernel: rows do not meet for that."""
+    nodes = [
+        node("MatMul", ["x", "stored"], ["a"]),
+        node("MatMul", ["x", "replaceable"], ["b"]),
+        node("Sub", ["a", "b"], ["difference"]),
+        node("Mul", ["difference", "much"], ["y"]),
+    ]
+    weights = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    content = model_bytes(
+        nodes,
+        [value("x", FLOAT, ["N", 64]), value("replaceable", FLOAT, [64, 64])],
+        [value("y", FLOAT, ["N", 64])],
+        {"stored": weights, "replaceable": weights, "much": np.float32(1e6)},
+    )
+    found = warm_up(load_bytes(content), 8)
+    assert (found.proof, found.batchable, found.contradicted) == ("Tolerant", False, False), found.reason
+    assert "last bits" in found.reason
 
 
 ROWWISE = [
@@ -391,7 +443,12 @@ def test_one_operator_across_rows_anywhere_keeps_requests_apart(steps: list[Any]
     names = ["x", *(f"h{number}" for number in range(1, len(steps))), "y"]
     nodes = [each for number, step in enumerate(steps) for each in step(names[number], names[number + 1])]
     constants = {"ones": np.ones(8, np.float32), "first": np.array([0]), "zero": np.array(0)}
-    assert warm_up(load_bytes(rowwise(*nodes, **constants)), 4).batchable == (across is None)
+    model = load_bytes(rowwise(*nodes, **constants))
+    assert warm_up(model, 4, assume_independent_rows=True).batchable == (across is None)
+    found = warm_up(model, 4)
+    assert not found.contradicted
+    if across is not None:
+        assert not found.batchable
 
 
 @pytest.mark.parametrize("inner", ["Relu", "Tanh"])
@@ -440,7 +497,7 @@ def test_a_model_that_keeps_the_cpu_busy_by_itself_is_not_given_several_rows_at_
 def test_on_a_gpu_a_slow_model_is_tried_with_few_rows() -> None:
     model = load_bytes(linear())
     model.assignment = Assignment(["CUDAExecutionProvider"])
-    found = warm_up(model, 64, clock=Stopwatch(1.0))
+    found = warm_up(model, 64, clock=Stopwatch(1.0), assume_independent_rows=True)
     assert found.batchable
     assert list(found.seconds) == [1, 2]
 

@@ -4,12 +4,12 @@ What no rule speaks of is not proven, and nothing that is made of it. Subgraphs 
 some is the same in every run where nothing that goes in is of the rows, else unproven.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from onnx_operator.model.batching.call import Call, Symbols
 from onnx_operator.model.batching.graph_pb2 import Attribute, Function, Graph, Node
-from onnx_operator.model.batching.kernels import DISCONTINUOUS, LABELLED, MOST_EXACT_TREES, Kernels, names
+from onnx_operator.model.batching.kernels import DISCONTINUOUS, LABELLED, Kernels, names
 from onnx_operator.model.batching.rules import ON_NUMBERS, RULES, SIZES_AT
 from onnx_operator.model.batching.tensors import FLOATS
 from onnx_operator.model.batching.values import MOST_DIMENSIONS, Fault, UnprovenError, Value
@@ -18,9 +18,20 @@ MOST_NODES = 200_000
 """Nodes that are looked at, each call of a function counted anew."""
 _DEEPEST = 16
 """Functions within functions."""
-_RANDOM = names("Bernoulli Dropout Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike")
+_RANDOM = names(
+    "Bernoulli BiasDropout BitmaskBiasDropout BitmaskDropout Dropout Multinomial RandomNormal RandomNormalLike "
+    "RandomUniform RandomUniformLike Sampling"
+)
+_EXTREMES = frozenset({"Max", "Min"})
+"""Of three and more, the sign of a zero depends on where it lies."""
+_PASSED_ON = frozenset({"Identity", "Transpose"})
+"""A constant of what is stored is computed when loading."""
+_SHAPE_ONLY = {"Shape": 0, "Size": 0, "CastLike": 1}
+"""The input of which only the shape or the type counts."""
+_MANY = 2**31
 _TREES = frozenset({"TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"})
-_RUNTIMES = frozenset({"", "ai.onnx.ml", "com.microsoft"})
+_PLAIN = frozenset({"", "ai.onnx.ml"})
+_RUNTIMES = _PLAIN | {"com.microsoft"}
 """Domains whose operators depend on nothing but their inputs, where they are not random."""
 Scope = dict[str, Value]
 _Key = tuple[str, str, str]
@@ -72,12 +83,16 @@ class Analysis:
     def walk(self, nodes: Iterable[Node], scope: Scope, depth: int = 0) -> None:
         """Add what ``nodes`` make to ``scope``. Raises :class:`TooLargeError`."""
         for node in nodes:
-            self._looked_at += 1
-            if self._looked_at > MOST_NODES:
-                raise TooLargeError
+            # A function's nodes come again with every call, the large ones too.
+            self._look(1 + (node.ByteSize() >> 10) if depth else 1)
             for name, value in zip(node.output, self._outputs(node, scope, depth), strict=False):
                 if name:
                     scope[name] = value
+
+    def _look(self, nodes: int) -> None:
+        self._looked_at += nodes
+        if self._looked_at > MOST_NODES:
+            raise TooLargeError
 
     def _outputs(self, node: Node, scope: Scope, depth: int) -> list[Value]:
         count = len(node.output)
@@ -87,15 +102,17 @@ class Analysis:
             if name and value is None:
                 return _faulty(node, "reads what no node before it makes", count)
             inputs.append(value)
-        for captured in _captured(node, scope):
-            inputs.append(captured)
-        fault = next((value.fault for value in inputs if value is not None and value.fault), None)
-        if fault is not None:
-            return [Value(fault=fault)] * count
+        graphs = list(_all_graphs(node)) if node.attribute else []
+        for graph in graphs:
+            self._look(len(graph.node))
+            inputs += _captured(graph, scope)
+        for value in inputs:
+            if value is not None and value.fault is not None:
+                return [value] * count
         try:
-            if any(each.HasField("g") or each.graphs for each in node.attribute):
-                return self._with_graphs(node, inputs)
-            function = self._function(node)
+            if graphs:
+                return self._with_graphs(node, graphs, inputs)
+            function = self._function(node) if self._setting.functions else None
             if function is not None:
                 return self._called(node, function, inputs, depth)
             found = self._applied(node, inputs)
@@ -108,10 +125,10 @@ class Analysis:
             found += _faulty(node, "has an output that is not followed", count - len(found))
         return found
 
-    def _with_graphs(self, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
+    def _with_graphs(self, node: Node, graphs: Sequence[Graph], inputs: Sequence[Value | None]) -> list[Value]:
         if any(value is not None and not value.fixed for value in inputs):
             raise UnprovenError("decides or repeats by what depends on the rows of the request, or works on them")
-        if any(_may_be_random(graph) for graph in _graphs(node)):
+        if domain_of(node.domain) not in _PLAIN or any(map(_may_be_random, graphs)):
             raise UnprovenError("may draw random numbers")
         return [Value() for _ in node.output]
 
@@ -126,7 +143,8 @@ class Analysis:
         if depth >= _DEEPEST:
             raise UnprovenError("calls functions within functions too deeply")
         for each in function.opset_import:
-            if self._setting.opsets.get(domain_of(each.domain), each.version) != each.version:
+            domain = domain_of(each.domain)
+            if self._setting.opsets.get(domain, None if domain in _RUNTIMES else each.version) != each.version:
                 raise UnprovenError("calls a function of another opset than the model's")
         inner: Scope = {}
         absent: set[str] = set()
@@ -145,10 +163,11 @@ class Analysis:
 
     def _applied(self, node: Node, inputs: list[Value | None]) -> list[Value]:
         domain, operator = domain_of(node.domain), node.op_type
-        batch = any(value is not None and value.batch for value in inputs)
+        present = [value for value in inputs if value is not None]
+        batch = any(value.axis is not None for value in present)
         counted = [i for i, value in enumerate(inputs) if value is not None and value.counted]
         attributes = {each.name: each for each in node.attribute}
-        if any(each.ref_attr_name for each in node.attribute):
+        if attributes and any(each.ref_attr_name for each in attributes.values()):
             raise UnprovenError("has an attribute that is not given")
         opset = self._setting.opsets.get(domain, 1)
         call = Call(node, opset, inputs, self._symbols, attributes, self._setting.fixed_rows)
@@ -157,14 +176,14 @@ class Analysis:
             if value is not None:
                 return [value]
         sizes_at = SIZES_AT.get(operator, frozenset()) if not domain else frozenset()
-        if any(index not in sizes_at for index in counted):
+        if counted and not sizes_at.issuperset(counted):
             raise UnprovenError("computes with the number of rows")
         rule = RULES.get((domain, operator))
         if not batch and not counted and (rule is None or operator not in SIZES_AT):
             return self._fixed(rule, call)
         if rule is None:
             raise UnprovenError("is an operator of which it is not known that it keeps rows apart")
-        return self._rounded(call, rule(call))
+        return self._rounded(call, _checked(call, _listed(rule(call))))
 
     def _fixed(self, rule: object, call: Call) -> list[Value]:
         """The same whatever the rows: it need only not be random."""
@@ -178,18 +197,24 @@ class Analysis:
             found = _listed(rule(call)) if callable(rule) else []
         except UnprovenError:
             found = []
+        found = [value if value.dims is None or len(value.dims) <= MOST_DIMENSIONS else Value() for value in found]
+        if call.operator == "Constant" or (call.operator in _PASSED_ON and call.required(0).stored):
+            found = [value._replace(stored=True) for value in found]
         return found + [Value()] * (len(call.node.output) - len(found))
 
-    def _rounded(self, call: Call, found: Value | list[Value]) -> list[Value]:
+    def _rounded(self, call: Call, values: list[Value]) -> list[Value]:
         """Say of the results whether their last bits may differ; refuse what makes much of such a difference."""
-        values, operator = _listed(found), call.operator
+        operator = call.operator
         before = any(value.rounded for value in call.given())
         jumps = operator in DISCONTINUOUS or (operator in ("Cast", "CastLike") and not _to_float(call))
         if jumps and before:
-            raise UnprovenError("jumps where its input, whose last bits the number of rows may change, does so")
-        exact = self._exact(call)
+            raise UnprovenError(
+                "makes another answer of a difference in the last bit, which the number of rows may make before it"
+            )
+        exact = self._exact(call) and not (operator in _EXTREMES and len(call.inputs) > 2)
         rounded = before or not exact
-        values = [replace(value, rounded=rounded or value.rounded) if value.batch else value for value in values]
+        if rounded:
+            values = [value._replace(rounded=True) if value.batch else value for value in values]
         if operator in LABELLED and not exact:
             values[:1] = _faulty(call.node, "chooses the largest of sums that may differ in their last bits", 1)
         for value in values:
@@ -200,12 +225,29 @@ class Analysis:
     def _exact(self, call: Call) -> bool:
         kernels = self._setting.kernels
         if call.operator in _TREES:
-            return kernels.measured and _trees(call) <= MOST_EXACT_TREES
+            return _trees(call) <= kernels.exact_trees
         return kernels.exact(call.operator, double=self._setting.double)
 
 
 def _listed(found: Value | list[Value]) -> list[Value]:
     return found if isinstance(found, list) else [found]
+
+
+def _checked(call: Call, values: list[Value]) -> list[Value]:
+    """Refuse what no rule may say: that nothing of the rows is in what is made of them, or that they lie nowhere."""
+    shape_only = _SHAPE_ONLY.get(call.operator, -1)
+    of_rows = any(v is not None and (v.batch or v.counted) and i != shape_only for i, v in enumerate(call.inputs))
+    for value in values:
+        if value.fault is not None:
+            continue
+        if of_rows and value.fixed:
+            raise UnprovenError("takes from the rows what is not followed")
+        if value.axis is not None and (
+            value.dims is None
+            or [size.rows for size in value.dims] != [i == value.axis for i in range(len(value.dims))]
+        ):
+            raise UnprovenError("puts the rows where they are not followed")
+    return values
 
 
 def _faulty(node: Node, reason: str, count: int) -> list[Value]:
@@ -219,9 +261,9 @@ def _to_float(call: Call) -> bool:
 def _trees(call: Call) -> int:
     for name in ("nodes_treeids", "tree_roots"):
         if name in call.attributes:
-            ids = call.attributes[name].ints
-            return len(set(ids))
-    return MOST_EXACT_TREES + 1
+            # None: they were left out, being many.
+            return len(set(call.attributes[name].ints)) or _MANY
+    return _MANY
 
 
 def _graphs(node: Node) -> Iterable[Graph]:
@@ -231,26 +273,23 @@ def _graphs(node: Node) -> Iterable[Graph]:
         yield from each.graphs
 
 
-def _captured(node: Node, scope: Scope) -> list[Value]:
-    """What the subgraphs of a node read of the graph around it."""
-    found: list[Value] = []
+def _all_graphs(node: Node) -> Iterator[Graph]:
+    """The subgraphs of a node, and those within them."""
     waiting = list(_graphs(node))
     while waiting:
         graph = waiting.pop()
-        names = [name for inner in graph.node for name in inner.input] + [each.name for each in graph.output]
-        found += [scope[name] for name in names if name in scope]
+        yield graph
         waiting += [each for inner in graph.node for each in _graphs(inner)]
-    return found
+
+
+def _captured(graph: Graph, scope: Scope) -> list[Value]:
+    """What a subgraph reads of the graph around it."""
+    names = [name for inner in graph.node for name in inner.input] + [each.name for each in graph.output]
+    return [scope[name] for name in names if name in scope]
 
 
 def _may_be_random(graph: Graph) -> bool:
-    waiting = [graph]
-    while waiting:
-        for node in waiting.pop().node:
-            if node.op_type in _RANDOM or domain_of(node.domain) not in ("", "ai.onnx.ml"):
-                return True
-            waiting += _graphs(node)
-    return False
+    return any(n.op_type in _RANDOM or domain_of(n.domain) not in _PLAIN for n in graph.node)
 
 
 def _bound(node: Node, given: Mapping[str, Attribute], absent: set[str]) -> Node:

@@ -1,17 +1,18 @@
 """The proof itself: may requests share a run of this model?"""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from onnx_operator.model.batching.analysis import Analysis, Scope, Setting, TooLargeError, domain_of
-from onnx_operator.model.batching.graph_pb2 import Graph, Model, Node, Shape, ValueInfo
+from onnx_operator.model.batching.analysis import MOST_NODES, Analysis, Scope, Setting, TooLargeError, domain_of
+from onnx_operator.model.batching.graph_pb2 import Graph, Model, Shape, ValueInfo
 from onnx_operator.model.batching.kernels import BUNDLED, Kernels
 from onnx_operator.model.batching.sizes import N, Size
-from onnx_operator.model.batching.tensors import DOUBLE, constant
+from onnx_operator.model.batching.tensors import DOUBLE, HALVES, constant
 from onnx_operator.model.batching.values import MOST_DIMENSIONS, Value
 
 Strength = Literal["Exact", "Tolerant", "Unproven"]
+_OF_TYPE = frozenset({"to", "dtype", "output_dtype", "stash_type"})
+"""Attributes that are a type."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +55,29 @@ def _prove(model: Model, kernels: Kernels) -> Proof:
     if isinstance(fixed, Proof):
         return fixed
     scope: Scope = {"": Value()}
+    # Up to version 3 of the format every initializer is listed as an input, and nobody can replace it.
+    replaceable = {info.name for info in graph.input} if model.ir_version > 3 else set[str]()
     for tensor in graph.initializer:
-        scope[tensor.name] = constant(tensor)
+        scope[tensor.name] = constant(tensor)._replace(stored=tensor.name not in replaceable)
     for sparse in graph.sparse_initializer:
         scope[sparse.values.name] = Value(tuple(Size(size) for size in sparse.dims))
+    opsets: dict[str, int] = {}
+    for each in model.opset_import:
+        if opsets.setdefault(domain_of(each.domain), each.version) != each.version:
+            return Proof("Unproven", reason="it names two opsets of one domain")
+    types = _types(model)
     setting = Setting(
-        {domain_of(each.domain): each.version for each in model.opset_import},
+        opsets,
         {(domain_of(each.domain), each.name, each.overload): each for each in model.functions},
         kernels,
-        _double(model),
+        DOUBLE in types,
         fixed,
     )
     analysis = Analysis(setting)
     for info in required:
         scope[info.name] = _input(info, analysis)
     analysis.walk(graph.node, scope)
-    return _verdict(graph, scope)
+    return _verdict(graph, scope, types)
 
 
 def _rows(required: list[ValueInfo]) -> int | Proof:
@@ -107,13 +115,13 @@ def _input(info: ValueInfo, analysis: Analysis) -> Value:
     assert shape is not None
     # Sizes of one name need not be equal at run time: nobody compares them.
     rest = [
-        Size(each.dim_value) if each.HasField("dim_value") and each.dim_value >= 0 else analysis.symbols.size()
+        Size(each.dim_value) if each.HasField("dim_value") and each.dim_value > 0 else analysis.symbols.size()
         for each in shape.dim[1:]
     ]
     return Value((N, *rest), 0)
 
 
-def _verdict(graph: Graph, scope: Scope) -> Proof:
+def _verdict(graph: Graph, scope: Scope, types: set[int]) -> Proof:
     rounded = False
     for info in graph.output:
         value = scope.get(info.name)
@@ -123,29 +131,30 @@ def _verdict(graph: Graph, scope: Scope) -> Proof:
             return Proof("Unproven", value.fault.node, value.fault.reason)
         if value.axis != 0 or value.dims is None or value.dims[0] != N:
             return Proof("Unproven", reason=f'its output "{info.name}" has not one place for each row at axis 0')
+        if value.rounded and types & HALVES and info.type.tensor_type.elem_type not in HALVES:
+            # Half a thousandth is within the rounding of the one type, and far from that of the other.
+            reason = f'its output "{info.name}" is of more digits than what may differ in its last bits on the way'
+            return Proof("Unproven", reason=reason)
         rounded = rounded or value.rounded
     return Proof("Tolerant" if rounded else "Exact")
 
 
-def _double(model: Model) -> bool:
-    """Whether anything may be computed in double precision, for which other kernels are chosen."""
+def _types(model: Model) -> set[int]:
+    """Types that anything in the model may be computed in, as far as tensors and attributes name them."""
     graph = model.graph
-    if any(info.type.tensor_type.elem_type == DOUBLE for info in graph.input):
-        return True
-    if any(tensor.data_type == DOUBLE for tensor in graph.initializer):
-        return True
-    functions = (node for function in model.functions for node in function.node)
-    return _makes_double(graph.node) or _makes_double(functions)
-
-
-def _makes_double(nodes: Iterable[Node]) -> bool:
-    for node in nodes:
-        for each in node.attribute:
-            if (each.HasField("t") and each.t.data_type == DOUBLE) or any(t.data_type == DOUBLE for t in each.tensors):
-                return True
-            if each.i == DOUBLE and (each.name in ("to", "dtype", "output_dtype", "stash_type")):
-                return True
-            if each.HasField("g") or each.graphs:
-                # What is inside is only followed where it holds no rows.
-                continue
-    return False
+    found = {info.type.tensor_type.elem_type for info in graph.input}
+    found |= {tensor.data_type for tensor in graph.initializer}
+    found |= {sparse.values.data_type for sparse in graph.sparse_initializer}
+    waiting = [*graph.node, *(node for function in model.functions for node in function.node)]
+    looked_at = 0
+    while waiting and (looked_at := looked_at + 1) <= MOST_NODES:
+        for each in waiting.pop().attribute:
+            found.update(tensor.data_type for tensor in each.tensors)
+            if each.HasField("t"):
+                found.add(each.t.data_type)
+            if each.name in _OF_TYPE:
+                found.add(each.i)
+            for inner in [*([each.g] if each.HasField("g") else []), *each.graphs]:
+                found |= {tensor.data_type for tensor in inner.initializer}
+                waiting += inner.node
+    return found

@@ -59,11 +59,18 @@ def read_model(path: Path) -> Model:
                 view.release()
     except (OSError, ValueError, WireError, IndexError) as error:
         raise UnreadableError(f"its structure cannot be read: {error}") from None
-    return parse_model(structure)
+    return _parsed(structure)
 
 
-def parse_model(structure: bytes) -> Model:
-    """Parse a model whose large tensors were left out. Raises :class:`UnreadableError`."""
+def parse_skeleton(content: bytes) -> Model:
+    """Parse a model in memory whose large tensors lack their values. Raises :class:`UnreadableError`."""
+    try:
+        return _parsed(_without_values(memoryview(content), "Model", 0))
+    except (WireError, IndexError) as error:
+        raise UnreadableError(f"its structure cannot be read: {error}") from None
+
+
+def _parsed(structure: bytes) -> Model:
     if len(structure) > MOST_BYTES:
         raise UnreadableError(f"its structure has {len(structure)} bytes, of which at most {MOST_BYTES} are looked at")
     try:

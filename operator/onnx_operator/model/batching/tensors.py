@@ -14,6 +14,7 @@ FLOAT, INT32, INT64, BOOL, FLOAT16, DOUBLE, BFLOAT16 = 1, 6, 7, 9, 10, 11, 16
 INTEGERS = frozenset({2, 3, 4, 5, INT32, INT64, 12, 13})
 """TensorProto.DataType of whole numbers of 8 to 64 bits."""
 FLOATS = frozenset({FLOAT, FLOAT16, DOUBLE, BFLOAT16})
+HALVES = frozenset({FLOAT16, BFLOAT16})
 _DTYPES: dict[int, tuple[str, str]] = {
     FLOAT: ("<f4", "float_data"),
     2: ("<u1", "int32_data"),
@@ -61,6 +62,7 @@ def _array(tensor: Tensor, dims: list[int]) -> Any:
 
 
 def _elements(array: Any) -> Elements | None:
-    if array is None or array.dtype.kind not in "iub":
+    # Narrower ones wrap where numbers here do not.
+    if array is None or array.dtype not in (np.int32, np.int64, np.bool_):
         return None
     return tuple(Size(int(value)) for value in array.reshape(-1))

@@ -1,7 +1,7 @@
 """What the proof knows of a tensor: the lattice, from "the same for every run" to "may mix rows"."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from onnx_operator.model.batching.sizes import Size
 
@@ -21,8 +21,7 @@ class Fault:
     reason: str
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """One tensor.
 
     With ``axis`` it has the batch there: what lies at each place of that axis is made of one row of the request
@@ -40,6 +39,8 @@ class Value:
     rounded: bool = False
     """Whether its last bits may depend on how many rows share the run."""
     counted: bool = False
+    stored: bool = False
+    """Whether it is a constant of the model that no caller can replace: kernels arrange those once, when loading."""
     fault: Fault | None = None
 
     @property

@@ -67,6 +67,7 @@ class Batcher:
         self._observe = observe
         self._batched = policy.size > 1 or policy.pad > 1
         required = [info.name for info in model.inputs if not info.optional]
+        self._required = frozenset(required)
         self._sole = required[0] if len(required) == 1 and len(model.inputs) == 1 else None
 
     @property
@@ -95,12 +96,18 @@ class Batcher:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _measure(self, inference: Inference) -> None:
-        """Say which inferences this one could run with: the same outputs, and the same shapes but for the rows."""
+        """Say which inferences this one could run with: the same outputs, and the same shapes but for the rows.
+
+        One that gives a default of the model another value runs alone: that value is no row, and nothing is proven
+        of what it makes of rows.
+        """
         if self._sole is not None:
             shape = inference.feed[self._sole].shape
             if shape and shape[0]:
                 inference.rows = shape[0]
-                inference.key = (shape[1:], inference.outputs)
+                inference.key = (shape[1:], inference.feed[self._sole].dtype, inference.outputs)
+            return
+        if inference.feed.keys() != self._required:
             return
         rows = {value.shape[0] if value.ndim else 0 for value in inference.feed.values()}
         if len(rows) == 1 and (count := rows.pop()):

@@ -73,7 +73,8 @@ class TensorInfo:
 
     ``datatype`` is None for sequences, maps and optionals (``onnx_type`` then tells which).
     An empty ``shape`` means a scalar or an unknown rank: ONNX Runtime does not tell them apart and takes any
-    shape for both. ``optional`` marks inputs with a default value in the model.
+    shape for both. ``optional`` marks inputs with a default value in the model, ``filled_up`` those of which fewer
+    rows than the fixed first size are taken as well.
     """
 
     name: str
@@ -81,6 +82,7 @@ class TensorInfo:
     datatype: str | None
     shape: tuple[Dimension, ...]
     optional: bool = False
+    filled_up: bool = False
 
     def describe(self) -> str:
         """Datatype and shape for an error message, as in ``FP32 [N, 3, 224, 224]``."""
@@ -95,8 +97,15 @@ class TensorInfo:
         # A loop: this runs for every tensor of every request.
         for expected, size in zip(self.shape, shape, strict=True):
             if expected != size and isinstance(expected, int):
-                return False
+                return self.filled_up and self._accepts_fewer(shape)
         return True
+
+    def _accepts_fewer(self, shape: Sequence[int]) -> bool:
+        rows = self.shape[0]
+        if not isinstance(rows, int) or not 0 < shape[0] < rows:
+            return False
+        rest = zip(self.shape[1:], shape[1:], strict=True)
+        return all(expected == size or not isinstance(expected, int) for expected, size in rest)
 
 
 def show_shape(shape: Sequence[Dimension]) -> str:

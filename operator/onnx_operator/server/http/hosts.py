@@ -16,19 +16,22 @@ _MOST_KNOWN = 64
 ANY = "*"
 """The host that stands for all."""
 
-Check = Callable[[Headers], RequestError | None]
+Check = Callable[[bytes, Headers], RequestError | None]
+"""Takes the method and the headers of a request."""
 
 
 def host_check(allowed: Iterable[str], *, addresses: bool) -> Check:
     """The refusal of a request that comes under another name than this machine's loopback ones or ``allowed``.
 
-    With ``addresses`` any address may be named: for servers that others on the network are to reach.
+    With ``addresses`` any address may be named: for servers that others on the network are to reach. A
+    POST without Origin may also name a host of one label (a container's, a neighbour's): no browser sends one, and no
+    stranger on the internet owns such a name (RFC 7085).
     """
     names = {name.lower().rstrip(".") for name in allowed}
-    known: dict[tuple[bytes, bytes | None], RequestError | None] = {}
+    known: dict[tuple[bool, bytes, bytes | None], RequestError | None] = {}
 
-    def check(headers: Headers) -> RequestError | None:
-        key = headers.get(b"host", b""), headers.get(b"origin")
+    def check(method: bytes, headers: Headers) -> RequestError | None:
+        key = method == b"POST", headers.get(b"host", b""), headers.get(b"origin")
         if key not in known:
             if len(known) >= _MOST_KNOWN:
                 known.clear()
@@ -38,9 +41,11 @@ def host_check(allowed: Iterable[str], *, addresses: bool) -> Check:
     return check
 
 
-def _judge(host: bytes, origin: bytes | None, names: set[str], addresses: bool) -> RequestError | None:
+def _judge(post: bool, host: bytes, origin: bytes | None, names: set[str], addresses: bool) -> RequestError | None:
     name = host_name(host)
-    if ANY not in names and not is_loopback(name) and name not in names and not (addresses and _address(name)):
+    known = ANY in names or name in names or is_loopback(name)
+    short = post and origin is None and name.isascii() and name.replace("-", "").isalnum() and not name.isdigit()
+    if not (known or short or (addresses and _address(name))):
         return RequestError(
             f"this server answers to localhost, not to {quote(host.decode('latin-1'))}; "
             "if that is a name of yours for it, start it with --allowed-host NAME",

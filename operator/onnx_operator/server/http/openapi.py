@@ -208,10 +208,12 @@ def _tensor(info: TensorInfo) -> Json:
 def _shape_schema(info: TensorInfo) -> Json:
     if not info.shape:
         return {"type": "array", "items": {"type": "integer", "minimum": 0}}
-    sizes = [
+    sizes: list[Json] = [
         {"const": size} if isinstance(size, int) else {"type": "integer", "minimum": 0, "description": size or "any"}
         for size in info.shape
     ]
+    if info.filled_up:
+        sizes[0] = {"type": "integer", "minimum": 1, "maximum": info.shape[0]}
     return {"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)}
 
 
@@ -225,6 +227,8 @@ def _nested(info: TensorInfo) -> Json:
         element = {"type": "array", "items": element}
         if isinstance(size, int):
             element |= {"minItems": size, "maxItems": size}
+    if info.filled_up:
+        element["minItems"] = 1
     return element
 
 

@@ -174,7 +174,7 @@ class HttpServer:
 
     def admit(self, exchange: Exchange) -> RequestError | None:
         """Decide on a request by its head. A refusal is answered once the body has been read."""
-        if self.check_host is not None and (refusal := self.check_host(exchange.headers)) is not None:
+        if self.check_host is not None and (refusal := self.check_host(exchange.method, exchange.headers)) is not None:
             return refusal
         return self._admit(exchange)
 

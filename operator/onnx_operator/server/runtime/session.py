@@ -4,13 +4,16 @@ import ctypes
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
+from onnx_operator.model.batching.kernels import kernels_here
+from onnx_operator.model.batching.proof import Proof, prove
+from onnx_operator.model.batching.reading import UnreadableError, read_model
 from onnx_operator.server.dataplane.call import Call, Cancelled
 from onnx_operator.server.dataplane.tensors import TensorInfo, datatype_of
 from onnx_operator.server.errors import RequestError
@@ -72,6 +75,24 @@ class Model:
         # The Python wrapper around it checks on each call again what the data plane has checked: 0.8 µs.
         self._session = session._sess
         self._compute = self._run_bf16 if self._bf16_inputs or self._bf16_outputs else self._session.run
+
+    def fill_up(self) -> None:
+        """Take fewer rows than the fixed number as well: whoever runs it then fills them up."""
+        self.inputs = [info if info.optional else replace(info, filled_up=True) for info in self.inputs]
+        self.input_by_name = {info.name: info for info in self.inputs}
+
+    def prove_rows(self, most_rows: int) -> Proof:
+        """Look in the file whether rows of a batch may meet, on what computes here: a few milliseconds.
+
+        At most ``most_rows`` share a run.
+        """
+        if self.path is None:
+            return Proof("Unproven", reason="its file is not at hand")
+        try:
+            structure = read_model(self.path)
+        except UnreadableError as error:
+            return Proof("Unproven", reason=str(error))
+        return prove(structure, kernels_here(accelerated=self.assignment.accelerated, most_rows=most_rows))
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, Any], call: Call) -> list[Any]:
         """Compute ``outputs`` (names): arrays, or lists and dicts for sequences and maps.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from onnx_operator.api.contract import WarmUpInputs
+from onnx_operator.model.batching.proof import Proof
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.runtime.attempts import MEASURING
 from onnx_operator.server.runtime.finding import Found, Sources, find_input
@@ -21,8 +22,9 @@ from onnx_operator.server.runtime.rows import (
     Feed,
     NotBatchableError,
     Rows,
+    RowsMeetError,
     check_independence,
-    compare,
+    compare_among,
     find_rows,
     run_rows,
     tile,
@@ -97,6 +99,10 @@ class WarmUp:
     """The input that it answered."""
     recipe: WarmUpInputs | None = None
     """The same, in few bytes, for the next revision."""
+    proof: str = ""
+    """What the graph proves of rows: ``Exact``, ``Tolerant`` or ``Unproven``; empty where nobody asked."""
+    contradicted: bool = False
+    """Whether the measurement saw rows meet although it is proven that they do not: a fault of ours."""
 
 
 def warm_up(
@@ -105,12 +111,17 @@ def warm_up(
     note: Note = ignore,
     clock: Callable[[], float] = time.perf_counter,
     sources: Sources | None = None,
+    *,
+    assume_independent_rows: bool = False,
 ) -> WarmUp:
     """Run the model until it is warm, up to ``max_batch_size`` rows at a time.
 
-    A model that answers no made-up input is not at fault: it is not warm, and its requests run alone. Raises
-    :class:`~onnx_operator.server.runtime.failures.LoadError` where the runtime does not implement what it needs, and
-    GoldenTestError where it does not answer recorded inputs.
+    A model that answers no made-up input is not at fault: it is not warm, and its requests run alone. Others may share
+    a run only where the graph proves that rows do not meet, or, with ``assume_independent_rows``, its owner says so;
+    and where rows that were computed together answered as they did alone.
+
+    Raises :class:`~onnx_operator.server.runtime.failures.LoadError` where the runtime does not implement what it needs,
+    and GoldenTestError where it does not answer recorded inputs.
     """
     started = clock()
     sources = sources or Sources()
@@ -121,7 +132,14 @@ def warm_up(
     sources.attempts.note(MEASURING, 0)
     try:
         found = _measured(
-            model, answered, max_batch_size, note, clock, started, killed=MEASURING in sources.attempts.killed
+            model,
+            answered,
+            max_batch_size,
+            note,
+            clock,
+            started,
+            killed=MEASURING in sources.attempts.killed,
+            assume_independent_rows=assume_independent_rows,
         )
     finally:
         sources.attempts.forget(MEASURING)
@@ -137,6 +155,7 @@ def _measured(
     started: float,
     *,
     killed: bool,
+    assume_independent_rows: bool,
 ) -> WarmUp:
     guess, feed = answered.guess, answered.feed
     single = _measure_feed(model, feed, clock)
@@ -144,10 +163,19 @@ def _measured(
     elements = _elements_of(feed)
     plain = WarmUp(inline=inline, seconds={1: single}, largest_elements=elements)
     note(batch=1, seconds=round(single, 6))
+    proof = Proof("Unproven")
     try:
         if killed:
             raise NotBatchableError("measuring more rows killed the process; more memory may help")
         rows = find_rows(model)
+        if max_batch_size > 1:
+            proof = model.prove_rows(max(max_batch_size, rows.fixed))
+            plain = replace(plain, proof=proof.strength)
+            rows = replace(rows, exact=proof.strength == "Exact", rounded=proof.strength == "Tolerant")
+            if inline and not rows.fixed:
+                plain = replace(plain, largest_elements=_largest(model, rows, guess, plain, clock))
+            if not (proof.holds or assume_independent_rows):
+                raise NotBatchableError(f"it is not proven that rows do not meet: {proof.explain()}")
         if rows.fixed:
             plain = replace(plain, seconds={rows.fixed: single})
             found = _fixed(model, rows, guess, plain, max_batch_size)
@@ -156,15 +184,20 @@ def _measured(
                 found = _batches(model, rows, guess, plain, max_batch_size, note, lambda: clock() - started)
             else:
                 found = replace(plain, reason="batching is off")
-            if inline:
+            if inline and max_batch_size == 1:
                 found = replace(found, largest_elements=_largest(model, rows, guess, found, clock))
     except NotBatchableError as error:
         found = replace(plain, reason=str(error))
+        if proof.holds and isinstance(error, RowsMeetError):
+            found = replace(found, contradicted=True)
+            fields = {"proof": proof.strength, "seen": str(error)}
+            logger.error("rows met that are proven not to", extra={"fields": fields})
     logger.info(
         "warmed up",
         extra={
             "fields": {
                 "batchable": found.batchable,
+                **({"proof": found.proof} if found.proof else {}),
                 "inline": found.inline,
                 "batchSeconds": {str(size): round(seconds, 6) for size, seconds in found.seconds.items()},
                 **({"reason": found.reason} if found.reason else {}),
@@ -232,6 +265,8 @@ def _batches(
             break
         try:
             seconds[size] = _time_batch(model, rows, feed, results, size, elapsed)
+        except RowsMeetError:
+            raise
         except NotBatchableError as error:
             # Smaller batches work: perhaps there is no memory for more.
             logger.warning("batches of %d rows do not work, smaller ones are made: %s", size, error)
@@ -257,7 +292,7 @@ def _time_batch(
     found = run_rows(model, rows, batch, size)
     first = clock() - started
     for index in {0, 1, size // 2, size - 1}:
-        compare(model, rows, found, index, results, index % count)
+        compare_among(model, rows, batch, found, index, results, index % count)
     return _measure(lambda: model.run_plain(rows.outputs, batch), clock, first)
 
 

@@ -1,7 +1,7 @@
 """Values that are looked up: a table that is the same for all, or each row in itself."""
 
 from onnx_operator.model.batching.call import Call, Rule, known
-from onnx_operator.model.batching.sizes import ONE, Size
+from onnx_operator.model.batching.sizes import Size, product
 from onnx_operator.model.batching.values import UnprovenError, Value
 
 _PICKS = "picks among the rows"
@@ -100,9 +100,7 @@ def features(call: Call) -> Value:
     dims, places = known(value), known(indices)
     if value.axis == len(dims) - 1:
         raise UnprovenError(_PICKS)
-    numbers = [size.number for size in places]
-    size = Size(numbers[-1]) if numbers and numbers[-1] is not None else call.symbols.size()
-    return Value((*dims[:-1], size if any(places) else ONE), value.axis)
+    return Value((*dims[:-1], product(places) or call.symbols.size()), value.axis)
 
 
 RULES: dict[str, Rule] = {

@@ -1,9 +1,8 @@
 """Sums of products: rows stay apart where nothing is summed over them, and the other side is no row of another."""
 
-from dataclasses import replace
-
 from onnx_operator.model.batching.broadcasting import broadcast
 from onnx_operator.model.batching.call import Call, Rule, known
+from onnx_operator.model.batching.kernels import MOST_EXACT_TERMS
 from onnx_operator.model.batching.sizes import ONE, Size
 from onnx_operator.model.batching.values import UnprovenError, Value
 
@@ -47,8 +46,9 @@ def matmul(call: Call) -> Value:
     if one_a:
         dims.pop(len(lead.dims))
         axis = axis - 1 if axis is not None and axis > len(lead.dims) else axis
-    # Only rows on the left, and stacks of matrices, were measured.
-    return Value(tuple(dims), axis, rounded=place_b == -1)
+    few = a[-1].number is not None and a[-1].number <= MOST_EXACT_TERMS
+    summed_alike = second.stored if first.batch and not second.batch else first.batch and few
+    return Value(tuple(dims), axis, rounded=call.operator == "MatMul" and not (summed_alike and place_b != -1))
 
 
 def gemm(call: Call) -> Value:
@@ -66,47 +66,54 @@ def gemm(call: Call) -> Value:
     if (first.batch and first.axis != rows) or (second.batch and second.axis != columns):
         raise UnprovenError(_OVER_ROWS)
     axis = 0 if first.batch else 1 if second.batch else None
-    made = Value((a[rows], b[columns]), axis, rounded=bool(axis or rows))
+    made = Value((a[rows], b[columns]), axis, rounded=bool(axis or rows) or not second.stored)
     if third is None:
         return made
     total = broadcast([made, third], call.symbols)
     if total.dims is None or len(total.dims) != 2:
         raise UnprovenError("adds a tensor of more dimensions")
-    return replace(total, rounded=made.rounded)
+    return total._replace(rounded=made.rounded)
 
 
 def einsum(call: Call) -> Value:
     """Rows must have a letter of their own, in every input that has rows, and in the result."""
     values = list(call.given())
-    if not any(value.batch for value in values):
-        return Value()
-    equation = call.text("equation", "").replace(" ", "")
-    left, arrow, right = equation.partition("->")
-    terms = left.split(",")
-    if not arrow or "." in equation or len(terms) != len(values):
-        raise UnprovenError(f'has the equation "{equation[:60]}", which is not followed')
+    terms, right = _equation(call, values)
     sizes: dict[str, Size] = {}
-    letters: set[str] = set()
     for term, value in zip(terms, values, strict=True):
-        dims = known(value)
-        if len(dims) != len(term) or len(set(term)) != len(term):
-            raise UnprovenError(f'has the equation "{equation[:60]}", which does not fit its inputs')
-        if value.axis is not None:
-            letters.add(term[value.axis])
+        for each, size in zip(term, known(value), strict=True):
+            sizes[each] = size if each not in sizes or sizes[each] == ONE else sizes[each]
+    if not set(right) <= set(sizes):
+        raise UnprovenError("has an equation that does not fit its inputs")
+    made = tuple(sizes[each] for each in right)
+    letters = {term[value.axis] for term, value in zip(terms, values, strict=True) if value.axis is not None}
+    if not letters:
+        return Value(made)
     if len(letters) != 1:
         raise UnprovenError(_EVERY_ROW)
     letter = letters.pop()
     rows: set[Size] = set()
     for term, value in zip(terms, values, strict=True):
-        for each, size in zip(term, known(value), strict=True):
-            if each == letter:
-                if not value.batch:
-                    raise UnprovenError("meets the rows with a tensor that has a dimension of its own there")
-                rows.add(size)
-            sizes[each] = size if each not in sizes or sizes[each] == ONE else sizes[each]
-    if right.count(letter) != 1 or len(rows) != 1 or not set(right) <= set(sizes):
+        if letter in term and not value.batch:
+            raise UnprovenError("meets the rows with a tensor that has a dimension of its own there")
+        if value.axis is not None:
+            rows.add(known(value)[value.axis])
+    if right.count(letter) != 1 or len(rows) != 1:
         raise UnprovenError(_OVER_ROWS)
-    return Value(tuple(sizes[each] for each in right), right.index(letter))
+    return Value(made, right.index(letter))
+
+
+def _equation(call: Call, values: list[Value]) -> tuple[list[str], str]:
+    """The letters of each input, and of the result."""
+    equation = call.text("equation", "").replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    if not arrow or "." in equation or len(terms) != len(values):
+        raise UnprovenError(f'has the equation "{equation[:60]}", which is not followed')
+    for term, value in zip(terms, values, strict=True):
+        if len(known(value)) != len(term) or len(set(term)) != len(term):
+            raise UnprovenError(f'has the equation "{equation[:60]}", which does not fit its inputs')
+    return terms, right
 
 
 def narrow_weights(call: Call) -> Value:

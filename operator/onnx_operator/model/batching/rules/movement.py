@@ -3,9 +3,10 @@
 from onnx_operator.model.batching.call import Call, Rule, known
 from onnx_operator.model.batching.rules.shapes import reshaped
 from onnx_operator.model.batching.sizes import ONE, Size, product, quotient
-from onnx_operator.model.batching.values import UnprovenError, Value
+from onnx_operator.model.batching.values import Sizes, UnprovenError, Value
 
-_TO_THE_END = 2**31 - 1
+_TO_THE_END = 10**9
+"""As exporters write "all": no run has as many rows, for no request has as many bytes."""
 _CUTS = "cuts or moves the rows"
 
 
@@ -47,7 +48,9 @@ def squeeze(call: Call) -> Value:
         if value.batch:
             raise UnprovenError("takes away dimensions that are not known")
         return Value()
-    if axes is None:
+    if not axes:
+        if not value.batch:
+            return Value()
         raise UnprovenError("takes away every dimension of one, which the rows may be")
     gone = {axis % len(value.dims) for axis in axes}
     if value.axis in gone:
@@ -79,7 +82,7 @@ def concat(call: Call) -> Value:
     """Beside each other, every part with the same rows."""
     values = list(call.given())
     if not any(value.batch for value in values):
-        return Value()
+        return _joined(call, [known(value) for value in values])
     axes = {value.axis for value in values}
     if len(axes) != 1 or None in axes:
         raise UnprovenError("puts rows beside what are none")
@@ -91,11 +94,17 @@ def concat(call: Call) -> Value:
         raise UnprovenError("puts rows behind rows")
     if len({(len(dims), dims[place]) for dims in shapes}) != 1:
         raise UnprovenError("puts rows beside parts of rows")
-    dims = list(shapes[0])
-    parts = [shape[axis] for shape in shapes]
-    plain = [size.number for size in parts]
-    dims[axis] = Size(sum(n for n in plain if n is not None)) if None not in plain else call.symbols.size()
-    return Value(tuple(dims), place)
+    return Value(known(_joined(call, shapes)), place)
+
+
+def _joined(call: Call, shapes: list[Sizes]) -> Value:
+    """The shape of all parts together."""
+    axis = call.axis(1 if call.opset < 4 else 0, len(shapes[0]))
+    if len(set(map(len, shapes))) != 1:
+        raise UnprovenError("puts together what has other dimensions")
+    plain = [shape[axis].number for shape in shapes]
+    total = Size(sum(n for n in plain if n is not None)) if None not in plain else call.symbols.size()
+    return Value((*shapes[0][:axis], total, *shapes[0][axis + 1 :]))
 
 
 def split(call: Call) -> list[Value]:

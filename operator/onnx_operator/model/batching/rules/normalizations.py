@@ -136,9 +136,11 @@ def mean_variance(call: Call) -> Value:
     value = call.required(0)
     if not value.batch:
         return Value(value.dims)
+    if call.opset < 9:
+        raise UnprovenError("normalizes in the way of an opset before 9")
     dims = known(value)
-    axes = call.integers("axes")
-    if value.axis in {axis % len(dims) for axis in (axes if axes is not None else [0, 2, 3])}:
+    axes = call.integers("axes") or [0, 2, 3]
+    if value.axis in {axis % len(dims) for axis in axes}:
         raise UnprovenError(_OVER)
     return Value(dims, value.axis)
 

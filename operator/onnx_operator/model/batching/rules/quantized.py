@@ -36,7 +36,7 @@ def _one_number(call: Call, *indices: int) -> None:
 
 def matmul_integer(call: Call) -> Value:
     """The zero point of the side with the rows is one number."""
-    call.only_fixed(1, 3)
+    call.only_fixed(1, 2, 3)
     if call.required(0).batch:
         _one_number(call, 2)
     return matmul(_with(call, 0, 1))
@@ -44,7 +44,7 @@ def matmul_integer(call: Call) -> Value:
 
 def matmul_quantized(call: Call) -> Value:
     """QLinearMatMul, with constant weights."""
-    call.only_fixed(3, 4, 5)
+    call.only_fixed(*range(1, len(call.inputs)))
     if call.required(0).batch:
         _one_number(call, 1, 2, 6, 7)
     return matmul(_with(call, 0, 3))

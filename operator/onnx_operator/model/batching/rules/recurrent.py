@@ -24,9 +24,10 @@ def recurrent(call: Call) -> list[Value]:
         if state is not None and (state.axis != 1 or known(state)[1] != dims[1]):
             raise UnprovenError("begins with a state that is not one for each row")
     weights = known(call.required(1))
+    rounded = not (call.required(1).stored and call.required(2).stored)
     hidden = Size(call.integer("hidden_size", 0)) if call.integer("hidden_size", 0) > 0 else call.symbols.size()
-    last = Value((weights[0], dims[1], hidden), 1)
-    return [Value((dims[0], weights[0], dims[1], hidden), 2), last, last]
+    last = Value((weights[0], dims[1], hidden), 1, rounded=rounded)
+    return [Value((dims[0], weights[0], dims[1], hidden), 2, rounded=rounded), last, last]
 
 
 RULES: dict[str, Rule] = dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent)

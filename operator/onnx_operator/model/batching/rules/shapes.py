@@ -22,10 +22,16 @@ def shape(call: Call) -> Value:
     if value.dims is None:
         if value.batch:
             raise UnprovenError(_NOT_FOLLOWED)
-        return Value()
+        return Value((call.symbols.size(),))
     first, last, _ = slice(call.integer("start", 0), call.integer("end", len(value.dims))).indices(len(value.dims))
     found = value.dims[first:last]
     return numbers((Size(len(found)),), found)
+
+
+def counting(call: Call) -> Value:
+    """Range: a vector."""
+    call.only_fixed(*range(len(call.inputs)))
+    return Value((call.symbols.size(),))
 
 
 def size(call: Call) -> Value:
@@ -72,7 +78,9 @@ def _plain(operator: str, a: int, b: int) -> int | None:
         if not b:
             return None
         # As C divides: towards zero.
-        return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1) if operator == "Div" else a % b
+        if operator == "Div":
+            return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+        return a % b if min(a, b) >= 0 else None
     made: dict[str, Callable[[int, int], int]] = {
         "Add": lambda x, y: x + y,
         "Sub": lambda x, y: x - y,
@@ -338,10 +346,12 @@ def constant_node(call: Call) -> Value:
             return from_array(np.array(attribute.i, np.int64))
         if name == "value_float":
             return from_array(np.array(attribute.f, np.float32))
-        if name == "value_ints" and len(attribute.ints) <= MOST_ELEMENTS:
-            return from_array(np.array(list(attribute.ints), np.int64))
-        if name == "value_floats" and len(attribute.floats) <= MOST_ELEMENTS:
-            return from_array(np.array(list(attribute.floats), np.float32))
+        if name in ("value_ints", "value_floats"):
+            many = attribute.ints or attribute.floats
+            if len(many) > MOST_ELEMENTS or not many:
+                # None: they were left out, being many.
+                return Value((Size(len(many)) if many else call.symbols.size(),))
+            return from_array(np.array(list(many), np.int64 if name == "value_ints" else np.float32))
         if name == "sparse_value":
             return Value(tuple(Size(each) for each in attribute.sparse_tensor.dims))
     return Value()
@@ -367,6 +377,7 @@ SIZES_AT: dict[str, frozenset[int]] = {
     "CastLike": frozenset({1}),
 }
 RULES: dict[str, Rule] = {
+    "Range": counting,
     "Shape": shape,
     "Size": size,
     "ConstantOfShape": filled,

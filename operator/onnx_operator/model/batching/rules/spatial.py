@@ -1,8 +1,14 @@
 """Convolutions, pools and the like: images at axis 0, one after the other."""
 
+import math
+
 from onnx_operator.model.batching.call import Call, Rule, known
+from onnx_operator.model.batching.kernels import MOST_EXACT_TERMS
 from onnx_operator.model.batching.sizes import ONE, Size, product, quotient
 from onnx_operator.model.batching.values import Sizes, UnprovenError, Value
+
+_LEAST_BLOCK = 8
+"""Channels that are arranged together, on the oldest CPUs."""
 
 
 def _images(call: Call) -> Sizes:
@@ -54,7 +60,23 @@ def convolution(call: Call) -> Value:
     if len(weight) != len(dims):
         raise UnprovenError("has filters of other dimensions than its images")
     kernel = call.integers("kernel_shape") or [size.number or 0 for size in weight[2:]]
-    return Value((dims[0], weight[0], *_spatial(call, dims[2:], kernel)), 0)
+    rounded = call.operator == "Conv" and not _summed_alike(call, weight, kernel)
+    return Value((dims[0], weight[0], *_spatial(call, dims[2:], kernel)), 0, rounded=rounded)
+
+
+def _summed_alike(call: Call, weight: Sizes, kernel: list[int]) -> bool:
+    """Whether the order of the products does not depend on how the work of more images is shared out.
+
+    It does not where they are few, or where filters of two dimensions are arranged in blocks of channels, for which
+    ONNX Runtime needs stored ones of a suitable number of channels.
+    """
+    depth, filters, groups = weight[1].number, weight[0].number, call.integer("group", 1)
+    if depth is None or filters is None:
+        return False
+    if depth * math.prod(kernel) <= MOST_EXACT_TERMS:
+        return True
+    blocks = depth % 4 == 0 or depth < _LEAST_BLOCK
+    return call.required(1).stored and len(kernel) == 2 and groups == 1 and blocks
 
 
 def transposed(call: Call) -> Value:
@@ -127,6 +149,9 @@ def resize(call: Call) -> Value:
     stretched = call.text("keep_aspect_ratio_policy", "stretch") == "stretch"
     if cropped or axes is not None or not stretched or value.axis is None:
         raise UnprovenError("resizes in a way that is not followed")
+    if call.text("mode", "nearest") != "nearest" and (value.axis != 0 or len(dims) not in (4, 5)):
+        # What has two or three dimensions is one image to the kernel: neighbours count zero times, but NaN stays NaN.
+        raise UnprovenError("blends rows with their neighbours")
     target = call.elements(sizes) if sizes is not None else None
     if target is not None and target:
         if len(target) != len(dims) or target[value.axis] != dims[value.axis]:
