@@ -124,7 +124,6 @@ CALLS: tuple[tuple[str, int, int | None, tuple[int | str, ...]], ...] = (
     ("membarrier", 324, 283, ()),
     # Files.
     ("open", 2, None, ("PATH", 0)),
-    ("openat", 257, 56, ("AT_FDCWD", "PATH", 0)),
     ("openat", 257, 56, ("AT_FDCWD", "PATH", 1)),
     ("openat2", 437, 437, ("AT_FDCWD", "PATH")),
     ("creat", 85, None, ("PATH", 384)),

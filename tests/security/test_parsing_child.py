@@ -1,6 +1,7 @@
 """Whoever takes over the child that parses a model reaches nothing and nobody."""
 
 import asyncio
+import errno
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ from tests.security.fuzzing import Fuzz, mutated
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ARM = platform.machine() == "aarch64"
 CAPABILITIES = load_capabilities()
-LIMITS = InspectionLimits(answer_seconds=20, cpu_seconds=10)
+LIMITS = InspectionLimits(answer_seconds=60, cpu_seconds=10)
 TARGET = b"what an intruder would like to change"
 NUMBERS = range(500)
 """Of system calls: those of today's kernels, and some to come."""
@@ -130,7 +131,7 @@ async def test_no_call_that_reaches_out_is_made(parser, site, number, arguments)
 
 
 async def test_of_all_numbers_only_those_of_the_list_are_calls(parser) -> None:
-    allowed = {call.number(platform.machine()) for call in profiles.parsing(1)}
+    allowed = {call.number(platform.machine()) for call in profiles.judging(1)}
     for number in set(NUMBERS) - allowed - UNFILTERED:
         with pytest.raises(ForbiddenCallError) as caught:
             await attempt(parser, number, ())
@@ -222,6 +223,74 @@ for limits in ((hard, hard), (hard, hard + 1), (resource.RLIM_INFINITY, resource
         answer.append("refused")
 """
     assert await run(parser, code) == ["raised", "refused", "refused"]
+
+
+async def test_of_files_the_zeros_alone_can_be_opened_and_nothing_changed(parser, site) -> None:
+    assert parser._zeros is not None
+    zeros = str(parser._zeros / "zeros")
+    code = f"""
+def tried(path, flags=0):
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except PermissionError:
+        return "refused"
+def plainly(path):
+    return [libc.open(path, 0), ctypes.get_errno()]
+target = {str(site / "target")!r}
+answer = [plainly(target.encode()), tried({zeros!r}), tried(target), tried("/etc/passwd"), tried("/proc/self/environ"),
+          tried({str(parser._zeros)!r}), tried("/")]
+"""
+    if landlock.version():
+        assert await run(parser, code) == [[-1, errno.EACCES], 4, *["refused"] * 5]
+    for flags in ("os.O_RDWR", "os.O_WRONLY", "os.O_CREAT", "os.O_TRUNC", "os.O_APPEND", "os.O_PATH", "os.O_DIRECTORY"):
+        with pytest.raises(ForbiddenCallError):
+            await run(parser, f"os.open({zeros!r}, {flags} | os.O_CLOEXEC)")
+    for code in ("{0}; mmap.mmap(4, 4096)", "{0}; mmap.mmap(4, 4096, mmap.MAP_PRIVATE, mmap.PROT_EXEC)"):
+        with pytest.raises(ForbiddenCallError):
+            await run(parser, "import mmap; " + code.format(f"os.open({zeros!r}, os.O_CLOEXEC)"))
+
+
+async def test_memory_that_is_said_to_map_the_zeros_is_watched(parser) -> None:
+    """The address space is wide enough for all of a large model's weights; memory of its own is not for the taking."""
+    code = """
+import resource
+_, hard = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+kept = [bytearray(b"x") * (64 << 20) for _ in range(100)]
+answer = "had it all"
+"""
+    result = await judge(parser, intruder.NAME + code)
+    assert result.refusal is not None
+    assert result.refusal.reason == "TooLarge"
+    assert (await judge(parser)).outcome == "Accepted"
+
+
+@pytest.mark.parametrize(("end", "signal"), [("os.abort()", "SIGABRT"), ("libc.strlen(None)", "SIGSEGV")])
+async def test_a_crash_of_the_runtime_is_a_refusal_that_says_so(parser, end, signal) -> None:
+    result = await judge(parser, f"{intruder.NAME}folder.trying(True); {end}")
+    assert result.refusal is not None
+    assert result.refusal.reason == "InvalidGraph"
+    assert f"ONNX Runtime itself crashes ({signal})" in result.refusal.message
+
+
+async def test_a_limit_that_the_runtime_meets_is_our_fault_and_counted(site, caplog) -> None:
+    async with Parser(InspectionLimits(cpu_seconds=1, load_seconds=1)) as parser:
+        with pytest.raises(ParserError, match="a limit of the inspection"):
+            await judge(parser, f"{intruder.NAME}folder.trying(True)\nwhile True: pass")
+        assert parser.exceeded_limits == 1
+        assert (await judge(parser)).outcome == "Accepted"
+    assert [each.count for each in caplog.records if getattr(each, "event", "") == "exceededLimit"] == [1]
+
+
+async def test_the_file_of_zeros_takes_no_room_and_goes_with_the_parser(site) -> None:
+    async with Parser(LIMITS) as parser:
+        assert parser._zeros is not None
+        (file,) = parser._zeros.iterdir()
+        assert file.stat().st_size == LIMITS.max_model_bytes
+        await judge(parser)
+        assert file.stat().st_blocks == 0
+        folder = parser._zeros
+    assert not folder.exists()
 
 
 LONE = """

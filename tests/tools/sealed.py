@@ -54,7 +54,12 @@ def _judge(
     _COUNTS["models"] += 1
     unpacked = (archives or ArchiveLimits()).unpacked_bytes
     _PARSER._limits = replace(_LIMITS, max_model_bytes=unpacked)
-    return _run(_PARSER.judge(_Feed(folder), name, size=None, capabilities=capabilities))
+    result = _run(_PARSER.judge(_Feed(folder), name, size=None, capabilities=capabilities))
+    if result.report is None:
+        return result
+    # The capabilities of tests are not those of the runtime, which therefore is not asked.
+    notes = [note for note in result.report.notes if not note.startswith("Judged by tables")]
+    return result.model_copy(update={"report": result.report.model_copy(update={"notes": notes})})
 
 
 def _verify(signature: bytes, settings: SignatureSettings, *, now: datetime | None = None) -> SignedManifest:

@@ -1,10 +1,13 @@
 """The source root is called ``operator``: it must never shadow the standard library's module of that name."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from onnx_operator.api.capabilities import load_capabilities
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOW_OPERATOR = "import operator; assert operator.itemgetter(0)('ab') == 'a'; print(operator.__spec__.origin)"
@@ -43,3 +46,20 @@ def test_the_source_root_holds_one_import_package():
 
 def test_the_package_says_that_it_is_typed():
     assert (ROOT / "operator" / "onnx_operator" / "py.typed").exists()
+
+
+def test_the_operator_judges_by_the_onnx_runtime_that_the_server_image_has():
+    versions = {
+        name: re.findall(r"^onnxruntime==(\S+)", (ROOT / "requirements" / f"{name}.txt").read_text(), re.M)
+        for name in ("operator", "server", "dev")
+    }
+    (version,) = versions["server"]
+    assert versions == {name: [version] for name in versions}
+    assert load_capabilities().onnx_runtime_version == version
+
+
+def test_onnx_runtime_reports_its_use_to_nobody():
+    threads = "import onnx_operator, os, onnxruntime; print(len(os.listdir('/proc/self/task')))"
+    environment = {"PYTHONPATH": str(ROOT / "operator"), "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", threads], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

@@ -146,6 +146,12 @@ class ModelFiles(ApiModel):
     archive: bool = Field(default=False, description="whether the one file is an archive, to be unpacked")
     model: str = Field(description="path of the .onnx file: a file's name, or the path within the archive")
     unpacked_bytes: int = Field(default=0, description="bytes of all that an archive holds")
+    folders: list[str] = Field(
+        default_factory=list,
+        description="folders that must be there: ONNX Runtime follows paths such as weights/../w.bin through them",
+        # What pods are made of has the same digest as before where there are none.
+        exclude_if=lambda folders: not folders,
+    )
 
     @property
     def size_bytes(self) -> int:

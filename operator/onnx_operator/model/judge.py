@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import onnx
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import (
@@ -12,7 +11,6 @@ from onnx_operator.api.report import (
     InspectionResult,
     ModelReport,
     RowsProof,
-    TensorSpec,
     interface_hash,
 )
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
@@ -21,22 +19,27 @@ from onnx_operator.model.batching.proof import Proof, prove
 from onnx_operator.model.batching.reading import MOST_BYTES, UnreadableError, parse_skeleton
 from onnx_operator.model.checks.kernels import check_kernels
 from onnx_operator.model.checks.size import check_size
-from onnx_operator.model.checks.structure import check_formally, check_structure
+from onnx_operator.model.checks.structure import check_formally, check_structure, infer_what_can_be
 from onnx_operator.model.checks.training import training_only
 from onnx_operator.model.checks.versions import check_versions
 from onnx_operator.model.figures.cost import flops_by_node, operator_counts, parameter_count, total_flops
 from onnx_operator.model.figures.coverage import coverage
 from onnx_operator.model.figures.memory import estimate_memory
 from onnx_operator.model.figures.sized import size_model
-from onnx_operator.model.figures.tensors import describe, protocol_notes
+from onnx_operator.model.figures.tensors import protocol_notes, unsendable
 from onnx_operator.model.inspection.limits import LARGEST_FILE_BYTES, InspectionLimits
+from onnx_operator.model.interface import interface
 from onnx_operator.model.nodes import domain_of, domain_text
+from onnx_operator.model.objections import Objections
 from onnx_operator.model.reading.folder import FileOf, Folder, beside
 from onnx_operator.model.reading.skeleton import Skeleton, find_malformed_text, read_skeleton
-from onnx_operator.model.reading.weights import complete_model
+from onnx_operator.model.reading.weights import complete_model, folders_passed
 from onnx_operator.model.reading.window import Window
 from onnx_operator.model.refusal import RefusedError
+from onnx_operator.model.trial.runtime import Answer
 
+Trial = Callable[[Skeleton, Folder, str], Answer]
+"""Asks the runtime about a structure, given the folder and the name of its file."""
 _KIND_BYTES = 512
 """From which a tar archive shows."""
 UNKNOWN_PIN = SourcePin(kind="None", value="")
@@ -51,13 +54,15 @@ def judge(
     archives: ArchiveLimits | None = None,
     max_nodes: int = InspectionLimits.max_nodes,
     before_checks: Callable[[], None] = lambda: None,
+    trial: Trial | None = None,
 ) -> InspectionResult:
     """Accept or refuse the model in the file ``name``, which may be an archive; never raises for what the bytes hold.
 
     Sources and digests are for the caller to fill in: the report's are empty. ``before_checks`` is called, once
-    or more often, when what takes memory and time begins.
+    or more often, when what takes memory and time begins. ``trial`` asks the runtime, which then decides what it can;
+    without it the tables of ``capabilities`` do.
     """
-    task = _Task(capabilities, max_nodes, before_checks)
+    task = _Task(capabilities, max_nodes, before_checks, trial)
     try:
         size = folder.size(name)
         if size is None:
@@ -76,6 +81,7 @@ class _Task:
     capabilities: Capabilities
     max_nodes: int
     before_checks: Callable[[], None]
+    trial: Trial | None
 
 
 def _judge_archive(folder: Folder, name: str, size: int, task: _Task, limits: ArchiveLimits) -> InspectionResult:
@@ -94,6 +100,7 @@ def _judge_archive(folder: Folder, name: str, size: int, task: _Task, limits: Ar
         archive=True,
         model=member,
         unpacked_bytes=archive.unpacked_bytes,
+        folders=result.files.folders,
     )
     return result.model_copy(update={"files": files})
 
@@ -144,13 +151,17 @@ def _report(skeleton: Skeleton, folder: Folder, name: str, size: int, task: _Tas
     if training := training_only(head):
         raise RefusedError(Reason.NOT_ONNX, training)
     check_size(head, task.max_nodes)
-    check_versions(head, capabilities)
     path = beside(name)
-    model, weights = complete_model(skeleton, lambda file: folder.size(path(file)))
-    check_structure(model)
-    inferred = check_formally(model)
-    check_kernels(inferred, capabilities)
-    inputs, outputs = _interface(head, inferred)
+    answer = _ask(skeleton, folder, name, task)
+    objections = Objections(answer)
+    with objections.heard():
+        check_versions(head, capabilities)
+    model, weights = complete_model(skeleton, lambda file: folder.size(path(file)), objections.hear)
+    inferred = _checked(model, capabilities, objections)
+    objections.decide(capabilities)
+    inputs, outputs = interface(head, inferred, answer.interface)
+    if why := unsendable(inputs):
+        raise RefusedError(Reason.INVALID_GRAPH, why)
     sized = size_model(model, weights, inferred=inferred)
     flops = flops_by_node(sized)
     files = [SourceFile(name=name, pin=UNKNOWN_PIN, size_bytes=size)]
@@ -174,13 +185,13 @@ def _report(skeleton: Skeleton, folder: Folder, name: str, size: int, task: _Tas
         operators=operator_counts(model),
         coverage=coverage(inferred, flops, weights=weights),
         batching=_batching(head),
-        notes=protocol_notes(inputs, outputs),
+        notes=[*objections.notes(), *protocol_notes(inputs, outputs)],
     )
     return InspectionResult(
         outcome="Accepted",
         report=report.bounded(),
         interface=interface_hash(inputs, outputs),
-        files=ModelFiles(files=files, model=name),
+        files=ModelFiles(files=files, model=name, folders=sorted(map(path, folders_passed(head)))),
     )
 
 
@@ -195,40 +206,25 @@ def _batching(head: ModelProto) -> RowsProof:
     return RowsProof(proof=found.strength, node=found.node, reason=found.reason)
 
 
-def _interface(head: ModelProto, inferred: ModelProto) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    """Inputs that callers must give, and outputs; initializers among the inputs are none (all are, up to IR 3)."""
-    graph = head.graph
-    filled = {tensor.name for tensor in graph.initializer}
-    filled |= {sparse.values.name for sparse in graph.sparse_initializer}
-    found = {value.name: value for value in (*inferred.graph.value_info, *inferred.graph.output)}
-    inputs = [describe(value) for value in graph.input if value.name not in filled]
-    outputs = [describe(_merge(value, found.get(value.name))) for value in graph.output]
-    return inputs, outputs
+def _ask(skeleton: Skeleton, folder: Folder, name: str, task: _Task) -> Answer:
+    """The runtime's word on a structure that is within bounds; where it cannot be asked, why."""
+    if task.trial is None:
+        return Answer(None)
+    try:
+        return task.trial(skeleton, folder, name)
+    except MemoryError:
+        return Answer(None, "it had too little memory")
 
 
-def _merge(declared: ValueInfoProto, found: ValueInfoProto | None) -> ValueInfoProto:
-    """Complete a declared output by what was inferred; where they contradict, the inferred size is the true one."""
-    if found is None or found.type.WhichOneof("value") != "tensor_type":
-        return declared
-    if declared.type.WhichOneof("value") != "tensor_type":
-        return found
-    merged = ValueInfoProto()
-    merged.CopyFrom(declared)
-    ours, theirs = merged.type.tensor_type, found.type.tensor_type
-    if not theirs.HasField("shape"):
-        return merged
-    if not ours.HasField("shape") or len(ours.shape.dim) != len(theirs.shape.dim):
-        ours.shape.CopyFrom(theirs.shape)
-        _drop_invented_names(ours.shape)
-        return merged
-    for mine, their in zip(ours.shape.dim, theirs.shape.dim, strict=True):
-        if their.WhichOneof("value") == "dim_value":
-            mine.CopyFrom(their)
-    return merged
-
-
-def _drop_invented_names(shape: onnx.TensorShapeProto) -> None:
-    """Forget names such as ``unk__0`` that inference makes up: they say nothing and may change."""
-    for dimension in shape.dim:
-        if dimension.dim_param.startswith("unk__"):
-            dimension.ClearField("dim_param")
+def _checked(model: ModelProto, capabilities: Capabilities, objections: Objections) -> ModelProto:
+    """The model with inferred values; as good as can be where checks object to it."""
+    with objections.heard():
+        check_structure(model)
+    inferred = None
+    with objections.heard():
+        inferred = check_formally(model)
+    if inferred is None:
+        return infer_what_can_be(model)
+    with objections.heard():
+        check_kernels(inferred, capabilities)
+    return inferred

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from onnx import AttributeProto, GraphProto, NodeProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx.ml"})
 """Domains whose operators the onnx package defines and every runtime has; others the runtime must list."""
@@ -54,3 +54,37 @@ def all_graphs(graph: GraphProto) -> Iterator[GraphProto]:
     for node in graph.node:
         for each in subgraphs(node):
             yield from all_graphs(each)
+
+
+def all_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor, wherever it lies, without recursion."""
+    graphs: list[GraphProto] = [model.graph]
+    for training in model.training_info:
+        graphs += [training.initialization, training.algorithm]
+    for function in model.functions:
+        for attribute in function.attribute_proto:
+            yield from _tensors_of(attribute, graphs)
+        for node in function.node:
+            for attribute in node.attribute:
+                yield from _tensors_of(attribute, graphs)
+    while graphs:
+        graph = graphs.pop()
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        for node in graph.node:
+            for attribute in node.attribute:
+                yield from _tensors_of(attribute, graphs)
+
+
+def _tensors_of(attribute: AttributeProto, graphs: list[GraphProto]) -> Iterator[TensorProto]:
+    if attribute.HasField("t"):
+        yield attribute.t
+    yield from attribute.tensors
+    if attribute.HasField("sparse_tensor"):
+        yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+    for sparse in attribute.sparse_tensors:
+        yield from (sparse.values, sparse.indices)
+    if attribute.HasField("g"):
+        graphs.append(attribute.g)
+    graphs.extend(attribute.graphs)

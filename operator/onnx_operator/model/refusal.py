@@ -1,5 +1,7 @@
 """How a check says no."""
 
+from typing import NoReturn
+
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Refusal
 
@@ -14,3 +16,8 @@ class RefusedError(Exception):
         super().__init__(text)
         short = text if len(text) <= _MESSAGE_LIMIT else text[:_MESSAGE_LIMIT] + "…"
         self.refusal = Refusal(reason=reason, message=short)
+
+
+def raise_it(refused: RefusedError) -> NoReturn:
+    """For those who cannot go on after an objection."""
+    raise refused

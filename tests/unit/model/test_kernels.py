@@ -7,7 +7,7 @@ import onnx
 import pytest
 from modelkit import model, tensor, value
 from onnx import TensorProto, helper, numpy_helper
-from runtimekit import failure, loads
+from runtimekit import loads, opened
 
 from onnx_operator.api.capabilities import Capabilities, load_capabilities
 from onnx_operator.model.checks.kernels import check_kernels
@@ -42,7 +42,7 @@ def refusal(made: onnx.ModelProto, capabilities: Capabilities | None = None) -> 
 
 def agree(made: onnx.ModelProto, *, on: bool, words: tuple[str, ...] = ()) -> None:
     """The runtime loads the model or not, and the verdict is the same; a refusal says ``words``."""
-    assert loads(made) is on, failure(made)
+    assert loads(made) is on, opened(made)
     found = refusal(made)
     assert (found == "") is on, found
     for each in words:

@@ -171,7 +171,11 @@ def wide(count: int) -> bytes:
 
 @pytest.mark.parametrize(
     "limits",
-    [InspectionLimits(memory_bytes=1 << 20), InspectionLimits(answer_seconds=1), InspectionLimits(cpu_seconds=1)],
+    [
+        InspectionLimits(memory_bytes=1 << 20),
+        InspectionLimits(answer_seconds=1),
+        InspectionLimits(cpu_seconds=1, load_seconds=0),
+    ],
     ids=["memory", "time", "processor"],
 )
 async def test_limits_of_the_child(limits) -> None:

@@ -55,6 +55,19 @@ def test_memory_has_an_end() -> None:
     assert attempt("bytearray(1 << 20)") == "done"
 
 
+@pytest.mark.parametrize("limit", ["AS", "CPU"])
+def test_a_lower_limit_that_was_inherited_stays(limit: str) -> None:
+    """As under ``ulimit -v``: nobody may raise a hard limit, and there is no need to."""
+    below = {"AS": "1 << 30", "CPU": "3"}[limit]
+    inherit = f"import resource; resource.setrlimit(resource.RLIMIT_{limit}, ({below}, {below}))"
+    child = CHILD.replace("sandbox.enter(", f"{inherit}\nsandbox.enter(").replace("64 << 20", "4 << 30")
+    code = "sandbox.expand(); said = str(resource.getrlimit(resource.RLIMIT_AS)[1] >> 30)"
+    done = subprocess.run(
+        [sys.executable, "-c", child.format(attempt=code)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == {"AS": "1", "CPU": "4"}[limit], done.stderr
+
+
 def test_small_pieces_of_memory_have_an_end() -> None:
     """Where the heap ends, the C library looks for another place, which takes calls of its own."""
     assert attempt("[bytes(1000) for _ in range(1 << 20)]") == "MemoryError"

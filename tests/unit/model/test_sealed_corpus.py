@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from archivekit import targz, tarred, zipped
-from modelkit import CAPABILITIES, linear
+from modelkit import linear
+from runtimekit import judged_in
 from seedkit import light, made
 from test_agreement import models
 
+from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.inspection.limits import InspectionLimits
-from onnx_operator.model.judge import judge
 from onnx_operator.model.reading.folder import MemoryFolder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -59,8 +60,8 @@ class Files:
 
 async def agrees(parser: Parser, content: bytes) -> None:
     files = Files(content)
-    sealed = await parser.judge(files, "m.onnx", size=len(content), capabilities=CAPABILITIES)
-    assert sealed == judge(files.folder, "m.onnx", capabilities=CAPABILITIES)
+    sealed = await parser.judge(files, "m.onnx", size=len(content), capabilities=load_capabilities())
+    assert sealed == judged_in(files.folder, "m.onnx")
 
 
 async def test_the_seeds_of_the_tests(parser) -> None:

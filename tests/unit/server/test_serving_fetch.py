@@ -461,6 +461,13 @@ def test_all_files_of_a_model_arrive_under_their_names(pod: Pod, caplog: pytest.
     assert logged == {hashlib.sha256(content).hexdigest() for content in (CONTENT, *WEIGHTS.values())}
 
 
+def test_folders_that_a_path_only_passes_through_are_there(pod: Pod) -> None:
+    assert pod.fetch(model=several(pod, folders=["passed/through"])) == 0
+    assert (pod.directory / "passed/through/../../model.onnx").is_file()
+    assert pod.fetch(model=several(pod, folders=["../outside"])) != 0
+    assert not (pod.directory.parent / "outside").exists()
+
+
 def test_only_the_files_that_are_missing_are_fetched(pod: Pod) -> None:
     model = several(pod)
     assert pod.fetch(model=model) == 0

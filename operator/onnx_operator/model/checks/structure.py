@@ -49,6 +49,14 @@ def check_formally(model: ModelProto) -> ModelProto:
     return restore(_infer(lenient), model.functions)
 
 
+def infer_what_can_be(model: ModelProto) -> ModelProto:
+    """Infer types and shapes where it is possible, of a model that checks object to."""
+    try:
+        return onnx.shape_inference.infer_shapes(model)
+    except FAULTS_FOUND:
+        return model
+
+
 def _infer(model: ModelProto) -> ModelProto:
     """Infer strictly, and less so only where inference itself is at fault."""
     try:
@@ -120,9 +128,12 @@ def _check_nodes(graph: GraphProto, known: set[str], where: str) -> set[str]:
     makers: dict[str, int] = {}
     names: set[str] = set()
     for index, node in enumerate(graph.node):
-        if node.name and node.name in names:
+        # The runtime turns Constants into initializers before it looks at names.
+        constant = node.op_type == "Constant" and not domain_of(node.domain)
+        if not constant and node.name and node.name in names:
             raise _invalid(f'Two nodes of {where} have the name "{node.name}", which the runtime refuses.')
-        names.add(node.name)
+        if not constant:
+            names.add(node.name)
         for name in node.output:
             if name and name in makers:
                 first = node_text(graph.node[makers[name]])

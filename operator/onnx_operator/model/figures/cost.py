@@ -11,6 +11,7 @@ from onnx_operator.model.checks.structure import FAULTS_FOUND
 from onnx_operator.model.figures.operations import Operands, attribute_of, operations
 from onnx_operator.model.figures.sized import LARGEST, Tensor, fill_in, known_tensors
 from onnx_operator.model.nodes import all_graphs, all_nodes, domain_of, subgraphs
+from onnx_operator.model.reading.lists import floats_length
 from onnx_operator.model.reading.skeleton import Weight
 
 _DEPTH_LIMIT = 32
@@ -54,7 +55,7 @@ def parameter_count(model: ModelProto, weights: Mapping[str, Weight]) -> int:
         if node.op_type == "Constant":
             seen += [(each.t.data_type, tuple(each.t.dims)) for each in node.attribute if each.HasField("t")]
         elif domain_of(node.domain) == "ai.onnx.ml":
-            count += sum(len(each.floats) for each in node.attribute)
+            count += sum(map(floats_length, node.attribute))
             seen += [(each.t.data_type, tuple(each.t.dims)) for each in node.attribute if each.HasField("t")]
     count += sum(Tensor(kind, dims).elements for kind, dims in seen if kind not in _NOT_LEARNT)
     return min(count, LARGEST)

@@ -7,6 +7,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from onnx_operator.model.figures.sized import LARGEST, Tensor, fill_in, known_tensors
 from onnx_operator.model.nodes import STANDARD_DOMAINS, domain_of, subgraphs
+from onnx_operator.model.reading.lists import list_length
 from onnx_operator.model.reading.skeleton import Weight
 
 MAPPED_BYTES = 1 << 20
@@ -258,7 +259,7 @@ class _Plan:
     def _count_classical(self, node: NodeProto) -> None:
         if domain_of(node.domain) != "ai.onnx.ml":
             return
-        sizes = {each.name: max(len(each.ints), len(each.floats)) for each in node.attribute}
+        sizes = {each.name: list_length(each) for each in node.attribute}
         if node.op_type.startswith("TreeEnsemble"):
             self._found.trees += sizes.get("nodes_featureids", 0)
             self._found.leaves += max((n for name, n in sizes.items() if not name.startswith("nodes_")), default=0)

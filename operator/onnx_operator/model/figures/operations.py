@@ -6,7 +6,6 @@ elementary function, a comparison and an integer operation count as one each; mo
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from onnx import NodeProto, helper
 
 from onnx_operator.model.figures.sized import Tensor
 from onnx_operator.model.nodes import domain_of
+from onnx_operator.model.reading.lists import list_length, trees_by_nodes
 
 
 def operations(node: NodeProto, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
@@ -141,11 +141,13 @@ def _fourier(_: NodeProto, __: Operands, outputs: Operands) -> int:
 def _trees(node: NodeProto, inputs: Operands, _: Operands) -> int:
     """A comparison on each level of each tree, as if trees were balanced, and an addition for each tree."""
     rows = inputs[0].dims[0] if len(inputs[0].dims) > 1 else 1
-    sizes = list(Counter(attribute_of(node, "nodes_treeids", [])).values())
+    found = {each.name: each for each in node.attribute}
+    sizes = trees_by_nodes(found["nodes_treeids"]) if "nodes_treeids" in found else {}
     if not sizes:
-        roots = len(attribute_of(node, "tree_roots", [])) or 1
-        sizes = [len(attribute_of(node, "nodes_featureids", [])) // roots] * roots
-    return rows * sum(max(size, 1).bit_length() + 1 for size in sizes)
+        roots = list_length(found["tree_roots"]) if "tree_roots" in found else 0
+        nodes = list_length(found["nodes_featureids"]) if "nodes_featureids" in found else 0
+        sizes = {nodes // max(roots, 1): max(roots, 1)}
+    return rows * sum(trees * (max(size, 1).bit_length() + 1) for size, trees in sizes.items())
 
 
 def _coefficients(name: str) -> Rule:

@@ -23,6 +23,10 @@ _PROTOCOL_NAMES: dict[int, str] = {
     TensorProto.STRING: "BYTES",
 }
 
+_NAMES_BY_TEXT = {f"tensor({TensorProto.DataType.Name(kind).lower()})": name for kind, name in _PROTOCOL_NAMES.items()}
+_RAW_BYTES = frozenset({"float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz"})
+"""Elements that the protocol has no name for, but that the server can make."""
+
 
 def describe(value: ValueInfoProto) -> TensorSpec:
     """Describe an input or output; one of unknown rank gets the shape ``[-1]``."""
@@ -34,6 +38,11 @@ def describe(value: ValueInfoProto) -> TensorSpec:
     if not tensor.HasField("shape"):
         return TensorSpec(name=value.name, datatype=datatype, shape=[-1])
     return TensorSpec(name=value.name, datatype=datatype, shape=[_dimension(d) for d in tensor.shape.dim])
+
+
+def datatype_of(kind: str) -> str:
+    """The protocol's name of a type in ONNX's notation, where it has one."""
+    return _NAMES_BY_TEXT.get(kind, kind)
 
 
 def type_text(kind: TypeProto) -> str:
@@ -64,6 +73,19 @@ def _dimension(dimension: TensorShapeProto.Dimension) -> Dimension:
     if dimension.WhichOneof("value") == "dim_value":
         return max(dimension.dim_value, -1)
     return dimension.dim_param or -1
+
+
+def unsendable(inputs: list[TensorSpec]) -> str:
+    """Say which input nobody can give to the runtime from Python, in any way; "" for none."""
+    for each in inputs:
+        kind = each.datatype.removeprefix("tensor(").removesuffix(")")
+        if each.datatype.startswith("tensor(") and kind not in _RAW_BYTES:
+            return (
+                f'The input "{each.name}" is a {each.datatype}, which neither the Open Inference Protocol nor /score'
+                " can send and the server cannot give to ONNX Runtime. Let the model take another type (INT8, FP32),"
+                " and cast it within."
+            )
+    return ""
 
 
 def protocol_notes(inputs: list[TensorSpec], outputs: list[TensorSpec]) -> list[str]:

@@ -31,7 +31,7 @@ class ConversationError(Exception):
 class Question:
     """What a child asks for."""
 
-    asks: Literal["size", "read", "expect", "turn"]
+    asks: Literal["size", "read", "expect", "turn", "trying"]
     name: str = ""
     begin: int = 0
     end: int = 0
@@ -57,11 +57,13 @@ def read_message(line: bytes) -> Question | End | dict[str, Any]:
         raise ConversationError(f"the parsing child said what it cannot mean: {error!s:.200}") from None
     if "status" in message:
         return End(message["status"], "forbidden" in message, message.get("forbidden"))
-    asked = next((each for each in ("size", "read", "expect", "turn") if each in message), None)
+    asked = next((each for each in ("size", "read", "expect", "turn", "trying") if each in message), None)
     if asked is None:
         return message
     if len(line) > _LONGEST_QUESTION:
         raise ConversationError(f"the parsing child asks with {len(line)} bytes")
+    if asked == "trying":
+        return Question("trying", begin=int(message["trying"]))
     if asked == "turn":
         return Question("turn")
     if asked == "size":

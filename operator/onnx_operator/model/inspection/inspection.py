@@ -147,7 +147,7 @@ async def _inspect(
 def _check_claims(files: ModelFiles, name: str) -> None:
     """Hold what a child says of files, which it may have been made to say, against what it was asked."""
     names = [file.name for file in files.files]
-    if not names or names[0] != name or not all(map(is_confined, (*names, files.model))):
+    if not names or names[0] != name or not all(map(is_confined, (*names, *files.folders, files.model))):
         raise ParserError(f"the parsing child speaks of the files {names!r:.200} instead of {name}")
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Awaitable
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -20,7 +22,7 @@ from pydantic import ValidationError
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Capabilities, InspectionResult, Refusal
 from onnx_operator.api.signatures import SignatureSettings, SignedManifest
-from onnx_operator.model.inspection import landlock
+from onnx_operator.model.inspection import landlock, zeros
 from onnx_operator.model.inspection.conversation import Conversation, ConversationError, End, Question, read_message
 from onnx_operator.model.inspection.fair import FairPlaces
 from onnx_operator.model.inspection.limits import InspectionLimits
@@ -45,6 +47,7 @@ _START_SECONDS = 60
 """For the process to start on a busy machine, until its child says its first word."""
 _LONGEST_GUESS_BYTES = 4 << 20
 """Of a range that a child expects to read."""
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 _T = TypeVar("_T")
 
 
@@ -103,6 +106,9 @@ class Parser:
         self._control: socket.socket | None = None
         self.forbidden_calls = 0
         """Children that were ended because of a system call, so far."""
+        self.exceeded_limits = 0
+        """Children that were ended because the runtime took more than they may, so far."""
+        self._zeros: Path | None = None
 
     async def __aenter__(self) -> Self:
         self.start()
@@ -127,6 +133,7 @@ class Parser:
                     "-m",
                     "onnx_operator.model.inspection.zygote",
                     str(theirs.fileno()),
+                    self._folder_of_zeros(),
                     *(["signatures"] if self._signatures else []),
                 ],
                 pass_fds=[theirs.fileno()],
@@ -134,6 +141,10 @@ class Parser:
                     "PATH": "/usr/bin:/bin",
                     "LANG": "C.UTF-8",
                     "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+                    # The runtime and numpy would start threads: the first to report its use, the others to calculate.
+                    "ORT_DISABLE_TELEMETRY": "1",
+                    "OPENBLAS_NUM_THREADS": "1",
+                    "OMP_NUM_THREADS": "1",
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -151,6 +162,14 @@ class Parser:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if self._zeros is not None:
+            shutil.rmtree(self._zeros, ignore_errors=True)
+            self._zeros = None
+
+    def _folder_of_zeros(self) -> str:
+        if self._zeros is None:
+            self._zeros = zeros.make(self._limits.max_model_bytes)
+        return "" if self._zeros is None else str(self._zeros)
 
     async def judge(
         self,
@@ -231,7 +250,7 @@ class Parser:
     ) -> dict[str, Any]:
         limits = self._limits
         job |= {
-            "cpuSeconds": limits.cpu_seconds + extra_seconds,
+            "cpuSeconds": limits.cpu_seconds + limits.load_seconds + extra_seconds,
             "memoryBytes": limits.memory_bytes,
             "parsers": limits.parsers,
         }
@@ -243,6 +262,8 @@ class Parser:
                 first, status = await self._converse(child, job, content, feed, turn, extra_seconds, size)
         finally:
             turn.give_back()
+        if child.trying and not first and status is not None:
+            return self._interpret_trial(status)
         return self._interpret(first, status)
 
     async def _converse(
@@ -279,6 +300,8 @@ class Parser:
                 talk.heard()
                 if not isinstance(message, Question):
                     said = said or message
+                elif message.asks == "trying":
+                    child.trying = bool(message.begin)
                 elif message.asks == "turn":
                     await turn.take()
                     await self._send(child, b"{}\n", patience)
@@ -342,6 +365,27 @@ class Parser:
         error = ForbiddenCallError(number)
         _LOG.error("%s", error, extra={"event": "forbiddenCall", "call": number, "count": self.forbidden_calls})
         return error
+
+    def _interpret_trial(self, status: int) -> dict[str, Any]:
+        """How a child ended in which the runtime was loading: a crash is the model's doing, a limit is ours."""
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        if number in _CRASHES:
+            name = signal.Signals(number).name
+            return _refused(
+                Reason.INVALID_GRAPH,
+                f"ONNX Runtime itself crashes ({name}) when it loads the model, as it would in every pod. Export it"
+                " anew, with other versions or options of the exporter, and report it to ONNX Runtime.",
+            )
+        self.exceeded_limits += 1
+        limit = f"{self._limits.cpu_seconds + self._limits.load_seconds} s of processor time"
+        if number == signal.SIGKILL:
+            limit = f"{self._limits.memory_bytes >> 20} MiB of memory"
+        message = (
+            f"ONNX Runtime took more than {limit} (a limit of the inspection) to load the structure of the model, or"
+            f" was ended (status {status}). Nothing is known about the model."
+        )
+        _LOG.error("%s", message, extra={"event": "exceededLimit", "count": self.exceeded_limits})
+        raise ParserError(message)
 
     def _interpret(self, first: dict[str, Any], status: int | None) -> dict[str, Any]:
         if "memory" in first:
@@ -473,6 +517,8 @@ class _Connection:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._received = bytearray()
+        self.trying = False
+        """Whether the runtime is loading the model in the child."""
 
     def __enter__(self) -> Self:
         return self

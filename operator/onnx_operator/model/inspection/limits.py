@@ -14,6 +14,8 @@ class InspectionLimits:
     """Larger models, all files together, are refused as ``TooLarge`` (the setting ``inspection.maxModelBytes``)."""
     cpu_seconds: int = 30
     """Processor time of the parsing child; reading an archive may take more, in proportion to its size."""
+    load_seconds: int = 30
+    """Processor time beside that, for the runtime to load the structure: 100,000 nodes take it 7 s."""
     answer_seconds: int = 120
     """Longest time that the child may think without asking for a byte."""
     memory_bytes: int = 1 << 30

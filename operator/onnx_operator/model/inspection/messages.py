@@ -36,6 +36,10 @@ class _Turn(_Message):
     turn: bool
 
 
+class _Trying(_Message):
+    trying: bool
+
+
 class _End(_Message):
     """Comes from the process that forks."""
 
@@ -43,7 +47,14 @@ class _End(_Message):
     forbidden: int | None = None
 
 
-_BY_KEY: dict[str, type[_Message]] = {"size": _Size, "read": _Read, "expect": _Expect, "turn": _Turn, "status": _End}
+_BY_KEY: dict[str, type[_Message]] = {
+    "size": _Size,
+    "read": _Read,
+    "expect": _Expect,
+    "turn": _Turn,
+    "trying": _Trying,
+    "status": _End,
+}
 
 
 def decode(line: bytes) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Another kind of work takes another profile: a function like :func:`parsing`, whi
 
 import errno
 import mmap
+import os
 import resource
 import signal
 
@@ -27,6 +28,9 @@ _CLOCKS = 12
 """Clocks of the system and of this process; larger numbers are devices, negative ones other processes."""
 _PR_SET_VMA = 0x53564D41
 _ITSELF = 0
+_READ = os.O_RDONLY | os.O_CLOEXEC
+_OPENED = (4, 5)
+"""Descriptors of the file that is opened: it is closed before the next one."""
 
 
 def parsing(pid: int) -> Profile:
@@ -65,4 +69,27 @@ def parsing(pid: int) -> Profile:
         Call(234, 131, (Condition(0, is_one_of=(pid,)), Condition(2, is_one_of=(int(signal.SIGABRT),)))),  # tgkill
         # Newer C libraries and interpreters give their memory names, and live without.
         Call(157, 167, (Condition(0, is_one_of=(_PR_SET_VMA,)),), answer=errno.EINVAL),  # prctl
+    )
+
+
+def judging(pid: int) -> Profile:
+    """For a parsing process that also asks the runtime, which maps the one file that Landlock lets it open."""
+    return (
+        *parsing(pid),
+        Call(257, 56, (Condition(2, is_one_of=(os.O_RDONLY, _READ, _READ | os.O_NONBLOCK)),)),  # openat
+        Call(0, 63, (Condition(0, is_one_of=_OPENED),)),  # read: what is sparse is not mapped
+        Call(3, 57, (Condition(0, is_one_of=_OPENED),)),  # close
+        Call(5, 80, (Condition(0, is_one_of=_OPENED),)),  # fstat
+        Call(
+            *(9, 222),  # mmap, of a copy of its own
+            (
+                Condition(2, has_none_of=mmap.PROT_EXEC),
+                Condition(3, is_one_of=(mmap.MAP_PRIVATE,)),
+                Condition(4, is_one_of=_OPENED),
+            ),
+        ),
+        # The runtime looks at each part of the file's path, to tell that it leads nowhere else.
+        Call(4, 79),  # stat; newfstatat on aarch64
+        Call(6, 79),  # lstat; where a branch that is always taken comes in the place of its If
+        Call(89, 78),  # readlink; readlinkat on aarch64
     )

@@ -8,11 +8,11 @@ import time
 import warnings
 import zipfile
 
-import numpy as np
 from onnx import TensorProto, helper
 
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.providers import load_tables
+from onnx_operator.model.inspection.trying import RuntimeTrial
 from onnx_operator.model.judge import judge
 from onnx_operator.model.reading.folder import MemoryFolder
 
@@ -20,7 +20,7 @@ _LATE = ("encodings.cp437", "encodings.idna", "encodings.latin_1", "encodings.ut
 """Modules that are imported by their use alone."""
 
 
-def rehearse() -> None:
+def rehearse(trial: RuntimeTrial) -> None:
     """Do once, in this process, what its children will do, and keep them from looking for lines of source."""
     for name in _LATE:
         importlib.import_module(name)
@@ -33,7 +33,8 @@ def rehearse() -> None:
     load_tables()
     capabilities = load_capabilities()
     for name, content in _models().items():
-        judge(MemoryFolder({name: content}), name, capabilities=capabilities)
+        folder = MemoryFolder({name: content})
+        judge(folder, name, capabilities=capabilities, trial=trial.told(capabilities=capabilities))
 
 
 def _no_lines(filename: str, module_globals: dict[str, object] | None = None) -> list[str]:
@@ -42,8 +43,11 @@ def _no_lines(filename: str, module_globals: dict[str, object] | None = None) ->
 
 def _models() -> dict[str, bytes]:
     """A good one, a damaged one, one that is refused, and an archive."""
-    weight = helper.make_tensor("w", TensorProto.FLOAT, (4, 4), np.eye(4, dtype=np.float32).tobytes(), raw=True)
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", 4)) for name in ("x", "y")]
+    # Large enough for a stand-in.
+    weight = helper.make_tensor("w", TensorProto.FLOAT, (4, 2000), bytes(32000), raw=True)
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", size)) for name, size in (("x", 4), ("y", 2000))
+    ]
 
     def made(operator: str) -> bytes:
         nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node(operator, ["h"], ["y"])]

@@ -10,8 +10,8 @@ import platform
 import resource
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from onnx_operator.model.inspection import bpf, landlock, profiles
@@ -24,6 +24,8 @@ _READING_BYTES = 128 << 20
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _CAPABILITIES_VERSION = 0x20080522
+_SPACE: dict[str, int] = {}
+"""Limits of this process's address space, once it is limited: without mapped files, and with them."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -43,6 +45,8 @@ def enter(
     parsers: int,
     epitaph: Epitaph | None = None,
     profile: Callable[[int], profiles.Profile] = profiles.parsing,
+    readable: Path | None = None,
+    mapped_bytes: int = 0,
 ) -> None:
     """Limit this process for good.
 
@@ -50,14 +54,19 @@ def enter(
     :func:`expand` it is a small part of that. A limit is met as MemoryError or by death of SIGXCPU. A call that
     ``profile`` does not allow ends the process by SIGSYS, or as ``epitaph`` says. Raises OSError where the kernel has
     no seccomp: nothing is parsed unguarded.
+
+    ``readable`` is a file that may be opened, where ``profile`` allows it and :func:`can_open_one_file`; of it,
+    ``mapped_bytes`` may be mapped, in address space that :func:`mapping` opens. These limits hold nothing but files'
+    pages only as long as somebody watches what the process really takes.
     """
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     share = max(0, (_container_limit() - _OTHERS_BYTES) // parsers)
     now = pages * resource.getpagesize()
     space = min(memory_bytes, share)
-    resource.setrlimit(resource.RLIMIT_AS, (now + min(space, _READING_BYTES), now + space))
+    hard = _set_limit(resource.RLIMIT_AS, now + min(space, _READING_BYTES), now + space + mapped_bytes)
+    _SPACE.update(full=min(now + space, hard), hard=hard)
     # Between the two the child dies of SIGXCPU, which tells why.
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 5))
+    _set_limit(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 5)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # With a handler of Python's, the kernel would return by a call of its own.
@@ -71,14 +80,51 @@ def enter(
         raise _error("capabilities cannot be given up")
     if _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise _error("new privileges cannot be given up")
-    landlock.restrict()
+    landlock.restrict(readable)
     _allow_only(program)
+
+
+def _set_limit(kind: int, soft: int, hard: int) -> int:
+    """Set a limit, or keep a lower one that this process inherited; returns the hard one."""
+    _, inherited = resource.getrlimit(kind)
+    if inherited != resource.RLIM_INFINITY:
+        hard = min(hard, inherited)
+    resource.setrlimit(kind, (min(soft, hard), hard))
+    return hard
+
+
+def can_open_one_file() -> bool:
+    """Whether the kernel can tell one file from another: the filter of system calls cannot."""
+    return landlock.version() > 0
 
 
 def expand() -> None:
     """Use the whole memory, from now on: only so many children may at the same time."""
-    _, space = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (space, space))
+    resource.setrlimit(resource.RLIMIT_AS, (_SPACE["full"], _SPACE["hard"]))
+
+
+@contextmanager
+def mapping(size: int) -> Iterator[bool]:
+    """Have address space for so many bytes of the readable file beside the memory; False where there is less."""
+    full, hard = _SPACE.get("full", 0), _SPACE.get("hard", 0)
+    if not full or full + size > hard:
+        # Outside of a limited process there is no limit.
+        yield not full
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (full + size, hard))
+    try:
+        yield True
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (full, hard))
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Memory that a process really takes, pages of files left out; 0 for one that is gone."""
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * resource.getpagesize()
 
 
 def _container_limit() -> int:

@@ -35,26 +35,39 @@ from google.protobuf.message import EncodeError
 from onnx_operator.api.report import Capabilities
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.model.archive import ArchiveLimits
-from onnx_operator.model.inspection import sandbox
+from onnx_operator.model.inspection import profiles, sandbox
 from onnx_operator.model.inspection.epitaph import EXIT_CODE, Epitaph
 from onnx_operator.model.inspection.profiles import PIPE
 from onnx_operator.model.inspection.rehearsal import rehearse
+from onnx_operator.model.inspection.trying import RuntimeTrial
 from onnx_operator.model.judge import judge
 from onnx_operator.model.signatures.signing import SignatureError, preload, verify_signature
 
 _HUNG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 _MOST_OF_AN_ERROR = 16 << 10
 """Characters."""
+_MOST_TAKEN_BYTES = (1 << 30) + (256 << 20)
+"""Of memory by a child: its limit of address space, which shared pages that were written to do not count in."""
+_WATCH_MILLISECONDS = 50
+_TRIALS: list[RuntimeTrial] = []
+"""The one that is loaded once, for all children."""
 
 
 @dataclass
 class _Job:
     connection: socket.socket
     epitaph: Epitaph = field(default_factory=Epitaph)
+    anonymous: int = 0
+    """Bytes that the child shared with this process when it began."""
+    most: int = 0
+    """Bytes beyond them that it may take."""
 
 
 def main() -> None:
-    """Serve the control socket whose descriptor is the first argument; a second one, "signatures", preloads these."""
+    """Serve the control socket whose descriptor is the first argument.
+
+    The second one is the folder of the file of zeros, empty where there is none; a third, "signatures", preloads these.
+    """
     control = socket.socket(fileno=int(sys.argv[1]))
     sandbox.seal()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -64,9 +77,10 @@ def main() -> None:
         os.set_blocking(end, False)
     signal.set_wakeup_fd(poke, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    if "signatures" in sys.argv[2:]:
+    if "signatures" in sys.argv[3:]:
         preload()
-    rehearse()
+    _TRIALS.append(RuntimeTrial.prepare(sys.argv[2]))
+    rehearse(_TRIALS[0])
     # What is imported by now is shared by all children: keep the collector from touching, and so copying, it.
     gc.freeze()
     _serve(control, wakeup)
@@ -78,7 +92,7 @@ def _serve(control: socket.socket, wakeup: int) -> None:
     poll.register(wakeup, select.POLLIN)
     jobs: dict[int, _Job] = {}
     while True:
-        for descriptor, _ in poll.poll():
+        for descriptor, _ in poll.poll(_WATCH_MILLISECONDS if jobs else None):
             if descriptor == wakeup:
                 os.read(wakeup, 4096)
                 _reap(jobs, poll)
@@ -94,6 +108,7 @@ def _serve(control: socket.socket, wakeup: int) -> None:
                     signal.set_wakeup_fd(-1)
                     _child(job, [control, *(other.connection for other in jobs.values())])
                 job.epitaph.keep()
+                job.anonymous, job.most = sandbox.anonymous_bytes(os.getpid()), _MOST_TAKEN_BYTES
                 jobs[pid] = job
                 poll.register(job.connection, _HUNG_UP)
             else:
@@ -101,6 +116,10 @@ def _serve(control: socket.socket, wakeup: int) -> None:
                     if job.connection.fileno() == descriptor:
                         poll.unregister(job.connection)
                         os.kill(pid, signal.SIGKILL)
+        for pid, job in jobs.items():
+            # Address space that maps files is no limit to what else a child does with it.
+            if sandbox.anonymous_bytes(pid) > job.anonymous + job.most:
+                os.kill(pid, signal.SIGKILL)
 
 
 def _reap(jobs: dict[int, _Job], poll: select.poll) -> None:
@@ -165,8 +184,16 @@ def _work(pipe: BinaryIO, epitaph: Epitaph) -> str:
         # Nothing where it was done before the fork.
         preload()
     sys.meta_path.insert(0, _NothingLate())
+    trial = _TRIALS[0]
+    asks = "judge" in job and trial.runtime is not None
     sandbox.enter(
-        cpu_seconds=job["cpuSeconds"], memory_bytes=job["memoryBytes"], parsers=job["parsers"], epitaph=epitaph
+        cpu_seconds=job["cpuSeconds"],
+        memory_bytes=job["memoryBytes"],
+        parsers=job["parsers"],
+        epitaph=epitaph,
+        profile=profiles.judging if asks else profiles.parsing,
+        readable=trial.zeros if asks else None,
+        mapped_bytes=trial.mapped_bytes if asks else 0,
     )
     return _verify(job, pipe) if "signature" in job else _judge(job, pipe)
 
@@ -180,13 +207,15 @@ class _NothingLate:
 
 def _judge(job: dict[str, Any], pipe: BinaryIO) -> str:
     folder = _RemoteFolder(pipe)
+    capabilities = Capabilities.model_validate(job["capabilities"])
     result = judge(
         folder,
         job["judge"],
-        capabilities=Capabilities.model_validate(job["capabilities"]),
+        capabilities=capabilities,
         archives=ArchiveLimits(**job["archives"]),
         max_nodes=job["maxNodes"],
         before_checks=folder.wait_for_turn,
+        trial=_TRIALS[0].told(folder.trying, capabilities),
     )
     return result.model_dump_json(by_alias=True)
 
@@ -232,6 +261,11 @@ class _RemoteFolder:
             self._ask({"turn": True})
             self._has_turn = True
             sandbox.expand()
+
+    def trying(self, begins: bool) -> None:
+        """Tell that the runtime begins, or ends, to load the model: how this process ends then is its doing."""
+        self._pipe.write(json.dumps({"trying": begins}).encode() + b"\n")
+        self._pipe.flush()
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         self._pipe.write(json.dumps(question).encode() + b"\n")

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 import onnx
 from google.protobuf.message import DecodeError, Message
+from onnx import TensorProto
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.model import formats
+from onnx_operator.model.reading.lists import ELEMENTS, LONG_BYTES, ListReader, LongLists
 from onnx_operator.model.reading.window import Window
 from onnx_operator.model.reading.wire import BYTES, FIXED32, VARINT, Field, WireError, fields, head, varints
 from onnx_operator.model.refusal import RefusedError
@@ -36,6 +38,14 @@ _DOC_STRING = {"Model": 6, "Graph": 10, "Node": 6, "Tensor": 12, "Attribute": 13
 _METADATA = {"Model": 14, "Graph": 16, "Node": 9, "Tensor": 16}
 """Texts that no check looks at, and a report takes the beginning of: of the model's own the first bytes are kept."""
 _DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA = 1, 2, 8, 9, 13
+_OP_TYPE = 4
+_CONSTANT, _TREES = b"Constant", b"TreeEnsemble"
+KEPT_TYPES = frozenset({TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL})
+"""Of tensors that may be sizes, axes, indices or conditions: what a structure rests on."""
+_KEEP_NUMBERS_BYTES = 1 << 20
+"""Such tensors are kept up to this size."""
+_KEEP_IN_ALL_BYTES = 32 << 20
+"""Of all values that are kept."""
 _VALUES = {4: FIXED32, 5: VARINT, 6: BYTES, 7: VARINT, _RAW_DATA: BYTES, 10: 1, 11: VARINT}
 
 
@@ -54,6 +64,10 @@ class Weight:
     """Name of the file with the values, relative to the model's folder; empty: the model's own."""
     offset: int = 0
     """Where in that file the values begin."""
+    message: tuple[int, int] = (0, 0)
+    """From where to where the whole tensor lies in the model's file."""
+    kept: bytes = field(default=b"", repr=False)
+    """The fields with the values, as they are written, where the runtime has to see them to judge the structure."""
 
 
 @dataclass
@@ -63,6 +77,8 @@ class Skeleton:
     model: onnx.ModelProto
     before_parsing: Callable[[], None] = lambda: None
     weights: list[Weight] = field(default_factory=list)
+    kept_bytes: int = 0
+    lists: LongLists = field(default_factory=LongLists)
 
 
 def read_skeleton(window: Window, before_parsing: Callable[[], None] = lambda: None) -> Skeleton:
@@ -91,24 +107,40 @@ def read_skeleton(window: Window, before_parsing: Callable[[], None] = lambda: N
     return skeleton
 
 
-def _strip(window: Window, message: Field, kind: str, out: bytearray, skeleton: Skeleton, depth: int) -> None:
-    """Append a message to ``out``, its large tensors stripped."""
+def _strip(
+    window: Window,
+    message: Field,
+    kind: str,
+    out: bytearray,
+    skeleton: Skeleton,
+    depth: int,
+    operator: bytes = b"",
+) -> None:
+    """Append a message to ``out``, its large tensors stripped; ``operator`` is that of an attribute's node."""
     if depth > _DEEPEST:
         raise WireError("its messages are nested too deeply", message.start)
     descent, doc_string = _DESCENT[kind], _DOC_STRING[kind]
     seen: dict[int, int] = {}
-    for each in fields(window, message.begin, message.end):
+    trees = kind == "Attribute" and operator.startswith(_TREES) and message.end - message.begin > LONG_BYTES
+    lists = ListReader(window, skeleton.lists) if trees else None
+    for each in fields(window, message.begin, message.end, ELEMENTS if kind == "Attribute" else None):
         if kind == "Model":
             _check_field(each)
             seen.setdefault(each.number, each.value)
+        elif kind == "Node" and each.number == _OP_TYPE and each.end - each.begin <= KEEP_BYTES:
+            operator = window.slice(each.begin, each.end)
+        if lists is not None and lists.take(each):
+            continue
         large = each.wire_type == BYTES and each.end - each.begin > KEEP_BYTES
         if large and each.number in descent:
             inner = bytearray()
             child = descent[each.number]
             if child == "Tensor":
-                _strip_tensor(window, each, inner, skeleton)
+                # Of an attribute of a node that is no Constant, tensors say what is computed.
+                _strip_tensor(window, each, inner, skeleton, operator not in (b"", _CONSTANT))
             else:
-                _strip(window, each, child, inner, skeleton, depth + 1)
+                below = b"" if child in ("Graph", "Node") else operator
+                _strip(window, each, child, inner, skeleton, depth + 1, below)
             out += head(each.number, len(inner))
             out += inner
             if len(out) > _LIGHT_BYTES:
@@ -120,6 +152,9 @@ def _strip(window: Window, message: Field, kind: str, out: bytearray, skeleton: 
             if each.end - each.start > _LIGHT_BYTES:
                 skeleton.before_parsing()
             window.append_to(out, each.start, each.end)
+    if lists is not None:
+        lists.finish(out)
+        skeleton.before_parsing()
     if kind == "Model":
         _check_whole(seen, message.end)
 
@@ -137,15 +172,21 @@ def _cut_entry(window: Window, entry: Field) -> bytes:
     return head(_METADATA["Model"], len(cut)) + bytes(cut)
 
 
-def _strip_tensor(window: Window, tensor: Field, out: bytearray, skeleton: Skeleton) -> None:
+def _strip_tensor(window: Window, tensor: Field, out: bytearray, skeleton: Skeleton, settings: bool) -> None:
     dims: list[int] = []
     name, data_type, stored, offset, raw = "", 0, 0, 0, False
+    kept, whole = bytearray(), True
     for each in fields(window, tensor.begin, tensor.end):
         size = each.end - each.begin
         if each.number in _VALUES:
             offset = offset or each.begin
             stored += size
             raw = raw or each.number == _RAW_DATA
+            # Writers tell the type before the values; of the few that do not, nothing is kept at first.
+            if _is_kept(settings, data_type, stored) and skeleton.kept_bytes + stored <= _KEEP_IN_ALL_BYTES:
+                window.append_to(kept, each.start, each.end)
+            else:
+                whole = False
             continue
         if size > KEEP_BYTES and each.number in (_DOC_STRING["Tensor"], _METADATA["Tensor"]):
             continue
@@ -163,7 +204,19 @@ def _strip_tensor(window: Window, tensor: Field, out: bytearray, skeleton: Skele
         index = str(len(skeleton.weights)).encode()
         mark += head(2, len(index)) + index
         out += head(_EXTERNAL_DATA, len(mark)) + mark
-        skeleton.weights.append(Weight(name, data_type, tuple(dims), stored, raw, offset=offset))
+        if not whole:
+            kept.clear()
+        skeleton.kept_bytes += len(kept)
+        if skeleton.kept_bytes > _LIGHT_BYTES:
+            skeleton.before_parsing()
+        where = (tensor.begin, tensor.end)
+        skeleton.weights.append(Weight(name, data_type, tuple(dims), stored, raw, "", offset, where, bytes(kept)))
+
+
+def _is_kept(settings: bool, data_type: int, stored: int) -> bool:
+    if settings or data_type == TensorProto.STRING:
+        return True
+    return data_type in KEPT_TYPES and stored <= _KEEP_NUMBERS_BYTES
 
 
 def _check_field(each: Field) -> None:

@@ -12,26 +12,32 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensor
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.model.elements import bits, tensor_bytes
-from onnx_operator.model.nodes import all_nodes, domain_of, node_text, subgraphs
+from onnx_operator.model.nodes import all_graphs, all_nodes, all_tensors, domain_of, node_text, subgraphs
 from onnx_operator.model.reading.skeleton import STRIPPED, Skeleton, Weight
-from onnx_operator.model.refusal import RefusedError
+from onnx_operator.model.refusal import RefusedError, raise_it
 from onnx_operator.model.sources.base import is_confined
 
 _LARGEST_DIMENSION = 2**62
+_MOST_FOLDERS = 32
+_IN_MEMORY = "_ORT_MEM_ADDR_"
+"""In a location by which the runtime means an address in its own memory."""
 _CONSTANT_VALUES = ("value", "sparse_value")
 FileSize = Callable[[str], int | None]
 """Bytes of a file of the model's folder; None for one that is not there."""
 
 
-def complete_model(skeleton: Skeleton, file_size: FileSize) -> tuple[ModelProto, dict[str, Weight]]:
+def complete_model(
+    skeleton: Skeleton, file_size: FileSize, object_to: Callable[[RefusedError], None] = raise_it
+) -> tuple[ModelProto, dict[str, Weight]]:
     """Declare weights as inputs. Returns the model and the weights by their names in it.
 
     Raises :class:`RefusedError`: ``InvalidGraph`` for weights that contradict themselves, ``ExternalDataMissing``
-    for values in files that are not there, too short, or outside the model's folder.
+    for values in files that are not there, too short, or outside the model's folder. What the runtime may see otherwise
+    goes to ``object_to``.
     """
     model = ModelProto()
     model.CopyFrom(skeleton.model)
-    completion = _Completion(model, skeleton, file_size)
+    completion = _Completion(model, skeleton, file_size, object_to)
     completion.graph(model.graph, top=True)
     for function in model.functions:
         for node in all_nodes(function.node):
@@ -40,7 +46,15 @@ def complete_model(skeleton: Skeleton, file_size: FileSize) -> tuple[ModelProto,
 
 
 class _Completion:
-    def __init__(self, model: ModelProto, skeleton: Skeleton, file_size: FileSize) -> None:
+    def __init__(
+        self,
+        model: ModelProto,
+        skeleton: Skeleton,
+        file_size: FileSize,
+        object_to: Callable[[RefusedError], None],
+    ) -> None:
+        self._object_to = object_to
+        self._unread = {each.name for each in model.graph.initializer} - _names_read(model.graph)
         self._inputs = model.graph.input
         self._declared = {value.name for value in model.graph.input}
         self._stripped = skeleton.weights
@@ -71,7 +85,7 @@ class _Completion:
                 weights.append(weight)
             name = tensor.name
             if name in kept_names and (weight is not None or name in {w.name for w in weights}):
-                raise _invalid(f'Two initializers have the name "{name}".')
+                self._object_to(_invalid(f'Two initializers have the name "{name}".'))
             kept_names.add(name)
         if weights:
             _keep(graph.initializer, kept)
@@ -88,7 +102,7 @@ class _Completion:
                 onnx.checker.check_sparse_tensor(sparse)
             except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
                 text = " ".join(str(error).split())[:300]
-                raise _invalid(f'The sparse initializer "{sparse.values.name}" is not valid ONNX: {text}') from None
+                self._object_to(_invalid(f'The sparse initializer "{sparse.values.name}" is not valid ONNX: {text}'))
         stored = sum(part.stored_bytes for part in parts if part) or sparse.ByteSize()
         name, dims = sparse.values.name, tuple(sparse.dims)
         _check_shape(name, sparse.values.data_type, dims)
@@ -120,7 +134,12 @@ class _Completion:
                     return replace(weight, name=node.output[0], dims=dims, data_type=data_type)
                 where = f"{node.output[0] if node.output else node.name}.{attribute.name}"
                 self.weights[where] = replace(weight, name=where)
-                tensor.CopyFrom(_smallest(tensor))
+                if weight.kept:
+                    # Inference reads the numbers of some operators, such as trees.
+                    del tensor.external_data[:]
+                    tensor.MergeFromString(weight.kept)
+                else:
+                    tensor.CopyFrom(_smallest(tensor))
         return None
 
     def _declare(self, weight: Weight, top: bool, moved: dict[str, str]) -> None:
@@ -132,7 +151,7 @@ class _Completion:
                 number += 1
             moved[weight.name] = name
         elif name in self.weights:
-            raise _invalid(f'Two initializers have the name "{name}".')
+            self._object_to(_invalid(f'Two initializers have the name "{name}".'))
         self.weights[name] = replace(weight, name=name)
         if name not in self._declared:
             self._declared.add(name)
@@ -155,10 +174,10 @@ class _Completion:
 
     def _external(self, tensor: TensorProto) -> Weight:
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = _plain(entries.get("location", ""))
+        location = plain(entries.get("location", ""))
         who = f'The values of tensor "{tensor.name}"'
         _check_shape(tensor.name, tensor.data_type, list(tensor.dims))
-        if not is_confined(location):
+        if not is_confined(location) or _IN_MEMORY in location:
             raise _missing(
                 f'{who} lie at "{entries.get("location", "")}", which is not inside the model\'s folder. Save the model'
                 " anew, with the file of the weights beside it (onnx.save with save_as_external_data=True)."
@@ -172,6 +191,9 @@ class _Completion:
         if location not in self._sizes:
             self._sizes[location] = self._file_size(location)
         size = self._sizes[location]
+        if size is None and tensor.name in self._unread:
+            # The runtime drops what nothing reads before it opens files.
+            return Weight(tensor.name, tensor.data_type, tuple(tensor.dims), 0, True)
         if size is None:
             raise _missing(
                 f'{who} lie in another file ("{location}"), which is not there. Upload it beside the model, or save the'
@@ -195,11 +217,39 @@ class _Completion:
                     )
 
 
-def _plain(location: str) -> str:
-    """A path without the parts that lead nowhere, as the file system sees it; one from the root stays one."""
+def plain(location: str) -> str:
+    """A path without the parts that lead nowhere, as the runtime sees it; one that leads out stays one that does."""
     if location.startswith("/"):
         return location
-    return "/".join(part for part in location.split("/") if part not in ("", "."))
+    parts: list[str] = []
+    for part in location.split("/"):
+        if part == ".." and parts and parts[-1] != "..":
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def folders_passed(model: ModelProto) -> set[str]:
+    """Folders that paths of external data go into and leave again: the runtime minds that they are there."""
+    passed: set[str] = set()
+    for tensor in all_tensors(model):
+        if tensor.data_location != TensorProto.EXTERNAL or len(passed) >= _MOST_FOLDERS:
+            continue
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        parts = location.split("/")
+        ways = {plain("/".join(parts[:end])) for end, part in enumerate(parts) if part == ".."}
+        passed |= {way for way in ways if is_confined(way)}
+    return passed
+
+
+def _names_read(graph: GraphProto) -> set[str]:
+    """Names that callers may set, that a node of the graph or of its subgraphs reads, or that are outputs of one."""
+    names = {value.name for value in graph.input}
+    for each in all_graphs(graph):
+        names.update(name for node in each.node for name in node.input)
+        names.update(value.name for value in each.output)
+    return names
 
 
 def _tensors(attribute: AttributeProto) -> Iterator[TensorProto]:

@@ -5,6 +5,7 @@ cut and lets large tensors be left out before the real parser sees anything
 (https://protobuf.dev/programming-guides/encoding/).
 """
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from onnx_operator.model.reading.window import Window
 VARINT, FIXED64, BYTES, GROUP_START, GROUP_END, FIXED32 = range(6)
 _LONGEST_HEAD = 20
 """Bytes of a tag and a length, each a varint of at most ten."""
+RUN = 0
+"""No field's number: of several that follow each other."""
 
 
 class WireError(Exception):
@@ -38,14 +41,45 @@ class Field(NamedTuple):
     """The number of a varint, else 0."""
 
 
-def fields(window: Window, begin: int, end: int) -> Iterator[Field]:
-    """Iterate over the fields of the message between two offsets. Raises :class:`WireError`."""
+def run_of(*parts: bytes, most: int | None = None) -> re.Pattern[bytes]:
+    """A pattern for :func:`fields`: whole fields that follow each other, at most so many, like one of the ``parts``."""
+    # Possessive: what matched is never gone through again, nor remembered.
+    times = b"++" if most is None else b"{1,%d}+" % most
+    return re.compile(b"|".join(b"(?:" + part + b")" + times for part in parts), re.DOTALL)
+
+
+def whole_numbers(number: int) -> bytes:
+    """The pattern of a field whose value is a varint."""
+    return re.escape(encode_varint(number << 3 | VARINT)) + rb"[\x80-\xff]{0,9}[\x00-\x7f]"
+
+
+def fixed_numbers(number: int) -> bytes:
+    """The pattern of a field whose value is of four bytes."""
+    return re.escape(encode_varint(number << 3 | FIXED32)) + b".{4}"
+
+
+def short_texts(number: int) -> bytes:
+    """The pattern of a field whose value is of at most 127 bytes."""
+    lengths = b"|".join(re.escape(bytes([size])) + b".{%d}" % size for size in range(0x80))
+    return re.escape(encode_varint(number << 3 | BYTES)) + b"(?:" + lengths + b")"
+
+
+def fields(window: Window, begin: int, end: int, run: re.Pattern[bytes] | None = None) -> Iterator[Field]:
+    """Iterate over the fields of the message between two offsets. Raises :class:`WireError`.
+
+    Those that match ``run`` come many at a time, as one field with the number :data:`RUN`: a tree ensemble has tens of
+    millions.
+    """
     at = begin
     while at < end:
         buffer, first = window.around(at, min(_LONGEST_HEAD, end - at))
         limit = min(len(buffer), end - first)
         start = at
         position = at - first
+        if run is not None and (matched := run.match(buffer, position, limit)):
+            at = first + matched.end()
+            yield Field(RUN, BYTES, start, start, at, 0)
+            continue
         # Nearly all tags are one byte; this saves a call for each.
         tag = buffer[position]
         if tag < 0x80:

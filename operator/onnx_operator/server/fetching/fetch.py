@@ -122,6 +122,8 @@ class _Work:
             await asyncio.to_thread(self._unpack)
         else:
             shutil.rmtree(self._work, ignore_errors=True)
+        for folder in part.folders:
+            (self._directory / folder).mkdir(parents=True, exist_ok=True)
         logger.info("%s is complete", part.what, extra={"fields": {"path": str(path), "bytes": part.size_bytes}})
 
     def _target(self, file: SourceFile) -> Path:

@@ -30,6 +30,8 @@ class Part:
     """The model's path in the folder; test data has none."""
     archive: bool = False
     unpacked_bytes: int = 0
+    folders: Sequence[str] = ()
+    """Empty ones that must be there, too."""
 
     @property
     def size_bytes(self) -> int:
@@ -45,7 +47,8 @@ class Part:
 def parts_of(plan: FetchPlan) -> list[Part]:
     """The model and, where the plan has some, its test data."""
     model, data = plan.model, plan.test_data
-    parts = [Part("the model", plan.uri, plan.directory, model.files, model.model, model.archive, model.unpacked_bytes)]
+    what = (model.files, model.model, model.archive, model.unpacked_bytes, model.folders)
+    parts = [Part("the model", plan.uri, plan.directory, *what)]
     return parts + ([Part("the test data", data.uri, data.directory, data.files)] if data else [])
 
 
@@ -99,7 +102,7 @@ def _check(plan: FetchPlan) -> None:
 
     for part in parts_of(plan):
         names = [file.name for file in part.files]
-        for name in (*names, part.entry) if part.entry else names:
+        for name in (*names, *part.folders, part.entry) if part.entry else names:
             if not is_confined(name) or name.partition("/")[0] == WORK_FOLDER:
                 folder = "the model's folder" if part.entry else "the folder of the test data"
                 raise FetchError(Reason.DOWNLOAD_FAILED, f"the plan's file {name!r} leads out of {folder}")

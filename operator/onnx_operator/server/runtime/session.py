@@ -157,11 +157,7 @@ def load(path: Path, settings: SessionSettings) -> Model:
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     options.log_severity_level = 3
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    try:
-        with loading_memory():
-            session = ort.InferenceSession(str(path), options, providers=usable)
-    except Exception as error:
-        raise LoadError(explain(error)) from None
+    session = _session(path, options, usable)
     # Later trouble with a device must surface as an error, not as a silent reload on the CPU.
     session.disable_fallback()
     assignment = read_assignment(
@@ -177,6 +173,28 @@ def load(path: Path, settings: SessionSettings) -> Model:
         fields = {"fallbackOperators": assignment.fallback_operators, "causes": assignment.causes}
         logger.warning("the CPU takes over what a GPU was asked for", extra={"fields": fields})
     return Model(session, assignment, path)
+
+
+def _session(path: Path, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
+    """Load, and where an optimization is what fails, with fewer of them. Raises :class:`LoadError` of the first try."""
+    levels = ort.GraphOptimizationLevel
+    lower: list[tuple[Any, list[str]]] = [(levels.ORT_ENABLE_BASIC, ["ConstantFolding"]), (levels.ORT_DISABLE_ALL, [])]
+    try:
+        with loading_memory():
+            return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:
+        first = LoadError(explain(error))
+    for level, disabled in lower:
+        options.graph_optimization_level = level
+        try:
+            with loading_memory():
+                session = ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=disabled)
+        except Exception as error:
+            logger.debug("fewer optimizations do not help: %s", explain(error))
+            continue
+        logger.warning("the model loads with fewer optimizations only", extra={"fields": {"why": str(first)}})
+        return session
+    raise first
 
 
 def explain(error: BaseException) -> str:
