@@ -32,6 +32,7 @@ from onnx_operator.model.interface import interface
 from onnx_operator.model.nodes import domain_of, domain_text
 from onnx_operator.model.objections import Objections
 from onnx_operator.model.reading.folder import FileOf, Folder, beside
+from onnx_operator.model.reading.lists import without_stand_ins
 from onnx_operator.model.reading.skeleton import Skeleton, find_malformed_text, read_skeleton
 from onnx_operator.model.reading.weights import complete_model, folders_passed
 from onnx_operator.model.reading.window import Window
@@ -200,7 +201,7 @@ def _batching(head: ModelProto) -> RowsProof:
     try:
         if head.ByteSize() > MOST_BYTES:
             raise UnreadableError("its graph takes more bytes than are looked at")
-        found = prove(parse_skeleton(head.SerializeToString()))
+        found = prove(parse_skeleton(without_stand_ins(head).SerializeToString()))
     except UnreadableError as error:
         found = Proof("Unproven", reason=str(error))
     return RowsProof(proof=found.strength, node=found.node, reason=found.reason)

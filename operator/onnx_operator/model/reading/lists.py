@@ -8,8 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from onnx import AttributeProto
+from onnx import AttributeProto, ModelProto
 
+from onnx_operator.model.nodes import all_graphs
 from onnx_operator.model.reading.window import MemoryBytes, Window
 from onnx_operator.model.reading.wire import (
     BYTES,
@@ -151,6 +152,20 @@ class ListReader:
             end = min(field.end, first + len(buffer))
             yield buffer[at - first : end - first]
             at = end
+
+
+def without_stand_ins(model: ModelProto) -> ModelProto:
+    """The model with empty lists where some were left out, for a reader to whom their first elements say nothing."""
+    nodes = [node for graph in all_graphs(model.graph) for node in graph.node]
+    if not any(_left_out(each.doc_string)[1] for node in nodes for each in node.attribute):
+        return model
+    emptied = ModelProto()
+    emptied.CopyFrom(model)
+    for graph in all_graphs(emptied.graph):
+        for attribute in (each for node in graph.node for each in node.attribute):
+            if _left_out(attribute.doc_string)[1]:
+                del attribute.ints[:], attribute.floats[:], attribute.strings[:]
+    return emptied
 
 
 def list_length(attribute: AttributeProto) -> int:
