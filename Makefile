@@ -8,7 +8,7 @@ STAMP := $(VENV)/.stamp
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.cluster/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
 
-.PHONY: help venv lock generate lint unit integration e2e test test-soak test-examples bench bench-serving cluster-up cluster-down cluster-status images demo clean
+.PHONY: help venv lock generate lint unit integration e2e test test-soak test-examples corpus corpus-report bench bench-serving cluster-up cluster-down cluster-status images demo clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -45,6 +45,12 @@ test-soak: $(STAMP) ## The long forms of the tests
 
 test-examples: $(STAMP) ## Deploy every example to the cluster and compare its answers; make its model anew
 	$(BIN)/python -m pytest tests/e2e tests/examples -m examples
+
+corpus: $(STAMP) ## Fetch the models of strangers that the soak tests examine (about 300 MB)
+	$(BIN)/python -m tests.corpus fetch
+
+corpus-report: $(STAMP) ## Compare the product with ONNX Runtime for all of them and write the figures down (half an hour)
+	$(BIN)/python -m tests.corpus examine --output docs/corpus.md
 
 bench: $(STAMP) ## Measure, as ratios against a baseline in the same run
 	$(BIN)/python -m benchmarks

@@ -1,4 +1,4 @@
-"""Starts the server of the pods on one model and asks it over HTTP, with tensors as raw bytes."""
+"""Starts the server of the pods on one model, as a pod does, and asks it over HTTP with tensors as raw bytes."""
 
 from __future__ import annotations
 
@@ -28,25 +28,34 @@ CARRIED = frozenset(_DTYPES) | {"BYTES"}
 """The datatypes that a request can carry."""
 
 
-class Server:
-    """An ``onnx-server serve`` in a process of its own. Ended by leaving the context, however it stands then."""
+_MOST_RESTARTS = 4
 
-    def __init__(self, model: Path, seconds: float) -> None:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("ONNX_")}
-        environment["PYTHONPATH"] = str(ROOT / "operator")
+
+class Server:
+    """An ``onnx-server serve`` in a process of its own. Ended by leaving the context, however it stands then.
+
+    Where a signal ends it before it is ready, it is started again with the same ``state``, as a pod's container is.
+    """
+
+    def __init__(self, model: Path, state: Path, seconds: float) -> None:
         command = [sys.executable, "-m", "onnx_operator.server", "serve", "--model", str(model), "--name", "m"]
-        self._process = subprocess.Popen(
-            [*command, *_OPTIONS], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self._lines: queue.Queue[str | None] = queue.Queue()
-        self._readers = [
-            threading.Thread(target=self._read, args=(s,)) for s in (self._process.stdout, self._process.stderr)
-        ]
-        for reader in self._readers:
-            reader.start()
+        self._command = [*command, *_OPTIONS, "--state-directory", str(state)]
         self._seconds = seconds
         self.log: list[dict[str, Any]] = []
         self.port = 0
+        self._run()
+
+    def _run(self) -> None:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("ONNX_")}
+        environment["PYTHONPATH"] = str(ROOT / "operator")
+        self._process = subprocess.Popen(
+            self._command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+        )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        streams = (self._process.stdout, self._process.stderr)
+        self._readers = [threading.Thread(target=self._read, args=(stream, self._lines)) for stream in streams]
+        for reader in self._readers:
+            reader.start()
 
     def __enter__(self) -> Server:
         return self
@@ -57,13 +66,23 @@ class Server:
         for reader in self._readers:
             reader.join()
 
-    def _read(self, stream: Any) -> None:
+    @staticmethod
+    def _read(stream: Any, lines: queue.Queue[str | None]) -> None:
         for line in stream:
-            self._lines.put(line)
-        self._lines.put(None)
+            lines.put(line)
+        lines.put(None)
 
     def start(self) -> dict[str, Any] | None:
         """Wait until it is ready: its facts; or None where it gave up, after which :meth:`cause` tells."""
+        for _ in range(_MOST_RESTARTS):
+            facts = self._started()
+            if facts is not None or self._process.wait() >= 0:
+                return facts
+            self.__exit__()
+            self._run()
+        return self._started()
+
+    def _started(self) -> dict[str, Any] | None:
         until, ended = time.monotonic() + self._seconds, 0
         while ended < 2:
             line = self._lines.get(timeout=max(0.0, until - time.monotonic()))

@@ -1,4 +1,4 @@
-"""``python -m tests.corpus.examine MODEL``: all that is asked of one model, a line of JSON for each stage.
+"""``python -m tests.corpus.examine MODEL STATE [SKIP]``: all that is asked of one model, a line of JSON a stage.
 
 A process of its own: a model may end it, or need more time or memory than it may take. The line ``{"stage": …}`` comes
 before what may do that, so that it is known what did.
@@ -19,6 +19,8 @@ import onnxruntime as ort
 
 from onnx_operator.cli.inspect import inspect_model
 from onnx_operator.server.dataplane.tensors import datatype_of
+from onnx_operator.server.runtime.attempts import Attempts
+from onnx_operator.server.runtime.finding import Sources
 from onnx_operator.server.runtime.session import Model, SessionSettings, load
 from onnx_operator.server.runtime.warmup import warm_up
 from tests.corpus.asking import CARRIED, Server
@@ -31,14 +33,15 @@ _STARTING_SECONDS = 120
 _SEED = 11
 
 
-def main(path: Path) -> None:
-    """Examine; what is printed ends where the process does."""
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+def main(path: Path, state: Path, skip: str = "") -> None:
+    """Examine; what is printed ends where the process does. ``state`` is a folder that outlives it."""
+    # The soft limit only: the inspection's own child sets others for itself.
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     _stage("kinds", lambda: kinds_of(path))
     session = _stage("runtime", lambda: _runtime(path), keep="session")
     _stage("inspection", lambda: _inspection(path))
-    feed = _stage("warmUp", lambda: _warm(path), keep="feed")
-    _stage("serving", lambda: _serving(path, session, feed))
+    feed = None if skip == "warmUp" else _stage("warmUp", lambda: _warm(path, state), keep="feed")
+    _stage("serving", lambda: _serving(path, state, session, feed))
 
 
 def _stage(name: str, work: Callable[[], dict[str, Any]], keep: str = "") -> Any:
@@ -90,26 +93,23 @@ def _inspection(path: Path) -> dict[str, Any]:
     return found
 
 
-def _warm(path: Path) -> dict[str, Any]:
-    model = load(path, SessionSettings(("CPU",), 1))
-    feed = _feed(model)
+def _warm(path: Path, state: Path) -> dict[str, Any]:
+    feed = _feed(load(path, SessionSettings(("CPU",), 1)), state)
     if feed is None:
         return {"warmed": False}
     return {"warmed": True, "feed": feed, "shapes": {name: list(np.shape(value)) for name, value in feed.items()}}
 
 
-def _feed(model: Model) -> dict[str, Any] | None:
+def _feed(model: Model, state: Path) -> dict[str, Any] | None:
     """The input with which the product warms the model up."""
-    warm = warm_up(model)
-    if hasattr(warm, "feed"):
-        return warm.feed or ({} if not [info for info in model.inputs if not info.optional] else None)
-    from onnx_operator.server.runtime.guessing import answer_one
-
-    return answer_one(model)[1]
+    warm = warm_up(model, sources=Sources(attempts=Attempts(state)))
+    return warm.feed if warm.warmed else None
 
 
-def _serving(path: Path, session: ort.InferenceSession | None, feed: dict[str, Any] | None) -> dict[str, Any]:
-    with Server(path, _STARTING_SECONDS) as server:
+def _serving(
+    path: Path, state: Path, session: ort.InferenceSession | None, feed: dict[str, Any] | None
+) -> dict[str, Any]:
+    with Server(path, state, _STARTING_SECONDS) as server:
         facts = server.start()
         if facts is None:
             return {"ready": False, "message": server.cause()}
@@ -120,33 +120,39 @@ def _serving(path: Path, session: ort.InferenceSession | None, feed: dict[str, A
             found[side] = [[t["name"], t["datatype"], t.get("shape")] for t in described[side]]
         if session is not None:
             try:
-                found["answers"] = _answers(server, session, feed)
+                found |= _answers(server, session, feed)
             except Exception as error:
                 found["answers"] = f"failed: {type(error).__name__}: {error}"
         return found
 
 
-def _answers(server: Server, session: ort.InferenceSession, feed: dict[str, Any] | None) -> str:
+def _answers(server: Server, session: ort.InferenceSession, feed: dict[str, Any] | None) -> dict[str, Any]:
     if feed is None:
-        return "not asked: no input is known"
+        return {"answers": "not asked: no input is known"}
     inputs = {tensor.name: datatype_of(tensor.type) for tensor in session.get_inputs()}
-    outputs = [t.name for t in session.get_outputs() if datatype_of(t.type) in CARRIED]
+    outputs = [t.name for t in session.get_outputs() if datatype_of(t.type) in CARRIED - {"BF16"}]
     if not outputs or any(inputs.get(name) not in CARRIED - {"BF16"} for name in feed):
-        return "not asked: the protocol does not carry its types"
+        return {"answers": "not asked: the protocol or numpy does not carry its types"}
     chosen, expected = first_answered(random_feeds(feed, _SEED), lambda made: session.run(outputs, made))
     if chosen is None:
-        return f"failed: the runtime does not answer what the product found: {expected}"
-    again = session.run(outputs, chosen)
+        return {"answers": f"failed: the runtime does not answer what the product found: {expected}"}
+    again, plain = session.run(outputs, chosen), session.run(outputs, dict(feed))
     answered = server.infer(chosen, outputs)
     verdicts = [
         "random" if compare(one, other) != "bits" else compare(one, answered[name])
         for name, one, other in zip(outputs, expected, again, strict=True)
     ]
     wrong = [
-        f"{name}: {v}" for name, v in zip(outputs, verdicts, strict=True) if v not in ("bits", "rounding", "random")
+        f"{name}: {verdict}"
+        for name, verdict in zip(outputs, verdicts, strict=True)
+        if verdict not in ("bits", "rounding", "random")
     ]
-    return f"differ: {'; '.join(wrong)}" if wrong else next(v for v in ("random", "rounding", "bits") if v in verdicts)
+    # An answer that is the same for all inputs tells little of how they were carried.
+    tells = any(compare(one, other) not in ("bits", "rounding") for one, other in zip(expected, plain, strict=True))
+    if wrong:
+        return {"answers": f"differ: {'; '.join(wrong)}", "tells": tells}
+    return {"answers": next(v for v in ("random", "rounding", "bits") if v in verdicts), "tells": tells}
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

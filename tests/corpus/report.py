@@ -99,6 +99,7 @@ def _serving(records: Sequence[Record]) -> str:
     servings = [r.stages["serving"] for r in records if r.stages.get("serving", {}).get("ready")]
     rows: list[tuple[object, ...]] = [("warmed up", _counted(_warmed(s) for s in servings))]
     rows.append(("answers", _counted(str(s.get("answers", "")).partition(": ")[0] for s in servings)))
+    rows.append(("of these, answers that vary with the input", sum(bool(s.get("tells")) for s in servings)))
     proofs = [r.stages.get("inspection", {}).get("batching") for r in records]
     if any(proofs):
         rows.append(("rows proven not to meet", _counted(_proof(p) for p in proofs if p)))
@@ -148,16 +149,11 @@ def _packages(packages: Sequence[Package], records: Sequence[Record]) -> str:
 
 
 def _counted(values: Iterable[object]) -> str:
+    """Numbers in their order, words by how often they come."""
     counts = Counter(values)
-    ordered = sorted(
-        counts.items(),
-        key=lambda item: (
-            isinstance(item[0], str),
-            item[0] if not isinstance(item[0], str) else -item[1],
-            str(item[0]),
-        ),
-    )  # type: ignore[arg-type,return-value]
-    return ", ".join(f"{value}: {count}" for value, count in ordered) or "none"
+    numbers = sorted((value, count) for value, count in counts.items() if isinstance(value, int))
+    words = [(value, count) for value, count in counts.most_common() if not isinstance(value, int)]
+    return ", ".join(f"{value}: {count}" for value, count in (*numbers, *words)) or "none"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

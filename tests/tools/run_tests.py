@@ -77,7 +77,7 @@ def main(soak: bool) -> None:
         if soak:
             # What the seeded examples do not find, new ones may.
             os.environ["HYPOTHESIS_PROFILE"] = "default"
-            soak = ["tests/unit", "tests/security", *INTEGRATION, "tests/e2e", "-m", "soak"]
+            soak = ["tests/unit", "tests/security", *INTEGRATION, "tests/corpus", "tests/e2e", "-m", "soak"]
             levels.append(_pytest("soak", soak, directory))
             os.environ["FUZZ_SECONDS"] = os.environ.get("FUZZ_SECONDS", FUZZ_SECONDS)
             levels.append(_pytest("fuzz", ["tests/security", "-n", "2", "-m", "fuzz"], directory))
