@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from onnx_operator.api import crd, names
-from onnx_operator.controller.handlers import WATCHED_CHILDREN
-from onnx_operator.controller.kube import CHILD_KINDS, CONTROLLER_REVISION, ONNX_MODEL, POD, Kind
-from onnx_operator.controller.settings import Settings, parse_settings
+from onnx_operator.controller.cluster.kube import CHILD_KINDS, CONTROLLER_REVISION, ONNX_MODEL, POD, Kind
+from onnx_operator.controller.cluster.watches import WATCHED_CHILDREN
+from onnx_operator.controller.settings.settings import Settings, parse_settings
 from tests.cluster.cluster import Cluster
 from tests.cluster.fixtures import built_program
 from tests.unit.controller.samples import certificate, public_key

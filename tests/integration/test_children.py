@@ -10,19 +10,7 @@ from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.crd import to_yaml
 from onnx_operator.api.onnxmodel import Condition, OnnxModelSpec
-from onnx_operator.controller.children import (
-    ChildrenError,
-    apply_children,
-    canonical,
-    check_names,
-    desired_children,
-    list_children,
-    owner_reference,
-    prune,
-    prune_revisions,
-)
-from onnx_operator.controller.events import event_for
-from onnx_operator.controller.kube import (
+from onnx_operator.controller.cluster.kube import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     EVENT,
@@ -32,8 +20,10 @@ from onnx_operator.controller.kube import (
     ApiError,
     Kube,
 )
-from onnx_operator.controller.render import RenderInput, render
-from onnx_operator.controller.revisions import (
+from onnx_operator.controller.cluster.owners import owner_reference
+from onnx_operator.controller.cluster.times import micro_time
+from onnx_operator.controller.revision.render import RenderInput, render
+from onnx_operator.controller.revision.revisions import (
     HISTORY,
     Revision,
     RevisionData,
@@ -42,8 +32,18 @@ from onnx_operator.controller.revisions import (
     new_revision,
     pod_spec,
 )
-from onnx_operator.controller.seal import Key, Sealer, Trust
-from onnx_operator.controller.times import micro_time
+from onnx_operator.controller.revision.seal import Key, Sealer, Trust
+from onnx_operator.controller.rollout.children import (
+    ChildrenError,
+    apply_children,
+    canonical,
+    check_names,
+    desired_children,
+    list_children,
+    prune,
+    prune_revisions,
+)
+from onnx_operator.controller.status.events import event_for
 from tests.unit.controller.samples import T4, files, many_files, pool, report, settings
 
 SEALER = Sealer(Key.new())

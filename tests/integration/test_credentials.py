@@ -6,8 +6,8 @@ import pytest
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import ModelSource
-from onnx_operator.controller.credentials import CredentialsNotFoundError, read_credentials
-from onnx_operator.controller.kube import Kube
+from onnx_operator.controller.cluster.kube import Kube
+from onnx_operator.controller.revision.credentials import CredentialsNotFoundError, read_credentials
 
 CONSENT = {"onnx-operator.dev/credentials": "true"}
 CONFIG = json.dumps({"auths": {"registry.example": {"auth": "bWU6cHc="}}})

@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import InspectionRequest, InspectionResult
-from onnx_operator.controller.render import RenderInput, render
-from onnx_operator.controller.settings import Settings, parse_settings
+from onnx_operator.controller.revision.render import RenderInput, render
+from onnx_operator.controller.settings.settings import Settings, parse_settings
 from onnx_operator.model.inspection.inspection import inspect
 from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.server.fetching.fetch import Retries, run

@@ -10,11 +10,12 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.crd import to_yaml
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import Capabilities, InspectionRequest, InspectionResult, Refusal
-from onnx_operator.controller import inspection_pod, inspection_pods
-from onnx_operator.controller.inspection_pod import pod_name, pod_request
-from onnx_operator.controller.inspection_pods import InspectionPods
-from onnx_operator.controller.inspector.once import report_line
-from onnx_operator.controller.kube import ONNX_MODEL, ApiError, Kube
+from onnx_operator.controller.cluster.kube import ONNX_MODEL, ApiError, Kube
+from onnx_operator.controller.inspection import pod as inspection_pod
+from onnx_operator.controller.inspection import pods as inspection_pods
+from onnx_operator.controller.inspection.pod import pod_name, pod_request
+from onnx_operator.controller.inspection.pods import InspectionPods
+from onnx_operator.inspector.once import report_line
 from tests.unit.controller.samples import files, report, settings
 
 CAPABILITIES = Capabilities(onnx_runtime_version="1.32.0", ir_version=14, opsets={"ai.onnx": 28}, operators={})

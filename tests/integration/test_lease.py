@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from onnx_operator.controller.kube import LEASE, Kube
-from onnx_operator.controller.lease import Lease, LeaseLostError
+from onnx_operator.controller.cluster.kube import LEASE, Kube
+from onnx_operator.controller.cluster.lease import Lease, LeaseLostError
 from tests.cluster.cluster import Cluster
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from onnx_operator.api import names
 from onnx_operator.api.capabilities import load_capabilities
-from onnx_operator.controller.inspector import InspectorClient
-from onnx_operator.controller.inspector.service import Policy, serve
-from onnx_operator.controller.kube import CONTROLLER_REVISION, DEPLOYMENT, ONNX_MODEL, Kube
-from onnx_operator.controller.queue import KeyedQueue
+from onnx_operator.controller.cluster.kube import CONTROLLER_REVISION, DEPLOYMENT, ONNX_MODEL, Kube
+from onnx_operator.controller.cluster.queue import KeyedQueue
 from onnx_operator.controller.reconcile import Reconciler
-from onnx_operator.controller.sealkey import obtain_keys
-from onnx_operator.controller.settings import parse_settings
+from onnx_operator.controller.revision.sealkey import obtain_keys
+from onnx_operator.controller.settings.settings import parse_settings
+from onnx_operator.inspector import InspectorClient
+from onnx_operator.inspector.service import Policy, serve
 from onnx_operator.model.inspection.limits import InspectionLimits
 
 SEAL = "onnx-operator-seal"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from onnx_operator.controller.kube import Kube
+from onnx_operator.controller.cluster.kube import Kube
 
 Answer = tuple[int, bytes]
 Handler = Callable[[str, dict[str, str]], Answer]

@@ -12,7 +12,7 @@ from onnx_operator.api.contract import FetchPlan
 from onnx_operator.api.onnxmodel import ModelSource
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.cli.credentials import credentials_of
-from onnx_operator.controller.credentials import CredentialsNotFoundError, check_destinations
+from onnx_operator.controller.revision.credentials import CredentialsNotFoundError, check_destinations
 from onnx_operator.model.sources import SourceError, open_source
 from onnx_operator.model.sources.hosts import check_https_hosts, parse_hosts
 from onnx_operator.server.fetching.fetch import Retries, fetch

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from onnx_operator.api.crd import to_yaml
-from onnx_operator.controller.nesting import LEVELS, shallow
+from onnx_operator.controller.cluster.nesting import LEVELS, shallow
 from tests.cluster.fixtures import _fresh_namespace
 from tests.integration.test_controller_process import MODEL, Operator
 

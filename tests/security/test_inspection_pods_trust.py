@@ -16,13 +16,12 @@ from onnx_operator.api.report import (
     Refusal,
 )
 from onnx_operator.api.sources import SourceFile, SourcePin
-from onnx_operator.controller.children import owner_reference
-from onnx_operator.controller.inspection_pod import altered, inspection_pod, pod_request
-from onnx_operator.controller.inspection_report import VERDICTS, ReportError, find_report
-from onnx_operator.controller.inspector.once import report_line
-from onnx_operator.controller.owners import is_controlled_by
-from onnx_operator.controller.permissions import forbidden
-from onnx_operator.controller.render import PodTemplateRejectedError
+from onnx_operator.controller.cluster.owners import is_controlled_by, owner_reference
+from onnx_operator.controller.inspection.pod import altered, inspection_pod, pod_request
+from onnx_operator.controller.revision.permissions import forbidden
+from onnx_operator.controller.revision.render import PodTemplateRejectedError
+from onnx_operator.inspector.once import report_line
+from onnx_operator.inspector.report import VERDICTS, ReportError, find_report
 from onnx_operator.model.inspection.golden import MOST_BYTES
 from onnx_operator.model.sources.base import is_confined
 from tests.security.fuzzing import mutated

@@ -20,8 +20,8 @@ from onnx import TensorProto, helper
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.controller.inspector import InspectorClient, InspectorUnavailableError, service, wire
-from onnx_operator.controller.inspector.service import Policy
+from onnx_operator.inspector import InspectorClient, InspectorUnavailableError, service, wire
+from onnx_operator.inspector.service import Policy
 from onnx_operator.model.inspection import conversation
 from onnx_operator.model.inspection.isolation import Parser, ParserError
 from onnx_operator.model.inspection.limits import InspectionLimits

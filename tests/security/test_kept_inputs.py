@@ -8,9 +8,9 @@ import pytest
 from onnx_operator.api import names
 from onnx_operator.api.contract import WarmUpFacts, WarmUpInputs
 from onnx_operator.api.crd import to_yaml
-from onnx_operator.controller.history import history
-from onnx_operator.controller.kube import DEPLOYMENT, ONNX_MODEL, Kube
-from onnx_operator.controller.revisions import NOTE_WARMED
+from onnx_operator.controller.cluster.kube import DEPLOYMENT, ONNX_MODEL, Kube
+from onnx_operator.controller.revision.revisions import NOTE_WARMED
+from onnx_operator.controller.rollout.history import history
 from tests import models
 from tests.security.desk import Desk, Operator, inspector
 from tests.unit.model.webkit import FileServer, Server, make_authority

@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from onnx_operator.api import names
-from onnx_operator.controller import kube as kube_module
-from onnx_operator.controller.children import list_children
-from onnx_operator.controller.kube import CHILD_KINDS, POD, SERVICE
-from onnx_operator.controller.pods import slim_pod
+from onnx_operator.controller.cluster import kube as kube_module
+from onnx_operator.controller.cluster.kube import CHILD_KINDS, POD, SERVICE
+from onnx_operator.controller.observation.pods import slim_pod
+from onnx_operator.controller.rollout.children import list_children
 from tests.cluster.layout import ROOT
 from tests.security.stand_in import found, stand_in
 
@@ -67,8 +67,8 @@ LARGE = json.dumps(pod()).encode()
 
 CLIENT = """
 import asyncio, sys
-from onnx_operator.controller.children import list_children
-from onnx_operator.controller.kube import Kube
+from onnx_operator.controller.rollout.children import list_children
+from onnx_operator.controller.cluster.kube import Kube
 from tests.security.test_large_objects import MODEL
 
 def peak():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from onnx_operator.controller import merge
-from onnx_operator.controller.merge import contains, project, strategic_merge
+from onnx_operator.controller.revision import merge
+from onnx_operator.controller.revision.merge import contains, project, strategic_merge
 
 MANY = 20_000
 """Tolerations; an object of 1.5 MiB holds more."""

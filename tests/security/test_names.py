@@ -9,7 +9,7 @@ import pytest
 
 from onnx_operator.api import names
 from onnx_operator.controller.app import _work
-from onnx_operator.controller.kube import (
+from onnx_operator.controller.cluster.kube import (
     CONFIG_MAP,
     DEPLOYMENT,
     ONNX_MODEL,
@@ -20,9 +20,9 @@ from onnx_operator.controller.kube import (
     Kind,
     UnexpectedAnswerError,
 )
-from onnx_operator.controller.naming import InvalidNameError, is_model_name, is_namespace, is_object_name
-from onnx_operator.controller.queue import KeyedQueue
-from onnx_operator.controller.wakes import MOST_WOKEN, woken
+from onnx_operator.controller.cluster.naming import InvalidNameError, is_model_name, is_namespace, is_object_name
+from onnx_operator.controller.cluster.queue import KeyedQueue
+from onnx_operator.controller.cluster.wakes import MOST_WOKEN, woken
 from tests.security.fuzzing import mutated
 from tests.security.stand_in import found, nothing, stand_in
 

@@ -12,10 +12,10 @@ import pytest
 
 from onnx_operator.api import names
 from onnx_operator.api.report import shorten
-from onnx_operator.controller.facts import LARGEST_NUMBER, find_facts
-from onnx_operator.controller.inspection_pod import started, terminated, trouble
-from onnx_operator.controller.observe import MAX_FAILURES, Observation, observe, pod_cause, rollout_cause
-from onnx_operator.controller.pods import slim_pod
+from onnx_operator.controller.inspection.pod import started, terminated, trouble
+from onnx_operator.controller.observation.observe import MAX_FAILURES, Observation, observe, pod_cause, rollout_cause
+from onnx_operator.controller.observation.pods import slim_pod
+from onnx_operator.controller.status.facts import LARGEST_NUMBER, find_facts
 from tests.security.fuzzing import mutated
 
 MOST_OF_A_POD = 256 * 1024

@@ -11,12 +11,19 @@ from hypothesis import strategies as st
 
 from onnx_operator.api import names
 from onnx_operator.api.crd import to_yaml
-from onnx_operator.controller import alpha
-from onnx_operator.controller.children import desired_children, owner_reference
-from onnx_operator.controller.kube import CONTROLLER_REVISION, DEPLOYMENT, ONNX_MODEL, SECRET, Kube
-from onnx_operator.controller.revisions import Revision, RevisionData, controller_revision, decode, new_revision
-from onnx_operator.controller.seal import Key, Sealer, fingerprint
-from onnx_operator.controller.sealkey import SealKeyError, obtain_keys
+from onnx_operator.controller.cluster.kube import CONTROLLER_REVISION, DEPLOYMENT, ONNX_MODEL, SECRET, Kube
+from onnx_operator.controller.cluster.owners import owner_reference
+from onnx_operator.controller.revision import alpha
+from onnx_operator.controller.revision.revisions import (
+    Revision,
+    RevisionData,
+    controller_revision,
+    decode,
+    new_revision,
+)
+from onnx_operator.controller.revision.seal import Key, Sealer, fingerprint
+from onnx_operator.controller.revision.sealkey import SealKeyError, obtain_keys
+from onnx_operator.controller.rollout.children import desired_children
 from tests import models
 from tests.security.desk import SEAL, Desk, inspector
 from tests.security.fuzzing import mutated

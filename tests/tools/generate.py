@@ -15,7 +15,7 @@ import yaml
 
 from onnx_operator.api import crd, names
 from onnx_operator.api.conditions import MEANINGS
-from onnx_operator.controller.settings import Settings
+from onnx_operator.controller.settings.settings import Settings
 from onnx_operator.server.runtime.capabilities import capabilities_text, probe
 from tests.tools import providers, stubs
 

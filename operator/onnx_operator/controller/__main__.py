@@ -9,8 +9,8 @@ import click
 
 from onnx_operator import __version__
 from onnx_operator.api.names import SOURCE_DIRECTORY
-from onnx_operator.controller.logs import configure_logging
-from onnx_operator.controller.settings import SettingsError, load_settings
+from onnx_operator.controller.settings.settings import SettingsError, load_settings
+from onnx_operator.controller.telemetry.logs import configure_logging
 from onnx_operator.model.inspection.limits import InspectionLimits
 
 SOCKET = Path("/run/onnx-operator/inspector.sock")
@@ -87,7 +87,7 @@ def controller(
 @_socket_option
 def inspector(settings_path: Path, inspector_socket: Path) -> None:
     """Read models for the controller. Runs without any cluster credential."""
-    from onnx_operator.controller.inspector import service
+    from onnx_operator.inspector import service
 
     try:
         settings = load_settings(settings_path)
@@ -122,7 +122,7 @@ def inspector(settings_path: Path, inspector_socket: Path) -> None:
 )
 def inspect_once(max_model_bytes: int, max_nodes: int, root: Path) -> None:
     """Read one model, in a pod that the operator makes beside it, and report in one line of the log."""
-    from onnx_operator.controller.inspector import once
+    from onnx_operator.inspector import once
 
     # One model is all that this process will ever read.
     limits = InspectionLimits(max_model_bytes=max_model_bytes, max_nodes=max_nodes, parsers=1)

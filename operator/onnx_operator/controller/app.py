@@ -14,18 +14,18 @@ from typing import Any, cast
 import kopf
 
 from onnx_operator.api.capabilities import load_capabilities
-from onnx_operator.controller import metrics
+from onnx_operator.controller.cluster.keys import ModelKey
+from onnx_operator.controller.cluster.kube import ONNX_MODEL, ApiError, Kube
+from onnx_operator.controller.cluster.lease import Lease
+from onnx_operator.controller.cluster.naming import InvalidNameError
+from onnx_operator.controller.cluster.queue import KeyedQueue
+from onnx_operator.controller.cluster.watches import build_registry, build_settings
 from onnx_operator.controller.endpoints import Health, start_endpoints
-from onnx_operator.controller.handlers import build_registry, build_settings
-from onnx_operator.controller.inspections import ModelKey
-from onnx_operator.controller.inspector import InspectorClient
-from onnx_operator.controller.kube import ONNX_MODEL, ApiError, Kube
-from onnx_operator.controller.lease import Lease
-from onnx_operator.controller.naming import InvalidNameError
-from onnx_operator.controller.queue import KeyedQueue
 from onnx_operator.controller.reconcile import Reconciler
-from onnx_operator.controller.sealkey import SealKeyError, SealKeys, obtain_keys
-from onnx_operator.controller.settings import Settings
+from onnx_operator.controller.revision.sealkey import SealKeyError, SealKeys, obtain_keys
+from onnx_operator.controller.settings.settings import Settings
+from onnx_operator.controller.telemetry import metrics
+from onnx_operator.inspector import InspectorClient
 
 logger = logging.getLogger(__name__)
 

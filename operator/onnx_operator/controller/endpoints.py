@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from onnx_operator.controller import metrics
-from onnx_operator.controller.inspector import InspectorClient
+from onnx_operator.controller.telemetry import metrics
+from onnx_operator.inspector import InspectorClient
 
 
 @dataclass

@@ -12,8 +12,31 @@ from onnx_operator.api.onnxmodel import OnnxModelSpec, OnnxModelStatus, Runtime
 from onnx_operator.api.report import InspectionRequest, InspectionResult, Refusal
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.controller import metrics, times
-from onnx_operator.controller.children import (
+from onnx_operator.controller.cluster import times
+from onnx_operator.controller.cluster.keys import ModelKey
+from onnx_operator.controller.cluster.kube import DEPLOYMENT, ONNX_MODEL, ApiError, Kube, Object
+from onnx_operator.controller.cluster.queue import KeyedQueue
+from onnx_operator.controller.inspection.inspections import Inspections, Look
+from onnx_operator.controller.inspection.pod import pod_request
+from onnx_operator.controller.inspection.pods import InspectionPods
+from onnx_operator.controller.observation.observe import Cause, Observation, observe
+from onnx_operator.controller.revision.credentials import CredentialsNotFoundError, read_credentials
+from onnx_operator.controller.revision.fetching import (
+    TooManyFilesError,
+    needs_pod,
+    uses_operator_identity,
+    uses_service_account,
+)
+from onnx_operator.controller.revision.kept_inputs import kept_for, wants_warmth
+from onnx_operator.controller.revision.permissions import forbidden
+from onnx_operator.controller.revision.pools import NoMatchingPoolError
+from onnx_operator.controller.revision.render import PodTemplateRejectedError, TemplateError, uses_gpu
+from onnx_operator.controller.revision.revisions import Revision, pod_spec, proves, wish
+from onnx_operator.controller.revision.scoring import ScoringRejectedError, read_scoring
+from onnx_operator.controller.revision.seal import digest
+from onnx_operator.controller.revision.sealkey import SealKeys
+from onnx_operator.controller.revision.warm_up import Kept
+from onnx_operator.controller.rollout.children import (
     Children,
     ChildrenError,
     apply_children,
@@ -24,34 +47,14 @@ from onnx_operator.controller.children import (
     prune_revisions,
     scale,
 )
-from onnx_operator.controller.credentials import CredentialsNotFoundError, read_credentials
-from onnx_operator.controller.events import changed_conditions, post_events
-from onnx_operator.controller.facts import FactReader
-from onnx_operator.controller.fetching import (
-    TooManyFilesError,
-    uses_operator_identity,
-    uses_service_account,
-)
-from onnx_operator.controller.history import History, objection
-from onnx_operator.controller.inspection_pod import needs_pod, pod_request
-from onnx_operator.controller.inspection_pods import InspectionPods
-from onnx_operator.controller.inspections import Inspections, Look, ModelKey
-from onnx_operator.controller.inspector import InspectorClient, InspectorUnavailableError
-from onnx_operator.controller.kube import DEPLOYMENT, ONNX_MODEL, ApiError, Kube, Object
-from onnx_operator.controller.observe import Cause, Observation, observe
-from onnx_operator.controller.permissions import forbidden
-from onnx_operator.controller.pools import NoMatchingPoolError
-from onnx_operator.controller.queue import KeyedQueue
-from onnx_operator.controller.render import PodTemplateRejectedError, TemplateError, uses_gpu
-from onnx_operator.controller.revising import Revising
-from onnx_operator.controller.revisions import Revision, pod_spec, proves, wish
-from onnx_operator.controller.scoring import ScoringRejectedError, read_scoring
-from onnx_operator.controller.seal import digest
-from onnx_operator.controller.sealkey import SealKeys
-from onnx_operator.controller.settings import Settings
-from onnx_operator.controller.status import Situation, compute_status
-from onnx_operator.controller.warming import kept_for, wants_warmth
-from onnx_operator.controller.warmth import Kept
+from onnx_operator.controller.rollout.history import History, objection
+from onnx_operator.controller.rollout.revising import Revising
+from onnx_operator.controller.settings.settings import Settings
+from onnx_operator.controller.status.events import changed_conditions, post_events
+from onnx_operator.controller.status.facts import FactReader
+from onnx_operator.controller.status.status import Situation, compute_status
+from onnx_operator.controller.telemetry import metrics
+from onnx_operator.inspector import InspectorClient, InspectorUnavailableError
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 import onnx_operator
 from onnx_operator.api import crd
-from onnx_operator.controller.settings import Settings, SettingsError, parse_settings
+from onnx_operator.controller.settings.settings import Settings, SettingsError, parse_settings
 
 CHART = Path(__file__).parents[3] / "charts" / "onnx-operator"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())

@@ -13,8 +13,8 @@ from onnx_operator.api import names
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import MemoryEstimate, ModelReport, TensorSpec
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
-from onnx_operator.controller.quantities import MEBIBYTE
-from onnx_operator.controller.settings import Pool, Settings, parse_settings
+from onnx_operator.controller.settings.quantities import MEBIBYTE
+from onnx_operator.controller.settings.settings import Pool, Settings, parse_settings
 
 DIGEST = "ab" * 32
 URI = "s3://models/resnet50.onnx"

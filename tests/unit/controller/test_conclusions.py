@@ -9,7 +9,7 @@ from onnx_operator.api.report import ModelReport
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller.reconcile import inspection_key, persisted_result
-from onnx_operator.controller.revisions import NOTE_INSPECTION, Revision, RevisionData, pod_spec
+from onnx_operator.controller.revision.revisions import NOTE_INSPECTION, Revision, RevisionData, pod_spec
 from tests.unit.controller.samples import files, report, spec
 
 OTHER = report(source=SourcePin(kind="Conditional", value='"etag-2"'))

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from onnx_operator.controller.settings import SettingsError, load_settings, parse_settings
+from onnx_operator.controller.settings.settings import SettingsError, load_settings, parse_settings
 from tests.unit.controller.samples import A100, T4, certificate, public_key, settings
 
 SMALLEST = {"serverImage": "registry.example/onnx-server:1.0"}

@@ -15,7 +15,7 @@ def test_sources_need_no_onnx() -> None:
 
 
 def test_the_inspector_knows_nothing_of_kubernetes() -> None:
-    module = "onnx_operator.controller.inspector.service"
+    module = "onnx_operator.inspector.service"
     assert not imported_by(module) & {"kopf", "kubernetes", "onnxruntime"}
 
 

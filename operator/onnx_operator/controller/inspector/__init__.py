@@ -1,8 +1,0 @@
-"""The sidecar that looks at models, without any cluster token, and the controller's way to it.
-
-Nothing here imports kopf or kubernetes.
-"""
-
-from onnx_operator.controller.inspector.client import InspectorClient, InspectorUnavailableError
-
-__all__ = ["InspectorClient", "InspectorUnavailableError"]

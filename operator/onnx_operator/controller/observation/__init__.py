@@ -1,0 +1,1 @@
+"""What the Deployment and its pods tell."""

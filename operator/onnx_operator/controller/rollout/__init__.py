@@ -1,0 +1,1 @@
+"""Revisions and children, made so in the cluster."""

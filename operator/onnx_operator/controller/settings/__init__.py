@@ -1,0 +1,1 @@
+"""What the platform team decides: one typed file, and the values in it."""

@@ -1,0 +1,1 @@
+"""What a model's owner is told: conditions, events, facts of a good start."""

@@ -1,0 +1,100 @@
+"""Events: one for every change of a condition's reason, for ``kubectl describe``."""
+
+import hashlib
+import logging
+
+from onnx_operator.api import names
+from onnx_operator.api.conditions import ConditionStatus, ConditionType, Reason
+from onnx_operator.api.onnxmodel import Condition, OnnxModelStatus
+from onnx_operator.controller.cluster.kube import EVENT, ApiError, Kube, Object
+from onnx_operator.controller.cluster.times import micro_time
+from onnx_operator.controller.telemetry import metrics
+
+logger = logging.getLogger(__name__)
+
+# Ready, Reconciling and Stalled repeat one of these.
+REPORTED = (
+    ConditionType.MODEL_VALID,
+    ConditionType.PROGRESSING,
+    ConditionType.AVAILABLE,
+    ConditionType.ACCELERATED,
+    ConditionType.OUTDATED,
+    ConditionType.WARMED_UP,
+)
+NOTE_LIMIT = 1024
+"""Bytes that the API allows a note (https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/)."""
+HARMLESS_WHEN_FALSE = (Reason.COMPLETE, Reason.SCALED_TO_ZERO, Reason.SUSPENDED, Reason.NO_REPLICAS_READY)
+TROUBLE_WHEN_TRUE = (
+    Reason.NOT_REPRODUCIBLE,
+    Reason.UNSCHEDULABLE,
+    Reason.QUOTA_EXCEEDED,
+    Reason.IMAGE_PULL_FAILED,
+    Reason.DOWNLOAD_FAILED,
+    Reason.CREATION_FAILED,
+    Reason.SOURCE_CHANGED,
+    Reason.KILLED_WHILE_SERVING,
+    Reason.SETTINGS_CHANGED,
+    Reason.NOT_SEALED,
+)
+
+
+def changed_conditions(before: OnnxModelStatus, after: OnnxModelStatus) -> list[Condition]:
+    """The reported conditions whose reason or status is new."""
+    old = {c.type: (c.status, c.reason) for c in before.conditions}
+    return [c for c in after.conditions if c.type in REPORTED and old.get(c.type) != (c.status, c.reason)]
+
+
+def _is_warning(condition: Condition) -> bool:
+    reason = Reason(condition.reason)
+    if condition.status is ConditionStatus.TRUE:
+        return reason in TROUBLE_WHEN_TRUE
+    return reason not in HARMLESS_WHEN_FALSE and reason is not Reason.NOT_REPORTED
+
+
+def event_for(model: Object, condition: Condition, reporter: str, now: str) -> Object:
+    """The Event of one change.
+
+    Its name follows from the model's resourceVersion and the change, so that a repeated attempt posts nothing new.
+    """
+    metadata = model["metadata"]
+    identity = "/".join(
+        (metadata["uid"], metadata["resourceVersion"], condition.type, condition.status, condition.reason)
+    )
+    return {
+        "apiVersion": EVENT.api_version,
+        "kind": EVENT.kind,
+        "metadata": {
+            "name": f"{metadata['name']}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}",
+            "namespace": metadata["namespace"],
+        },
+        "eventTime": now,
+        "type": "Warning" if _is_warning(condition) else "Normal",
+        "reason": condition.reason,
+        "action": condition.type,
+        "note": condition.message.encode()[:NOTE_LIMIT].decode(errors="ignore") or condition.reason,
+        "regarding": {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"],
+        },
+        "reportingController": f"{names.GROUP}/onnx-operator",
+        "reportingInstance": reporter,
+    }
+
+
+async def post_events(kube: Kube, model: Object, conditions: list[Condition], reporter: str) -> None:
+    """Post an Event for each change. An Event that cannot be posted is logged and never stops reconciling."""
+    for condition in conditions:
+        event = event_for(model, condition, reporter, micro_time())
+        try:
+            await kube.create(EVENT, event)
+            metrics.EVENTS.labels(type=event["type"], reason=event["reason"]).inc()
+        except ApiError as error:
+            if error.reason == "AlreadyExists":
+                continue
+            # A namespace that is being deleted takes no new objects: nothing to tell anybody there.
+            level = logging.INFO if "being terminated" in error.message else logging.WARNING
+            logger.log(level, "event not posted: %s", error.message)

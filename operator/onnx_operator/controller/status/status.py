@@ -1,0 +1,282 @@
+"""Status: from the situation of a model to its conditions, by the tables of the API. Pure.
+
+``Ready`` is the summary. ``Reconciling`` and ``Stalled`` follow kstatus: present only when true, never both. A
+condition's ``lastTransitionTime`` moves only when its ``status`` flips, and nothing else in the status is a time, so
+that an unchanged situation gives an unchanged status.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from onnx_operator.api.conditions import ConditionStatus, ConditionType, Reason
+from onnx_operator.api.onnxmodel import (
+    Condition,
+    Inspection,
+    OnnxModelSpec,
+    OnnxModelStatus,
+    Serving,
+    Started,
+)
+from onnx_operator.api.report import InspectionResult, Refusal, shorten
+from onnx_operator.controller.observation.observe import MODEL_FAULTS, Cause, Observation, rollout_cause
+from onnx_operator.controller.revision.render import service_selector, uses_gpu, version_label
+from onnx_operator.controller.revision.revisions import Revision
+
+MAX_MESSAGE = 704
+"""Bytes in JSON; Ready and its kstatus repeat another condition's message, and all of the status fits 16 KiB."""
+MAX_VERSION = 128
+"""Bytes of what names a revision's model: a revision may be somebody else's."""
+TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that a model's status is made from."""
+
+    name: str
+    namespace: str
+    generation: int
+    spec: OnnxModelSpec
+    inspection_key: str
+    inspecting: bool
+    source_changed: bool
+    result: InspectionResult | None
+    """The inspection's result for ``inspection_key``; None until there is one."""
+    refusal: Refusal | None
+    """Why the desired model is not rolled out: the inspection's, the pool's or the pod template's word."""
+    current: Revision | None
+    """The revision that the children hold."""
+    revisions: tuple[Revision, ...]
+    observation: Observation
+    trouble: Cause | None
+    """What keeps the children from being applied."""
+    outdated: Cause | None
+    """Why what runs is left as it is, although it is not what this operator would make."""
+    started: Started | None
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    status: ConditionStatus
+    reason: Reason
+    message: str
+
+
+def _model_valid(s: Situation) -> _Verdict | None:
+    if s.refusal:
+        unreachable = s.refusal.reason is Reason.SOURCE_UNREACHABLE
+        return _Verdict(UNKNOWN if unreachable else FALSE, s.refusal.reason, s.refusal.message)
+    if s.inspecting or s.result is None or s.result.report is None:
+        return None
+    report = s.result.report
+    if report.source.kind == "None":
+        return _Verdict(
+            TRUE,
+            Reason.NOT_REPRODUCIBLE,
+            "the model is valid, but its store offers neither a version nor a strong ETag: pods verify "
+            f"{report.digest or report.source.value} and cannot start once the file changes",
+        )
+    opsets = ", ".join(f"{domain} {version}" for domain, version in sorted(report.opsets.items()))
+    bytes_ = report.digest or f"pinned as {report.source.value}"
+    return _Verdict(TRUE, Reason.INSPECTED, f"IR version {report.ir_version}, opset {opsets}, {bytes_}")
+
+
+def _is_complete(s: Situation) -> bool:
+    deployment = s.observation.deployment
+    if deployment is None or s.current is None or s.observation.revision != s.current.name:
+        return False
+    status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
+    # Deployment and pods are read one after the other: only what both say is so.
+    return any(p.ready for p in s.observation.live_pods()) and bool(
+        status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+        and wanted == s.spec.replicas
+        and status.get("updatedReplicas", 0) == wanted
+        and status.get("replicas", 0) == wanted
+        and status.get("availableReplicas", 0) == wanted
+    )
+
+
+def _progressing(s: Situation) -> _Verdict | None:
+    if s.inspecting:
+        if s.source_changed:
+            return _Verdict(TRUE, Reason.SOURCE_CHANGED, "the source holds other bytes than were inspected; inspecting")
+        return _Verdict(TRUE, Reason.INSPECTING, f"reading {s.spec.model.uri.split('?', 1)[0]}")
+    if s.trouble:
+        progressing = FALSE if s.trouble.reason is Reason.NAME_CONFLICT else TRUE
+        return _Verdict(progressing, s.trouble.reason, s.trouble.message)
+    if s.current is None:
+        return None
+    if s.spec.suspend or s.spec.replicas == 0:
+        return _Verdict(FALSE, Reason.COMPLETE, f"revision {s.current.name}, no replicas wanted")
+    if _is_complete(s):
+        return _Verdict(FALSE, Reason.COMPLETE, f"revision {s.current.name} runs on all replicas")
+    cause = rollout_cause(s.observation, s.current.name) or Cause(
+        Reason.ROLLING_OUT, f"revision {s.current.name} rolls out"
+    )
+    if cause.reason in MODEL_FAULTS:
+        return _Verdict(FALSE, cause.reason, cause.message)
+    if s.observation.deadline_exceeded and s.observation.revision == s.current.name:
+        return _Verdict(
+            FALSE,
+            Reason.DEADLINE_EXCEEDED,
+            f"no progress within the deadline, because of {cause.reason}: {cause.message}",
+        )
+    return _Verdict(TRUE, cause.reason, cause.message)
+
+
+def _available(s: Situation) -> _Verdict:
+    if s.spec.suspend:
+        return _Verdict(FALSE, Reason.SUSPENDED, "spec.suspend is true: no pods run")
+    if s.spec.replicas == 0:
+        return _Verdict(FALSE, Reason.SCALED_TO_ZERO, "spec.replicas is 0")
+    ready = sum(p.ready for p in s.observation.live_pods())
+    if ready:
+        return _Verdict(TRUE, Reason.MINIMUM_REPLICAS_READY, f"{ready} ready, {s.spec.replicas} wanted")
+    return _Verdict(FALSE, Reason.NO_REPLICAS_READY, f"0 ready, {s.spec.replicas} wanted")
+
+
+def _accelerated(s: Situation) -> _Verdict | None:
+    if s.current is None or not s.current.data.gpu or not uses_gpu(s.spec):
+        return None
+    if s.started is None or s.started.revision != s.current.name:
+        return _Verdict(UNKNOWN, Reason.NOT_REPORTED, "no pod has reported yet which execution providers run the model")
+    on_gpu = [p for p in s.started.execution_providers if not p.startswith("CPU")]
+    causes = "; ".join(s.started.fallback_causes)
+    if not on_gpu and causes:
+        return _Verdict(FALSE, Reason.FALLBACK_TO_CPU, f"the whole model runs on the CPU: {causes}")
+    if not on_gpu:
+        return _Verdict(
+            FALSE,
+            Reason.FALLBACK_TO_CPU,
+            "the whole model runs on the CPU: ONNX Runtime found no usable GPU in the pod; check the node's driver, "
+            "its device plugin and the pool's server image",
+        )
+    if s.started.fallback_operators:
+        operators = ", ".join(s.started.fallback_operators[:20])
+        return _Verdict(
+            FALSE,
+            Reason.FALLBACK_TO_CPU,
+            f"on the CPU: {operators} ({causes or 'no GPU kernel in ' + ', '.join(on_gpu)})",
+        )
+    return _Verdict(TRUE, Reason.ON_GPU, f"all operators run in {', '.join(on_gpu)}")
+
+
+def _warmed_up(s: Situation) -> _Verdict | None:
+    started = s.started
+    if s.current is None or started is None or started.revision != s.current.name or started.warmed is None:
+        return None
+    if started.warmed:
+        return _Verdict(TRUE, Reason.WARMED, f"warmed up {started.warm_up}".rstrip())
+    return _Verdict(FALSE, Reason.NO_INPUT_FOUND, started.warm_up or "no input was found that the model answers")
+
+
+def _summary(
+    s: Situation, valid: _Verdict | None, progressing: _Verdict | None, available: _Verdict
+) -> tuple[_Verdict, ConditionType | None]:
+    if s.spec.suspend:
+        return _Verdict(FALSE, Reason.SUSPENDED, available.message), None
+    if s.refusal and valid:
+        serving = " The last good revision goes on serving." if available.status is TRUE else ""
+        kstatus = ConditionType.RECONCILING if valid.status is UNKNOWN else ConditionType.STALLED
+        return _Verdict(FALSE, valid.reason, valid.message + serving), kstatus
+    if s.inspecting or progressing is None:
+        progressing = progressing or _Verdict(TRUE, Reason.INSPECTING, "waiting for the inspection")
+        return _Verdict(FALSE, progressing.reason, progressing.message), ConditionType.RECONCILING
+    if progressing.reason is Reason.COMPLETE:
+        if s.spec.replicas == 0:
+            return _Verdict(TRUE, Reason.SCALED_TO_ZERO, available.message), None
+        return _Verdict(TRUE, Reason.COMPLETE, progressing.message), None
+    kstatus = ConditionType.STALLED if progressing.status is FALSE else ConditionType.RECONCILING
+    return _Verdict(FALSE, progressing.reason, progressing.message), kstatus
+
+
+def _conditions(s: Situation, previous: OnnxModelStatus, now: str) -> list[Condition]:
+    before = {c.type: c for c in previous.conditions}
+    valid, progressing, available = _model_valid(s), _progressing(s), _available(s)
+    ready, kstatus = _summary(s, valid, progressing, available)
+    verdicts: dict[ConditionType, _Verdict | None] = {
+        ConditionType.READY: ready,
+        ConditionType.MODEL_VALID: valid,
+        ConditionType.PROGRESSING: progressing,
+        ConditionType.AVAILABLE: available,
+        ConditionType.ACCELERATED: _accelerated(s),
+        ConditionType.WARMED_UP: _warmed_up(s),
+        ConditionType.OUTDATED: _Verdict(TRUE, s.outdated.reason, s.outdated.message) if s.outdated else None,
+    }
+    if kstatus:
+        verdicts[kstatus] = _Verdict(TRUE, ready.reason, ready.message)
+
+    conditions = []
+    for kind, verdict in verdicts.items():
+        old = before.get(kind)
+        if verdict is None:
+            # While the model is looked at anew, the last verdict stands, with the generation that it was given for.
+            if kind is ConditionType.MODEL_VALID and old:
+                conditions.append(old)
+            continue
+        conditions.append(
+            Condition(
+                type=kind,
+                status=verdict.status,
+                reason=verdict.reason,
+                message=shorten(verdict.message, MAX_MESSAGE),
+                last_transition_time=old.last_transition_time if old and old.status == verdict.status else now,
+                observed_generation=s.generation,
+            )
+        )
+    return conditions
+
+
+def serving_revision(s: Situation) -> Revision | None:
+    """The revision that takes traffic: the one with most ready pods, the newest of several."""
+    ready = Counter(p.revision for p in s.observation.live_pods() if p.ready)
+    return max((r for r in s.revisions if ready[r.name]), key=lambda r: (ready[r.name], r.number), default=None)
+
+
+def _serving(s: Situation) -> Serving | None:
+    revision = serving_revision(s)
+    if revision is None:
+        return None
+    data = revision.data
+    return Serving(
+        revision=revision.name,
+        digest=shorten(data.report.digest, MAX_VERSION),
+        version=shorten(data.report.version, MAX_VERSION),
+        interface=shorten(data.interface, MAX_VERSION),
+    )
+
+
+def compute_status(s: Situation, previous: OnnxModelStatus, now: str) -> OnnxModelStatus:
+    """The status of a model in this situation.
+
+    Args:
+        s: what is known.
+        previous: the status as it stands, for the times of transition and what is being looked at anew.
+        now: RFC 3339 time of conditions that flip.
+    """
+    deployment_status = (s.observation.deployment or {}).get("status", {})
+    looked_at = s.result is not None and not s.inspecting
+    if looked_at and s.result:
+        inspection: Inspection | None = Inspection(
+            key=s.inspection_key, outcome=s.result.outcome, source=s.result.source
+        )
+        model, interface = s.result.report, s.result.interface or None
+    else:
+        inspection, model, interface = previous.inspection, previous.model, previous.interface
+    if model:
+        model = model.model_copy(update={"version": version_label(s.spec, model)})
+    return OnnxModelStatus(
+        observed_generation=s.generation,
+        conditions=_conditions(s, previous, now),
+        url=f"http://{s.name}.{s.namespace}.svc" if s.current else None,
+        runtime=s.spec.effective_runtime,
+        replicas=deployment_status.get("replicas", 0),
+        ready_replicas=deployment_status.get("readyReplicas", 0),
+        selector=",".join(f"{k}={v}" for k, v in service_selector(s.name).items()),
+        interface=interface,
+        inspection=inspection,
+        model=model,
+        serving=_serving(s),
+        started=s.started if s.started and s.current and s.started.revision == s.current.name else None,
+        failures=list(s.observation.failures) or None,
+    )
