@@ -5,6 +5,7 @@ import re
 import pytest
 
 from onnx_operator.api.conditions import ConditionType, Reason
+from onnx_operator.api.reasons import REASONS
 
 PROMISED = [
     "Inspected",
@@ -57,6 +58,13 @@ def test_every_promised_reason_exists(reason):
 def test_every_reason_is_a_word_that_the_api_accepts_as_a_condition_reason():
     for reason in Reason:
         assert re.fullmatch(r"[A-Z][A-Za-z]{0,127}", reason)
+
+
+def test_everything_is_known_of_every_reason():
+    assert list(REASONS) == list(Reason)
+    assert all(facts.meaning.endswith(".") for facts in REASONS.values())
+    claimed = [facts for facts in REASONS.values() if facts.claimable]
+    assert all(facts.precedence is not None for facts in claimed), "what a container claims has a place among causes"
 
 
 def test_the_conditions_are_the_promised_ones():

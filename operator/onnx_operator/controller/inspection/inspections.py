@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from onnx_operator.api.conditions import Reason
+from onnx_operator.api.reasons import REASONS
 from onnx_operator.api.report import InspectionResult
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller.cluster.keys import ModelKey
@@ -20,15 +21,6 @@ logger = logging.getLogger(__name__)
 
 Run = Callable[[], Awaitable[InspectionResult]]
 
-RETRIED = frozenset(
-    {
-        Reason.SOURCE_UNREACHABLE,
-        Reason.SOURCE_NOT_FOUND,
-        Reason.SOURCE_UNAUTHORIZED,
-        Reason.CREDENTIALS_NOT_FOUND,
-    }
-)
-"""Refusals that may end without a change of the spec: the file, the Secret or the permission may come later."""
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 600.0
 MOST_CHANGES = 16
@@ -117,7 +109,7 @@ class Inspections:
 
     @staticmethod
     def _retried(result: InspectionResult) -> bool:
-        return bool(result.refusal and (result.refusal.retriable or result.refusal.reason in RETRIED))
+        return bool(result.refusal and (result.refusal.retriable or REASONS[result.refusal.reason].retried))
 
     @staticmethod
     def _now() -> float:

@@ -9,6 +9,7 @@ from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import Phase, TerminationMessage
 from onnx_operator.api.onnxmodel import PodFailure
+from onnx_operator.api.reasons import REASONS, precedence
 from onnx_operator.api.report import shorten
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller.cluster.times import seconds_between
@@ -23,41 +24,6 @@ IMAGE_REASONS = (
     "ErrImageNeverPull",
     "ImageInspectError",
 )
-PRIORITY = (
-    Reason.LOAD_FAILED,
-    Reason.GOLDEN_TEST_FAILED,
-    Reason.FALLBACK_TO_CPU,
-    Reason.INTERFACE_CHANGED,
-    Reason.NO_INPUT_FOUND,
-    Reason.OUT_OF_MEMORY,
-    Reason.CRASH_LOOP,
-    Reason.KILLED_WHILE_SERVING,
-    Reason.DIGEST_MISMATCH,
-    Reason.SOURCE_CHANGED,
-    Reason.DOWNLOAD_FAILED,
-    Reason.IMAGE_PULL_FAILED,
-    Reason.QUOTA_EXCEEDED,
-    Reason.CREATION_FAILED,
-    Reason.UNSCHEDULABLE,
-    Reason.DOWNLOADING,
-    Reason.LOADING,
-)
-"""Which cause speaks for a rollout when its pods have several: the one that waiting will not cure comes first."""
-_OWN_FAULTS = frozenset(
-    {
-        Reason.LOAD_FAILED,
-        Reason.GOLDEN_TEST_FAILED,
-        Reason.FALLBACK_TO_CPU,
-        Reason.DIGEST_MISMATCH,
-        Reason.INTERFACE_CHANGED,
-        Reason.NO_INPUT_FOUND,
-    }
-)
-MODEL_FAULTS = _OWN_FAULTS | {Reason.OUT_OF_MEMORY, Reason.CRASH_LOOP}
-"""Causes that lie in the model (or its resources), not in the cluster."""
-UNDER_WAY = frozenset({Reason.DOWNLOADING, Reason.LOADING, Reason.ROLLING_OUT})
-CLAIMABLE = _OWN_FAULTS | {Reason.DOWNLOAD_FAILED, Reason.SOURCE_CHANGED}
-"""Reasons that a container may give itself: anybody's container can write anything into its termination log."""
 SEVERAL_RESTARTS = 5
 """Restarts after which kills while serving are a loop, where the last run was no long one."""
 LONG_RUN_SECONDS = 600
@@ -170,7 +136,7 @@ def _terminated_cause(container: Object, terminated: Object) -> Cause | None:
         return None
     if name == names.CONTAINER_SERVER and message and message.guessing and message.reason is None:
         return _guessed()
-    if message and message.reason in CLAIMABLE:
+    if message and message.reason and REASONS[message.reason].claimable:
         return Cause(message.reason, message.message, message.observed)
     code = terminated.get("exitCode")
     how = f"by signal {code - 128}" if isinstance(code, int) and code > 128 else f"with exit code {code}"
@@ -272,9 +238,9 @@ def _creation_cause(deployment: Object) -> Cause | None:
 def _failures(pods: Iterable[PodState]) -> tuple[PodFailure, ...]:
     groups: dict[tuple[Reason, str], list[str]] = {}
     for pod in pods:
-        if pod.cause and not pod.terminating and pod.cause.reason not in UNDER_WAY:
+        if pod.cause and not pod.terminating and not REASONS[pod.cause.reason].under_way:
             groups.setdefault((pod.cause.reason, shorten(pod.cause.message, MAX_FAILURE_MESSAGE)), []).append(pod.name)
-    ordered = sorted(groups.items(), key=lambda item: (PRIORITY.index(item[0][0]), item[0][1]))
+    ordered = sorted(groups.items(), key=lambda item: (precedence(item[0][0]), item[0][1]))
     return tuple(
         PodFailure(reason=reason, message=message, count=len(found), pods=sorted(found)[:MAX_FAILURE_PODS])
         for (reason, message), found in ordered[:MAX_FAILURES]
@@ -306,9 +272,9 @@ def rollout_cause(observation: Observation, revision: str) -> Cause | None:
     causes = [p.cause for p in observation.live_pods() if p.revision == revision and p.cause]
     if observation.creation and observation.revision == revision:
         causes.append(observation.creation)
-    known = [c for c in causes if c.reason in PRIORITY]
+    known = [c for c in causes if REASONS[c.reason].precedence is not None]
     if not known:
         # Pods that fail as a whole are replaced at once; only when nothing else speaks do the failed ones.
         failed = sorted(p.failed for p in observation.pods if p.revision == revision and p.failed)
         known = [Cause(Reason.CREATION_FAILED, f"a pod failed: {message}") for message in failed[-1:]]
-    return min(known, key=lambda c: (PRIORITY.index(c.reason), c.message), default=None)
+    return min(known, key=lambda c: (precedence(c.reason), c.message), default=None)

@@ -4,8 +4,9 @@ import hashlib
 import logging
 
 from onnx_operator.api import names
-from onnx_operator.api.conditions import ConditionStatus, ConditionType, Reason
+from onnx_operator.api.conditions import ConditionType, Reason
 from onnx_operator.api.onnxmodel import Condition, OnnxModelStatus
+from onnx_operator.api.reasons import REASONS
 from onnx_operator.controller.cluster.kube import EVENT, ApiError, Kube, Object
 from onnx_operator.controller.cluster.times import micro_time
 from onnx_operator.controller.telemetry import metrics
@@ -23,32 +24,12 @@ REPORTED = (
 )
 NOTE_LIMIT = 1024
 """Bytes that the API allows a note (https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/)."""
-HARMLESS_WHEN_FALSE = (Reason.COMPLETE, Reason.SCALED_TO_ZERO, Reason.SUSPENDED, Reason.NO_REPLICAS_READY)
-TROUBLE_WHEN_TRUE = (
-    Reason.NOT_REPRODUCIBLE,
-    Reason.UNSCHEDULABLE,
-    Reason.QUOTA_EXCEEDED,
-    Reason.IMAGE_PULL_FAILED,
-    Reason.DOWNLOAD_FAILED,
-    Reason.CREATION_FAILED,
-    Reason.SOURCE_CHANGED,
-    Reason.KILLED_WHILE_SERVING,
-    Reason.SETTINGS_CHANGED,
-    Reason.NOT_SEALED,
-)
 
 
 def changed_conditions(before: OnnxModelStatus, after: OnnxModelStatus) -> list[Condition]:
     """The reported conditions whose reason or status is new."""
     old = {c.type: (c.status, c.reason) for c in before.conditions}
     return [c for c in after.conditions if c.type in REPORTED and old.get(c.type) != (c.status, c.reason)]
-
-
-def _is_warning(condition: Condition) -> bool:
-    reason = Reason(condition.reason)
-    if condition.status is ConditionStatus.TRUE:
-        return reason in TROUBLE_WHEN_TRUE
-    return reason not in HARMLESS_WHEN_FALSE and reason is not Reason.NOT_REPORTED
 
 
 def event_for(model: Object, condition: Condition, reporter: str, now: str) -> Object:
@@ -68,7 +49,7 @@ def event_for(model: Object, condition: Condition, reporter: str, now: str) -> O
             "namespace": metadata["namespace"],
         },
         "eventTime": now,
-        "type": "Warning" if _is_warning(condition) else "Normal",
+        "type": "Warning" if REASONS[Reason(condition.reason)].warning else "Normal",
         "reason": condition.reason,
         "action": condition.type,
         "note": condition.message.encode()[:NOTE_LIMIT].decode(errors="ignore") or condition.reason,

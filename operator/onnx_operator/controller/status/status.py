@@ -17,8 +17,9 @@ from onnx_operator.api.onnxmodel import (
     Serving,
     Started,
 )
+from onnx_operator.api.reasons import REASONS
 from onnx_operator.api.report import InspectionResult, Refusal, shorten
-from onnx_operator.controller.observation.observe import MODEL_FAULTS, Cause, Observation, rollout_cause
+from onnx_operator.controller.observation.observe import Cause, Observation, rollout_cause
 from onnx_operator.controller.revision.render import service_selector, uses_gpu, version_label
 from onnx_operator.controller.revision.revisions import Revision
 
@@ -113,7 +114,7 @@ def _progressing(s: Situation) -> _Verdict | None:
     cause = rollout_cause(s.observation, s.current.name) or Cause(
         Reason.ROLLING_OUT, f"revision {s.current.name} rolls out"
     )
-    if cause.reason in MODEL_FAULTS:
+    if REASONS[cause.reason].models_fault:
         return _Verdict(FALSE, cause.reason, cause.message)
     if s.observation.deadline_exceeded and s.observation.revision == s.current.name:
         return _Verdict(

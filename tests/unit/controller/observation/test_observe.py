@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import Phase, TerminationMessage
+from onnx_operator.api.reasons import REASONS
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller.observation.observe import (
     MAX_FAILURE_PODS,
     MAX_FAILURES,
-    MODEL_FAULTS,
-    PRIORITY,
     SEVERAL_RESTARTS,
     observe,
     pod_cause,
@@ -152,7 +151,7 @@ GUESSING = TerminationMessage(phase=Phase.WARMING_UP, guessing=True).to_json()
 def test_a_kill_by_an_input_that_we_made_up_is_never_the_models_fault(ended):
     found = cause_of(pod(fetch=FETCHED, server=waiting("CrashLoopBackOff", "back-off 10s", **ended, message=GUESSING)))
     assert found.reason is Reason.LOADING
-    assert found.reason not in MODEL_FAULTS
+    assert not REASONS[found.reason].models_fault
     assert "made-up input" in found.message
 
 
@@ -163,7 +162,7 @@ SERVED = {"exitCode": 137, "reason": "OOMKilled", "message": message("Serving")}
 def test_a_kill_for_memory_while_serving_is_told_and_is_not_the_models_fault(restarts):
     found = cause_of(pod(fetch=FETCHED, server=running(**SERVED) | {"restartCount": restarts}))
     assert found.reason is Reason.KILLED_WHILE_SERVING
-    assert found.reason not in MODEL_FAULTS
+    assert not REASONS[found.reason].models_fault
     assert "300Mi" in found.message
 
 
@@ -200,7 +199,7 @@ def test_bytes_that_are_not_what_was_claimed_are_the_models_fault():
     ended = terminated(1, "Error", message("Downloading", Reason.DIGEST_MISMATCH, "sha256 ab, not cd"))
     found = cause_of(pod(fetch=ended, server=INITIALIZING))
     assert (found.reason, found.message) == (Reason.DIGEST_MISMATCH, "sha256 ab, not cd")
-    assert found.reason in MODEL_FAULTS
+    assert REASONS[found.reason].models_fault
 
 
 def test_a_download_that_fails_says_why():
@@ -327,7 +326,7 @@ def test_whatever_a_pod_claims_is_told_by_a_reason_that_pods_may_have(reason):
     # A container that the user put beside ours may write anything into its termination log.
     claimed = TerminationMessage(phase=Phase.LOADING, reason=reason, message="m").to_json()
     seen = observe(deployment(), [pod(fetch=FETCHED, server=terminated(1, "Error", claimed))])
-    assert rollout_cause(seen, REVISION).reason in PRIORITY
+    assert REASONS[rollout_cause(seen, REVISION).reason].precedence is not None
     assert len(seen.failures) == 1
 
 

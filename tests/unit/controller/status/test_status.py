@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import OnnxModelStatus, Started
+from onnx_operator.api.reasons import REASONS
 from onnx_operator.api.report import InspectionResult, ProviderCoverage, Refusal, TensorSpec
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.controller.observation.observe import PRIORITY, Cause, Observation, observe
+from onnx_operator.controller.observation.observe import Cause, Observation, observe
 from onnx_operator.controller.revision.revisions import Revision, RevisionData, pod_spec
 from onnx_operator.controller.status.status import Situation, compute_status, serving_revision
 from tests.unit.controller.samples import FETCHED, deployment, pod, report, running, spec, terminated, waiting
@@ -21,6 +22,7 @@ T1, T2 = "2026-01-01T00:00:00.000000Z", "2026-02-02T00:00:00.000000Z"
 ACCEPTED = InspectionResult(outcome="Accepted", source=report().source, report=report(), interface="face")
 REFUSAL = Refusal(reason=Reason.CORRUPT, message="the file ends in the middle of initializer 'w'")
 REFUSED = InspectionResult(outcome="Refused", source=report().source, refusal=REFUSAL)
+CAUSES = [reason for reason, facts in REASONS.items() if facts.precedence is not None]
 
 
 def revision(number=1, **changes) -> Revision:
@@ -471,7 +473,7 @@ SITUATIONS = st.builds(
         revisions=st.sampled_from([(), (ONE,), (ONE, TWO)]),
         observation=OBSERVATIONS,
         source_changed=st.booleans(),
-        trouble=st.none() | st.builds(Cause, st.sampled_from([*PRIORITY, Reason.NAME_CONFLICT]), TEXTS),
+        trouble=st.none() | st.builds(Cause, st.sampled_from([*CAUSES, Reason.NAME_CONFLICT]), TEXTS),
         started=st.sampled_from([None, started("CUDAExecutionProvider"), started("CPUExecutionProvider")]),
     ),
     REFUSALS,
