@@ -100,7 +100,7 @@ def test_recorded_answers_decide_whether_a_version_takes_traffic(models: Models)
 
     # Another model against the same recordings: the old one goes on serving.
     models.patch("golden", {"model": {"uri": models.upload(second, "second")}})
-    told = models.wait_for("golden", reason="GoldenTestFailed")
+    told = models.wait_for("golden", reason="TestFailed")
     assert "output y" in conditions(told)["Progressing"]["message"]
     assert conditions(told)["Available"]["status"] == "True"
     np.testing.assert_allclose(models.predict("golden", {"x": X})["y"], expected(first, {"x": X})["y"], rtol=1e-5)

@@ -22,7 +22,7 @@ from onnx_operator.controller.revision.permissions import forbidden
 from onnx_operator.controller.revision.render import PodTemplateRejectedError
 from onnx_operator.inspector.once import report_line
 from onnx_operator.inspector.report import VERDICTS, ReportError, find_report
-from onnx_operator.model.inspection.golden import MOST_BYTES
+from onnx_operator.model.inspection.testdata import MOST_BYTES
 from onnx_operator.model.sources.base import is_confined
 from tests.security.fuzzing import mutated
 from tests.unit.controller.samples import files, report, settings

@@ -22,7 +22,7 @@ LONGEST_PLAN = 4 * LONGEST_PLAN_VARIABLE
 """Bytes. A revision and the pods hold it too, each in an object of at most 1.5 MiB (etcd)."""
 
 
-class GoldenData(ApiModel):
+class DataPlan(ApiModel):
     """Recorded inputs and outputs, in the ONNX Model Zoo's layout, which ``fetch`` brings beside the model."""
 
     uri: str = Field(description="a folder; names of files are relative to where it lies")
@@ -38,7 +38,7 @@ class FetchPlan(ApiModel):
     directory: str = Field(description="folder that is filled; the model is at directory/model.model")
     workload_identity: bool = Field(default=False, description="whether the pod's own cloud identity reads the source")
     sources: SourceSettings = Field(default_factory=SourceSettings)
-    test_data: GoldenData | None = Field(default=None, description="what the server tests the model with")
+    test_data: DataPlan | None = Field(default=None, description="what the server tests the model with")
     scoring: dict[str, str] = Field(default_factory=dict, description="the scoring script's files, by name")
     scoring_directory: str = Field(default="/scoring", description="folder that they are written to")
 

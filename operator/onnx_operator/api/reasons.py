@@ -152,7 +152,7 @@ REASONS: dict[Reason, ReasonFacts] = {
         claimable=True,
         precedence=1,
     ),
-    Reason.GOLDEN_TEST_FAILED: ReasonFacts(
+    Reason.TEST_FAILED: ReasonFacts(
         ConditionType.PROGRESSING,
         "The model answers its recorded inputs (`spec.model.testData`) otherwise than recorded.",
         models_fault=True,

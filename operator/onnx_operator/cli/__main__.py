@@ -180,7 +180,11 @@ def _accepted(sources: dict[str, Any]) -> "Callable[[str, str, bool], Inspection
 @click.option("--page/--no-page", default=True, show_default=True, help="A page at / to try the model.")
 @click.option("--open", "open_browser", is_flag=True, help="Show the page in the browser.")
 @click.option("--script", type=click.Path(path_type=Path, exists=True), help="A scoring script, or its folder.")
-@click.option("--test-data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Golden data to test.")
+@click.option(
+    "--test-data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Inputs, with the outputs that they must give.",
+)
 @click.option("--warm-up", metavar="JSON", help='Inputs that cannot be guessed: {"shapes": {"audio": [1, 16000]}}.')
 @click.option("--max-batch-size", type=click.IntRange(1, 4096), help="Rows of one run.")
 @click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes at the port.")

@@ -24,7 +24,7 @@ from onnx_operator.api.report import (
     shorten,
 )
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
-from onnx_operator.model.inspection.golden import MOST_BYTES, MOST_DATA_SETS, MOST_TENSORS
+from onnx_operator.model.inspection.testdata import MOST_BYTES, MOST_DATA_SETS, MOST_TENSORS
 from onnx_operator.model.sources.base import is_confined
 
 EVENT = "inspected"

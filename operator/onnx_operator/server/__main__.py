@@ -103,7 +103,7 @@ _SERVE_OPTIONS = (
     click.option(
         "--test-data",
         type=click.Path(path_type=Path, exists=True, file_okay=False),
-        help="Golden inputs and outputs (test_data_set_N folders) that the model must reproduce.",
+        help="Test data: inputs and outputs (test_data_set_N folders) that the model must reproduce.",
     ),
     click.option(
         "--warm-up",

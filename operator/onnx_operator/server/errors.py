@@ -1,4 +1,18 @@
-"""What goes wrong with a request, independent of the transport that carried it."""
+"""What goes wrong with a start or a request, independent of the transport that carried it."""
+
+from onnx_operator.api.conditions import Reason
+
+
+class StartError(Exception):
+    """The server cannot start to serve: its model or its script cannot be used.
+
+    The text is for the model's owner. :class:`~onnx_operator.server.runtime.failures.LoadError` (and below it
+    FallbackError, HeldLoadError and UnwarmedLoadError), FailedTestError and
+    :class:`~onnx_operator.server.script.settings.ScriptError` are its kinds; whatever else
+    ends a start is a fault of ours.
+    """
+
+    reason = Reason.LOAD_FAILED
 
 
 class RequestError(Exception):

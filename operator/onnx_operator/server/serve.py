@@ -23,6 +23,7 @@ from onnx_operator.api.text import visible_json
 from onnx_operator.server.dataplane.batching import Batcher, BatchPolicy
 from onnx_operator.server.dataplane.budget import UNLIMITED, Budget, request_bytes
 from onnx_operator.server.dataplane.plane import DataPlane
+from onnx_operator.server.errors import StartError
 from onnx_operator.server.http.hosts import host_check, is_loopback
 from onnx_operator.server.http.routes import Routes
 from onnx_operator.server.http.server import HttpServer, Limits
@@ -211,10 +212,10 @@ class Serving:
             facts = await (self._start_script() if self._settings.script else self._start_model())
         except Exception as error:
             cause = str(error) or type(error).__name__
-            reason = getattr(error, "reason", Reason.LOAD_FAILED)
+            reason = error.reason if isinstance(error, StartError) else Reason.LOAD_FAILED
             self._log.fail(reason, cause)
             logger.error("the model cannot be served: %s", cause, extra={"fields": {"reason": reason}})
-            if not _expected(error):
+            if not isinstance(error, StartError):
                 self._http.report(error)
             return False
         # What is here now stays: collecting garbage need not look at it again, nor at every few requests.
@@ -261,7 +262,7 @@ class Serving:
 
     async def _start_model(self) -> StartFacts:
         settings = self._settings
-        model, warm, facts, golden, run_bytes = await asyncio.wrap_future(_in_daemon(self._load_blocking))
+        model, warm, facts, data_sets, run_bytes = await asyncio.wrap_future(_in_daemon(self._load_blocking))
         further = 0
         cpus = available_cpus()
         if self._shared.first and settings.processes != 1 and (warm.inline or settings.processes):
@@ -281,7 +282,7 @@ class Serving:
         self._metrics.set("model_warm_up_seconds", "Time of the warm-up inferences.", facts.warm_up_seconds)
         contradicted = "1 where the warm-up saw rows meet that are proven not to: requests then share no run."
         self._metrics.set("proof_contradicted", contradicted, float(warm.contradicted))
-        self._metrics.set("golden_tests", "Data sets that the model has answered as expected.", golden)
+        self._metrics.set("golden_tests", "Data sets that the model has answered as expected.", data_sets)
         self._metrics.info = {
             "model": settings.name,
             "version": settings.version,
@@ -393,12 +394,12 @@ class Serving:
         )
         run_bytes = max(0, peak_memory_bytes() - before)
         warmed = time.perf_counter()
-        golden = 0
+        data_sets = 0
         if settings.test_data is not None and self._shared.first:
-            from onnx_operator.server.runtime.golden import golden_test
+            from onnx_operator.server.runtime.testdata import check_test_data
 
             self._enter(Phase.TESTING)
-            golden = golden_test(model, settings.test_data, self._lifecycle.note).data_sets
+            data_sets = check_test_data(model, settings.test_data, self._lifecycle.note).data_sets
         facts = StartFacts(
             execution_providers=model.assignment.providers,
             fallback_operators=model.assignment.fallback_operators,
@@ -408,7 +409,7 @@ class Serving:
             warm_up=WarmUpFacts(warmed=warm.warmed, message=warm.message, inputs=warm.recipe),
             resident_memory_bytes=resident_memory_bytes(),
         )
-        return model, warm, facts, golden, run_bytes
+        return model, warm, facts, data_sets, run_bytes
 
 
 def batch_policy(settings: ServeSettings, warm: "WarmUp") -> BatchPolicy:
@@ -445,11 +446,6 @@ def listen(host: str, port: int, reuse: bool = False) -> socket.socket:
     return socket.create_server(
         (host, port), family=family, backlog=2048, dualstack_ipv6=host == "::", reuse_port=reuse
     )
-
-
-def _expected(error: Exception) -> bool:
-    """Whether the error is about the model or the script, and says all there is to say."""
-    return any(word in type(error).__name__ for word in ("LoadError", "GoldenTest", "Script", "Fallback"))
 
 
 def _in_daemon(function: Callable[[], T]) -> Future[T]:

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from onnx_operator.api.conditions import ConditionType, Reason
+from onnx_operator.api.contract import Phase, TerminationMessage
 from onnx_operator.api.reasons import REASONS
 
 PROMISED = [
@@ -38,6 +39,7 @@ PROMISED = [
     "Complete",
     "OutOfMemory",
     "LoadFailed",
+    "TestFailed",
     "CrashLoop",
     "DeadlineExceeded",
     "MinimumReplicasReady",
@@ -58,6 +60,11 @@ def test_every_promised_reason_exists(reason):
 def test_every_reason_is_a_word_that_the_api_accepts_as_a_condition_reason():
     for reason in Reason:
         assert re.fullmatch(r"[A-Z][A-Za-z]{0,127}", reason)
+
+
+def test_what_an_earlier_version_said_is_still_understood():
+    told = TerminationMessage(phase=Phase.TESTING, reason="GoldenTestFailed", message="m")
+    assert told.reason is Reason.TEST_FAILED
 
 
 def test_everything_is_known_of_every_reason():

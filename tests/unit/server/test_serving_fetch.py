@@ -24,7 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from onnx_operator.api.contract import FetchPlan, GoldenData
+from onnx_operator.api.contract import DataPlan, FetchPlan
 from onnx_operator.api.sources import HttpsSettings, ModelFiles, SourceFile, SourcePin, SourceSettings
 from onnx_operator.server.fetching.fetch import Retries, run
 from onnx_operator.server.fetching.plan import credentials_for, take_credentials
@@ -536,18 +536,18 @@ def test_a_model_on_a_mounted_claim_is_copied_and_proven(pod: Pod, tmp_path: Pat
 GOLDEN = {"golden/input_0.pb": b"i" * 70_000, "golden/output_0.pb": b"o" * 9}
 
 
-def with_golden(pod: Pod, uri: str = "", **changes: Any) -> GoldenData:
+def with_test_data(pod: Pod, uri: str = "", **changes: Any) -> DataPlan:
     """Test data beside the model, which the store holds."""
     pod.store.others = dict(GOLDEN)
     pod.plan = pod.plan.model_copy(update={"uri": pod.plan.uri.split("?")[0]})
     files = [planned(name, content, V1) for name, content in GOLDEN.items()]
     folder = uri or pod.plan.uri.replace("model.onnx", "golden")
-    return GoldenData(**({"uri": folder, "files": files, "directory": str(pod.directory.parent / "data")} | changes))
+    return DataPlan(**({"uri": folder, "files": files, "directory": str(pod.directory.parent / "data")} | changes))
 
 
 def test_test_data_arrives_in_a_folder_of_its_own_after_the_model(pod: Pod, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    data = with_golden(pod)
+    data = with_test_data(pod)
     assert pod.fetch(test_data=data) == 0
     assert pod.left() == {"model.onnx"}
     for name, content in GOLDEN.items():
@@ -563,7 +563,7 @@ def test_test_data_arrives_in_a_folder_of_its_own_after_the_model(pod: Pod, capl
 
 
 def test_an_interrupted_download_of_test_data_is_continued(pod: Pod) -> None:
-    data = with_golden(pod)
+    data = with_test_data(pod)
     assert pod.fetch() == 0
     pod.store.cut = [30_000, 10_000]
     pod.store.paths.clear()
@@ -573,7 +573,7 @@ def test_an_interrupted_download_of_test_data_is_continued(pod: Pod) -> None:
 
 
 def test_test_data_that_changed_is_told_as_such_and_its_pin_is_not_the_models(pod: Pod) -> None:
-    data = with_golden(pod)
+    data = with_test_data(pod)
     pod.store.others["golden/output_0.pb"] = b"p" * 9
     assert pod.fetch(test_data=data) == 1
     assert pod.message["reason"] == "SourceChanged"
@@ -593,13 +593,13 @@ def test_test_data_that_changed_is_told_as_such_and_its_pin_is_not_the_models(po
 def test_test_data_never_touches_the_models_folder(pod: Pod, changes: dict[str, Any], words: str) -> None:
     if "directory" in changes:
         changes = {"directory": str(pod.directory)}
-    assert pod.fetch(test_data=with_golden(pod, **changes)) == 1
+    assert pod.fetch(test_data=with_test_data(pod, **changes)) == 1
     assert words in pod.message["message"]
     assert pod.store.requests == []
 
 
 def test_test_data_in_another_store_is_read_with_that_stores_credentials(pod: Pod) -> None:
-    data = with_golden(pod, "s3://golden/set")
+    data = with_test_data(pod, "s3://golden/set")
     plan = pod.plan.model_copy(update={"test_data": data})
     environment = {**plan.to_variables(), "HTTPS_BEARER_TOKEN": "t", "AWS_ACCESS_KEY_ID": "k", "HF_TOKEN": "other"}
     assert take_credentials(environment) == {"HTTPS_BEARER_TOKEN": "t", "AWS_ACCESS_KEY_ID": "k"}

@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import WarmUpInputs
 from onnx_operator.server.runtime.failures import (
-    GoldenTestError,
+    FailedTestError,
     HeldLoadError,
     LoadError,
     UnwarmedLoadError,
@@ -67,7 +67,7 @@ def test_recorded_inputs_warm_a_model_up_that_no_guess_would(tmp_path: Path) -> 
 def test_recorded_inputs_that_are_not_answered_fail_the_model(tmp_path: Path) -> None:
     (tmp_path / "input_0.pb").write_bytes(numpy_helper.from_array(np.zeros(2, np.float32)).SerializeToString())
     (tmp_path / "output_0.pb").write_bytes(numpy_helper.from_array(np.zeros(2, np.float32)).SerializeToString())
-    with pytest.raises(GoldenTestError, match="idx=107"):
+    with pytest.raises(FailedTestError, match="idx=107"):
         find_input(load_bytes(never()), Sources(test_data=tmp_path))
 
 

@@ -10,7 +10,7 @@ from onnx_operator.api.onnxmodel import ModelSource
 from onnx_operator.api.report import Refusal
 from onnx_operator.api.schemes import HTTPS_HOSTS, credential_names, scheme_of, secret_key
 from onnx_operator.controller.cluster.kube import SECRET, Kube
-from onnx_operator.model.inspection.golden import folder_of
+from onnx_operator.model.inspection.testdata import folder_of
 from onnx_operator.model.sources import SourceError
 from onnx_operator.model.sources.opening import check_destination
 

@@ -4,13 +4,13 @@ from typing import Any
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import FetchPlan, GoldenData
+from onnx_operator.api.contract import DataPlan, FetchPlan
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import Refusal
 from onnx_operator.api.schemes import Identity, claim_of, credential_names, identity_of, scheme_of, secret_key
 from onnx_operator.api.sources import ModelFiles, SourceFile
 from onnx_operator.controller.settings.settings import Settings
-from onnx_operator.model.inspection.golden import folder_of
+from onnx_operator.model.inspection.testdata import folder_of
 
 
 class TooManyFilesError(Exception):
@@ -63,7 +63,7 @@ def fetch_env(
         workload_identity=reads_by_identity(spec, settings),
         # Only what this scheme uses: certificates of others would take room in vain.
         sources=settings.sources.for_scheme(scheme_of(uri)),
-        test_data=GoldenData(uri=folder_of(spec.model.test_data), files=test_data, directory=names.TEST_DATA_DIRECTORY)
+        test_data=DataPlan(uri=folder_of(spec.model.test_data), files=test_data, directory=names.TEST_DATA_DIRECTORY)
         if test_data and spec.model.test_data
         else None,
         scoring=scoring or {},

@@ -1,12 +1,11 @@
 """Why a model cannot be served. Each ends the server before it is ready."""
 
 from onnx_operator.api.conditions import Reason
+from onnx_operator.server.errors import StartError
 
 
-class LoadError(Exception):
+class LoadError(StartError):
     """The model cannot be served; the text names the cause as ONNX Runtime tells it."""
-
-    reason = Reason.LOAD_FAILED
 
 
 class FallbackError(LoadError):
@@ -15,10 +14,10 @@ class FallbackError(LoadError):
     reason = Reason.FALLBACK_TO_CPU
 
 
-class GoldenTestError(Exception):
-    """The model answers its golden inputs with other outputs than expected, or the test data cannot be used."""
+class FailedTestError(StartError):
+    """The model answers the inputs of its test data otherwise than they say, or the test data cannot be used."""
 
-    reason = Reason.GOLDEN_TEST_FAILED
+    reason = Reason.TEST_FAILED
 
 
 class HeldLoadError(LoadError):

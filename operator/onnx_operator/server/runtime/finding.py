@@ -12,7 +12,7 @@ from typing import Any
 from onnx_operator.api.contract import WarmUpInputs
 from onnx_operator.server.dataplane.tensors import TensorInfo
 from onnx_operator.server.runtime.attempts import GIVEN_SECONDS, Attempts, OutOfTimeError, run_within
-from onnx_operator.server.runtime.failures import GoldenTestError, HeldLoadError, LoadError, UnwarmedLoadError
+from onnx_operator.server.runtime.failures import FailedTestError, HeldLoadError, LoadError, UnwarmedLoadError
 from onnx_operator.server.runtime.guessing import (
     NOTHING,
     Graph,
@@ -78,7 +78,7 @@ def find_input(model: Model, sources: Sources) -> Found | NotFound:
     What somebody gave has the last word: recorded inputs, else spec.warmUp, else what warmed up the revision before.
 
     Raises :class:`LoadError` where the runtime says that it does not implement what the model needs, or where what
-    spec.warmUp says is not answered, :class:`GoldenTestError` where recorded inputs are not, :class:`HeldLoadError`
+    spec.warmUp says is not answered, :class:`FailedTestError` where recorded inputs are not, :class:`HeldLoadError`
     where kept ones are not, :class:`UnwarmedLoadError` where one is required and none is found.
     """
     required = [info for info in model.inputs if not info.optional]
@@ -145,14 +145,14 @@ def _answers(model: Model, required: Sequence[TensorInfo], recipe: WarmUpInputs,
 
 
 def _recorded(model: Model, folder: Path) -> dict[str, Any]:
-    from onnx_operator.server.runtime.golden import find_data_sets, inputs_of
+    from onnx_operator.server.runtime.testdata import find_data_sets, inputs_of
 
     data_set = find_data_sets(folder)[0]
     feed = inputs_of(model, data_set)
     try:
         model.run_plain([info.name for info in model.outputs], feed)
     except Exception as error:
-        raise GoldenTestError(f"{data_set.name}: {getattr(error, 'message', None) or explain(error)}") from None
+        raise FailedTestError(f"{data_set.name}: {getattr(error, 'message', None) or explain(error)}") from None
     return feed
 
 

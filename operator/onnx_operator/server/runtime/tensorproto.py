@@ -1,4 +1,4 @@
-"""Reading ``TensorProto`` files, such as golden inputs and outputs, without the onnx package.
+"""Reading ``TensorProto`` files, such as those of test data, without the onnx package.
 
 Field numbers and the fields that hold each type's elements are those of onnx.proto
 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).

@@ -121,7 +121,7 @@ def warm_up(
     and where rows that were computed together answered as they did alone.
 
     Raises :class:`~onnx_operator.server.runtime.failures.LoadError` where the runtime does not implement what it needs,
-    and GoldenTestError where it does not answer recorded inputs.
+    and FailedTestError where it does not answer recorded inputs.
     """
     started = clock()
     sources = sources or Sources()

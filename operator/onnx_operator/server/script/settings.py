@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_operator.api.schemes import ALL_CREDENTIALS
+from onnx_operator.server.errors import StartError
 
 # The operator's own, the addresses of Kubernetes, and what a Python started for us must not pass on.
 ALL_CREDENTIALS_PREFIXES = ("ONNX_", "KUBERNETES_", "PYTHONSTARTUP", "PYTHONINSPECT", "OTEL_EXPORTER_OTLP_HEADERS")
 
 
-class ScriptError(Exception):
+class ScriptError(StartError):
     """The script cannot be used.
 
     ``message`` names the exception, what it said and the line of the script; ``traceback`` is for the log.

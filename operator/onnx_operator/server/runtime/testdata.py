@@ -1,4 +1,4 @@
-"""The golden test: recorded inputs must give the recorded outputs, or the model does not become ready.
+"""Test data: its inputs must give its outputs, or the model does not become ready.
 
 Files lie as in the ONNX Model Zoo: ``input_0.pb`` …, ``output_0.pb`` …, each a ``TensorProto``, in one folder or in
 several called ``test_data_set_N``.
@@ -21,7 +21,7 @@ import numpy as np
 
 from onnx_operator.server.dataplane.tensors import DTYPES, TensorInfo, show_shape
 from onnx_operator.server.errors import RequestError
-from onnx_operator.server.runtime.failures import GoldenTestError
+from onnx_operator.server.runtime.failures import FailedTestError
 from onnx_operator.server.runtime.rows import as_floats
 from onnx_operator.server.runtime.session import Model
 from onnx_operator.server.runtime.tensorproto import Tensor, TensorError, parse_tensor
@@ -53,7 +53,7 @@ GPU_TOLERANCES = {**TOLERANCES, "FP32": Tolerance(1e-2, 1e-3)}
 
 
 @dataclass(frozen=True)
-class GoldenResult:
+class DataSetResults:
     """What was compared, and the largest difference between numbers that were close enough."""
 
     data_sets: int
@@ -71,13 +71,13 @@ class DataSet:
     outputs: tuple[Path, ...]
 
 
-def golden_test(
+def check_test_data(
     model: Model, folder: Path, note: Note = ignore, tolerances: Mapping[str, Tolerance] | None = None
-) -> GoldenResult:
+) -> DataSetResults:
     """Run each data set in ``folder`` and compare all its outputs.
 
     Without ``tolerances`` they are those of the CPU or of a GPU, by what runs the model. Raises
-    :class:`GoldenTestError` for the first output that differs, and for data that does not fit the model.
+    :class:`FailedTestError` for the first output that differs, and for data that does not fit the model.
     """
     if tolerances is None:
         tolerances = GPU_TOLERANCES if model.assignment.accelerated else TOLERANCES
@@ -89,21 +89,21 @@ def golden_test(
         for difference in _differences(model, data_set, tolerances):
             outputs += 1
             largest = max(largest, difference)
-    result = GoldenResult(len(data_sets), outputs, largest, time.perf_counter() - started)
+    result = DataSetResults(len(data_sets), outputs, largest, time.perf_counter() - started)
     fields = {
         "dataSets": result.data_sets,
         "outputs": outputs,
         "largestDifference": largest,
         "seconds": round(result.seconds, 6),
     }
-    logger.info("the golden test passed", extra={"fields": fields})
+    logger.info("the test data were answered as expected", extra={"fields": fields})
     return result
 
 
 def find_data_sets(folder: Path) -> list[DataSet]:
-    """List the data sets of ``folder``. Raises :class:`GoldenTestError` where there is none, or a file is missing."""
+    """List the data sets of ``folder``. Raises :class:`FailedTestError` where there is none, or a file is missing."""
     if not folder.is_dir():
-        raise GoldenTestError(f"the test data {folder} is no folder")
+        raise FailedTestError(f"the test data {folder} is no folder")
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
     if len(entries) == 1 and entries[0].is_dir() and not _DATA_SET.fullmatch(entries[0].name):
         # The folder that a URI names, within the one that it was fetched to.
@@ -113,7 +113,7 @@ def find_data_sets(folder: Path) -> list[DataSet]:
     found = [(int(m[1]), path) for path in folder.iterdir() if (m := _DATA_SET.fullmatch(path.name)) and path.is_dir()]
     if not found:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        raise GoldenTestError(
+        raise FailedTestError(
             f"the test data holds neither input_0.pb and output_0.pb nor folders test_data_set_N; "
             f"it holds {', '.join(names[:_MOST_SHOWN]) or 'nothing'}"
         )
@@ -127,22 +127,22 @@ def _data_set(folder: Path) -> DataSet:
             files[match[1]][int(match[2])] = path
     for side, numbered in files.items():
         if missing := sorted(set(range(len(numbered))) - set(numbered)):
-            raise GoldenTestError(
+            raise FailedTestError(
                 f"{folder.name}: {side}_{missing[0]}.pb is missing, {side}_{max(numbered)}.pb is there"
             )
     if not files["output"]:
-        raise GoldenTestError(f"{folder.name}: output_0.pb is missing")
+        raise FailedTestError(f"{folder.name}: output_0.pb is missing")
     inputs, outputs = (tuple(numbered[n] for n in sorted(numbered)) for numbered in files.values())
     return DataSet(folder.name, inputs, outputs)
 
 
 def inputs_of(model: Model, data_set: DataSet) -> dict[str, Any]:
-    """The recorded inputs of a data set, by name. Raises :class:`GoldenTestError` where they do not fit the model."""
+    """The recorded inputs of a data set, by name. Raises :class:`FailedTestError` where they do not fit the model."""
     required = [info for info in model.inputs if not info.optional]
     optional = [info for info in model.inputs if info.optional]
     feed = _named(data_set, data_set.inputs, [*required, *optional], "input")
     if missing := [info.name for info in required if info.name not in feed]:
-        raise GoldenTestError(
+        raise FailedTestError(
             f"{data_set.name} has no value for the model's input {', '.join(missing)}; "
             f"expected input_0.pb to input_{len(required) - 1}.pb"
         )
@@ -155,13 +155,13 @@ def _differences(model: Model, data_set: DataSet, tolerances: Mapping[str, Toler
     try:
         results = model.run_plain(list(expected), feed)
     except RequestError as error:
-        raise GoldenTestError(f"{data_set.name}: {error.message}") from None
+        raise FailedTestError(f"{data_set.name}: {error.message}") from None
     for (name, wanted), got in zip(expected.items(), results, strict=True):
         datatype = model.output_by_name[name].datatype or ""
         try:
             yield compare(got, wanted, datatype, tolerances)
-        except GoldenTestError as error:
-            raise GoldenTestError(f"{data_set.name}: output {name} {error}") from None
+        except FailedTestError as error:
+            raise FailedTestError(f"{data_set.name}: output {name} {error}") from None
 
 
 def _named(data_set: DataSet, paths: Sequence[Path], infos: Sequence[TensorInfo], side: str) -> dict[str, Any]:
@@ -173,21 +173,21 @@ def _named(data_set: DataSet, paths: Sequence[Path], infos: Sequence[TensorInfo]
         kind = _uncomparable(infos[position]) if position < len(infos) else ""
         try:
             tensor = _read(path, shown)
-        except GoldenTestError:
+        except FailedTestError:
             if not kind:
                 raise
             tensor = None
         found = by_name.get(tensor.name) if tensor else None
         if tensor is None or (found is None and kind):
-            raise GoldenTestError(f"{shown}: the model's {side} {kind}; only tensors can be compared")
+            raise FailedTestError(f"{shown}: the model's {side} {kind}; only tensors can be compared")
         if found is None:
             if position >= len(infos):
-                raise GoldenTestError(f"{shown}: the model has only {len(infos)} {side}s: {_list(by_name)}")
+                raise FailedTestError(f"{shown}: the model has only {len(infos)} {side}s: {_list(by_name)}")
             found = infos[position]
         if found.name in values:
-            raise GoldenTestError(f"{shown}: {side} {found.name} has a value already, from a file before")
+            raise FailedTestError(f"{shown}: {side} {found.name} has a value already, from a file before")
         if tensor.datatype != found.datatype or not found.accepts(tensor.array.shape):
-            raise GoldenTestError(
+            raise FailedTestError(
                 f"{shown} is {tensor.datatype} {show_shape(tensor.array.shape)}, but the model's {side} {found.name} "
                 f"is {found.describe()}"
             )
@@ -206,21 +206,21 @@ def _read(path: Path, shown: str) -> Tensor:
     try:
         return parse_tensor(path.read_bytes())
     except TensorError as error:
-        raise GoldenTestError(f"{shown}: {error}") from None
+        raise FailedTestError(f"{shown}: {error}") from None
     except OSError as error:
-        raise GoldenTestError(f"{shown} cannot be read: {error.strerror}") from None
+        raise FailedTestError(f"{shown} cannot be read: {error.strerror}") from None
 
 
 def compare(got: Any, expected: Any, datatype: str, tolerances: Mapping[str, Tolerance]) -> float:
-    """Return the largest difference of two arrays. Raises :class:`GoldenTestError`, in words that follow a name."""
+    """Return the largest difference of two arrays. Raises :class:`FailedTestError`, in words that follow a name."""
     if got.shape != expected.shape:
-        raise GoldenTestError(f"has shape {show_shape(got.shape)}, expected {show_shape(expected.shape)}")
+        raise FailedTestError(f"has shape {show_shape(got.shape)}, expected {show_shape(expected.shape)}")
     tolerance = tolerances.get(datatype)
     if tolerance is None:
         wrong = np.asarray(got != expected)
         if wrong.any():
             at = _index(int(np.argmax(wrong)), got.shape)
-            raise GoldenTestError(_told(at, wrong, repr(_item(got, at)), repr(_item(expected, at)), "", datatype))
+            raise FailedTestError(_told(at, wrong, repr(_item(got, at)), repr(_item(expected, at)), "", datatype))
         return 0.0
     one, other = as_floats(got, datatype), as_floats(expected, datatype)
     with np.errstate(invalid="ignore"):
@@ -232,7 +232,7 @@ def compare(got: Any, expected: Any, datatype: str, tolerances: Mapping[str, Tol
     if wrong.any():
         at = _index(int(np.argmax(np.where(wrong, difference, -1.0))), got.shape)
         limits = f" (by {difference[at]:.6g}; allowed is {allowed[at]:.6g})"
-        raise GoldenTestError(_told(at, wrong, f"{one[at]:.7g}", f"{other[at]:.7g}", limits, datatype))
+        raise FailedTestError(_told(at, wrong, f"{one[at]:.7g}", f"{other[at]:.7g}", limits, datatype))
     return float(difference.max(initial=0.0))
 
 

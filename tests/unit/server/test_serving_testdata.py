@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_operator.server.runtime.failures import GoldenTestError, LoadError
-from onnx_operator.server.runtime.golden import GPU_TOLERANCES, TOLERANCES, compare, golden_test
+from onnx_operator.server.runtime.failures import FailedTestError, LoadError
 from onnx_operator.server.runtime.session import SessionSettings, load
 from onnx_operator.server.runtime.tensorproto import TensorError, parse_tensor
+from onnx_operator.server.runtime.testdata import GPU_TOLERANCES, TOLERANCES, check_test_data, compare
 from tests.unit.server.serving import identity, linear, load_bytes, model_bytes, node, value
 
 FLOAT, BF16, STRING = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.STRING
@@ -114,8 +114,8 @@ def test_every_model_of_the_onnx_package_passes_its_own_recorded_data() -> None:
         except LoadError:
             continue  # opsets below 7, which ONNX Runtime has no kernels for
         try:
-            result = golden_test(model, folder)
-        except GoldenTestError as error:
+            result = check_test_data(model, folder)
+        except FailedTestError as error:
             refused.append(f"{folder.name}: {error}")
         else:
             assert result.data_sets == len(list(folder.glob("test_data_set_*")))
@@ -145,7 +145,7 @@ LOGITS = features([0.0, 0.1, 0.2], [0.3, 0.4, 0.5])
 
 
 def test_a_folder_of_files_is_one_data_set(tmp_path: Path) -> None:
-    result = golden_test(load_bytes(linear()), write(tmp_path, input_0=X, output_0=LABEL, output_1=LOGITS))
+    result = check_test_data(load_bytes(linear()), write(tmp_path, input_0=X, output_0=LABEL, output_1=LOGITS))
     assert (result.data_sets, result.outputs) == (1, 2)
     assert result.largest_difference < 1e-6
 
@@ -155,7 +155,7 @@ def test_data_sets_run_in_the_order_of_their_numbers_and_progress_is_told(tmp_pa
         write(tmp_path / f"test_data_set_{number}", input_0=X, output_0=LABEL)
     write(tmp_path / "something_else", input_0=LABEL)
     told: list[dict[str, object]] = []
-    assert golden_test(load_bytes(linear()), tmp_path, note=lambda **f: told.append(f)).data_sets == 3
+    assert check_test_data(load_bytes(linear()), tmp_path, note=lambda **f: told.append(f)).data_sets == 3
     assert [each["dataSet"] for each in told] == ["test_data_set_0", "test_data_set_2", "test_data_set_10"]
     assert told[0]["dataSets"] == 3
 
@@ -163,7 +163,7 @@ def test_data_sets_run_in_the_order_of_their_numbers_and_progress_is_told(tmp_pa
 def test_the_folder_that_was_fetched_may_lie_in_another(tmp_path: Path) -> None:
     (tmp_path / ".onnx-operator-fetch").mkdir()
     write(tmp_path / "resnet" / "test_data_set_0", input_0=X, output_0=LABEL)
-    assert golden_test(load_bytes(linear()), tmp_path).data_sets == 1
+    assert check_test_data(load_bytes(linear()), tmp_path).data_sets == 1
 
 
 def test_a_wrong_answer_names_data_set_output_place_and_values(tmp_path: Path) -> None:
@@ -171,8 +171,8 @@ def test_a_wrong_answer_names_data_set_output_place_and_values(tmp_path: Path) -
     wrong[1, 2] = 0.75
     wrong[0, 0] = 0.01
     write(tmp_path / "test_data_set_3", input_0=X, output_0=LABEL, output_1=wrong)
-    with pytest.raises(GoldenTestError) as failed:
-        golden_test(load_bytes(linear()), tmp_path)
+    with pytest.raises(FailedTestError) as failed:
+        check_test_data(load_bytes(linear()), tmp_path)
     assert str(failed.value) == (
         "test_data_set_3: output logits is 0.5 at [1, 2], expected 0.75 (by 0.25; allowed is 0.00076); "
         "2 of 6 FP32 elements differ"
@@ -180,8 +180,8 @@ def test_a_wrong_answer_names_data_set_output_place_and_values(tmp_path: Path) -
 
 
 def test_integers_must_be_equal(tmp_path: Path) -> None:
-    with pytest.raises(GoldenTestError, match=r"output label is 2 at \[1\], expected 1; 1 of 2 INT64 elements differ"):
-        golden_test(load_bytes(linear()), write(tmp_path, input_0=X, output_0=np.array([2, 1])))
+    with pytest.raises(FailedTestError, match=r"output label is 2 at \[1\], expected 1; 1 of 2 INT64 elements differ"):
+        check_test_data(load_bytes(linear()), write(tmp_path, input_0=X, output_0=np.array([2, 1])))
 
 
 def two() -> bytes:
@@ -199,7 +199,7 @@ def two() -> bytes:
 )
 def test_inputs_are_found_by_the_names_in_the_files_or_else_in_order(tmp_path: Path, first: Any, second: Any) -> None:
     one, other = ((name, np.array(values, np.float32)) for name, values in (first, second))
-    golden_test(load_bytes(two()), write(tmp_path, input_0=one, input_1=other, output_0=np.array([2], np.float32)))
+    check_test_data(load_bytes(two()), write(tmp_path, input_0=one, input_1=other, output_0=np.array([2], np.float32)))
 
 
 ONE = np.ones(1, np.float32)
@@ -224,25 +224,25 @@ ONE = np.ones(1, np.float32)
     ],
 )
 def test_data_that_does_not_fit_the_model_is_told_by_its_file(tmp_path: Path, files: Any, words: str) -> None:
-    with pytest.raises(GoldenTestError, match=words):
-        golden_test(load_bytes(two()), write(tmp_path / "data", **files))
+    with pytest.raises(FailedTestError, match=words):
+        check_test_data(load_bytes(two()), write(tmp_path / "data", **files))
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(GoldenTestError, match=r"nothing is no folder"):
-        golden_test(load_bytes(two()), tmp_path / "nothing")
+    with pytest.raises(FailedTestError, match=r"nothing is no folder"):
+        check_test_data(load_bytes(two()), tmp_path / "nothing")
 
 
 def test_sequences_are_refused_by_name(tmp_path: Path) -> None:
     sequence = helper.make_tensor_sequence_value_info("x", FLOAT, [None])
     model = load_bytes(model_bytes([node("SequenceLength", ["x"], ["y"])], [sequence], [value("y", 7, [])]))
     recorded = numpy_helper.from_list([ONE], "x").SerializeToString()
-    with pytest.raises(GoldenTestError, match=r"input x is seq\(tensor\(float\)\); only tensors"):
-        golden_test(model, write(tmp_path, input_0=recorded, output_0=np.array(1)))
+    with pytest.raises(FailedTestError, match=r"input x is seq\(tensor\(float\)\); only tensors"):
+        check_test_data(model, write(tmp_path, input_0=recorded, output_0=np.array(1)))
 
 
 def same(element: int, array: Any, folder: Path) -> None:
-    golden_test(load_bytes(identity(element)), write(folder, input_0=array, output_0=array))
+    check_test_data(load_bytes(identity(element)), write(folder, input_0=array, output_0=array))
 
 
 @pytest.mark.parametrize(
@@ -277,13 +277,13 @@ def differs(got: Any, expected: Any, datatype: str) -> Callable[[], float]:
     ],
 )
 def test_every_difference_is_told(compared: Callable[[], float], words: str) -> None:
-    with pytest.raises(GoldenTestError, match=words):
+    with pytest.raises(FailedTestError, match=words):
         compared()
 
 
 def test_tolerances_widen_with_narrower_numbers_and_on_a_gpu() -> None:
     off = np.array([1.005], np.float32)
     assert compare(off.astype(np.float16), np.ones(1, np.float16), "FP16", TOLERANCES) == pytest.approx(0.005, abs=1e-3)
-    with pytest.raises(GoldenTestError):
+    with pytest.raises(FailedTestError):
         compare(off, np.ones(1, np.float32), "FP32", TOLERANCES)
     assert compare(off, np.ones(1, np.float32), "FP32", GPU_TOLERANCES) == pytest.approx(0.005, abs=1e-4)
