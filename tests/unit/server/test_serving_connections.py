@@ -196,8 +196,8 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(wire: Wire) -> No
 
 
 def test_a_client_that_sends_no_more_still_gets_its_answer() -> None:
-    with serving(slow()) as process, Wire(process.port) as wire:
-        wire.send(post(json.dumps({"data": [200_000]}).encode(), path=b"/score"))
+    with serving(slow(), "--request-timeout", "60") as process, Wire(process.port) as wire:
+        wire.send(post(json.dumps({"data": [50_000]}).encode(), path=b"/score"))
         wire.socket.shutdown(socket.SHUT_WR)
         assert wire.answer()[0] == 200
         assert wire.ended()

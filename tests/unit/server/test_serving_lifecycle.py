@@ -170,13 +170,13 @@ def test_not_ready_before_the_warm_up_has_an_answer() -> None:
 
 
 def test_sigterm_lets_running_requests_finish_and_turns_readiness_off() -> None:
-    with serving(slow(), "--drain-delay", "0.5", "--request-timeout", "50") as process:
+    with serving(slow(), "--drain-delay", "0.5", "--drain-timeout", "60", "--request-timeout", "60") as process:
         answers: list[Any] = []
         started = threading.Event()
 
         def ask() -> None:
             started.set()
-            answers.append(process.post("/score", {"data": [400_000]}))
+            answers.append(process.post("/score", {"data": [200_000]}))
 
         thread = threading.Thread(target=ask)
         thread.start()
