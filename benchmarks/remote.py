@@ -26,7 +26,7 @@ from onnx_operator.api.report import InspectionRequest
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.inspection.inspection import inspect
 from onnx_operator.model.inspection.isolation import Parser
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 from tests.cluster.stores import KEY_ID, SECRET, S3Gateway
 from tests.cluster.tools import program
 

@@ -48,8 +48,9 @@ async def _microseconds(case_name: str, model: Path, left_out: str) -> float:
     from onnx_operator.server.dataplane.inference import Inference
     from onnx_operator.server.dataplane.plane import DataPlane
     from onnx_operator.server.http.connection import Connection
+    from onnx_operator.server.http.limits import Limits
     from onnx_operator.server.http.routes import Route, Routes
-    from onnx_operator.server.http.server import HttpServer, Limits
+    from onnx_operator.server.http.server import HttpServer
     from onnx_operator.server.lifecycle import Lifecycle
     from onnx_operator.server.metrics import Metrics
     from onnx_operator.server.runtime.session import SessionSettings, load

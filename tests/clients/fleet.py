@@ -14,8 +14,9 @@ import uvloop
 from onnx_operator.api.contract import Phase
 from onnx_operator.server.dataplane.batching import Batcher, BatchPolicy
 from onnx_operator.server.dataplane.plane import DataPlane
+from onnx_operator.server.http.limits import Limits
 from onnx_operator.server.http.routes import Routes
-from onnx_operator.server.http.server import HttpServer, Limits
+from onnx_operator.server.http.server import HttpServer
 from onnx_operator.server.lifecycle import Lifecycle
 from onnx_operator.server.metrics import Metrics
 from onnx_operator.server.rpc.server import GrpcLimits, serve_grpc

@@ -21,7 +21,7 @@ from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.controller.revision.render import RenderInput, render
 from onnx_operator.controller.settings.settings import Settings, parse_settings
 from onnx_operator.model.inspection.inspection import inspect
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.server.fetching.fetch import Retries, run
 from onnx_operator.server.runtime.session import SessionSettings, load
 from tests.cluster.fixtures import built_program

@@ -14,7 +14,7 @@ from onnx_operator.controller.revision.sealkey import obtain_keys
 from onnx_operator.controller.settings.settings import parse_settings
 from onnx_operator.inspector import InspectorClient
 from onnx_operator.inspector.service import Policy, serve
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 
 SEAL = "onnx-operator-seal"
 

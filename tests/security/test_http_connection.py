@@ -20,8 +20,9 @@ from onnx_operator.server.dataplane.batching import Batcher, BatchPolicy
 from onnx_operator.server.dataplane.budget import Budget
 from onnx_operator.server.dataplane.plane import DataPlane
 from onnx_operator.server.http.connection import Connection
+from onnx_operator.server.http.limits import Limits
 from onnx_operator.server.http.routes import Routes
-from onnx_operator.server.http.server import HttpServer, Limits
+from onnx_operator.server.http.server import HttpServer
 from onnx_operator.server.lifecycle import Lifecycle
 from onnx_operator.server.metrics import HTTP_CODES, Metrics
 from tests.security.fuzzing import Fuzz, mutated, pieces

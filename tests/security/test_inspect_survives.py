@@ -25,7 +25,7 @@ from onnx_operator.cli.inspect import exit_code
 from onnx_operator.model.archive import Archive, ArchiveError, ArchiveLimits
 from onnx_operator.model.inspection.inspection import inspect_source, refused
 from onnx_operator.model.inspection.isolation import Parser
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.reading.wire import head
 from onnx_operator.model.sources import SourceError, open_source
 from onnx_operator.model.sources.files import FileSource

@@ -24,8 +24,8 @@ from onnx_operator.inspector import InspectorClient, InspectorUnavailableError, 
 from onnx_operator.inspector.service import Policy
 from onnx_operator.model.inspection import conversation
 from onnx_operator.model.inspection.isolation import Parser, ParserError
-from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.inspection.stopwatch import Stopwatch
+from onnx_operator.model.limits import InspectionLimits
 from tests.security.fuzzing import Fuzz, mutated, pieces
 
 CAPABILITIES = load_capabilities()

@@ -15,7 +15,7 @@ import pytest
 from onnx_operator.api.report import InspectionRequest
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.inspector.client import InspectorClient, InspectorUnavailableError
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.sources.web import documents
 from tests.security.documents import ENTRY, WORST, stuffed
 from tests.unit.model.modelkit import CAPABILITIES

@@ -19,7 +19,7 @@ from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.report import InspectionResult
 from onnx_operator.model.inspection import bpf, landlock, messages, profiles
 from onnx_operator.model.inspection.isolation import ForbiddenCallError, Parser, ParserError
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 from tests.security import intruder
 from tests.security.calls import CALLS
 from tests.security.fuzzing import Fuzz, mutated

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.report import InspectionResult
 from onnx_operator.model.inspection.isolation import Parser, ParserError
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LIMITS = InspectionLimits(cpu_seconds=10, load_seconds=2, memory_bytes=512 << 20, max_model_bytes=64 << 30)

@@ -18,7 +18,7 @@ from onnx_operator.api.report import Capabilities, InspectionResult
 from onnx_operator.api.signatures import SignatureSettings, SignedManifest
 from onnx_operator.model.archive import ArchiveLimits
 from onnx_operator.model.inspection.isolation import Parser, SignatureRefusedError
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.reading.folder import Folder
 from onnx_operator.model.signatures import signing
 

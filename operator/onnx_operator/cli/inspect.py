@@ -14,7 +14,7 @@ from onnx_operator.cli.credentials import credentials_of
 from onnx_operator.cli.proof import prove
 from onnx_operator.model.inspection.inspection import inspect_source, refused
 from onnx_operator.model.inspection.isolation import Parser
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.sources import Source, SourceError, open_source
 from onnx_operator.model.sources.files import FileSource
 

@@ -11,7 +11,7 @@ from onnx_operator import __version__
 from onnx_operator.api.names import SOURCE_DIRECTORY
 from onnx_operator.controller.settings.settings import SettingsError, load_settings
 from onnx_operator.controller.telemetry.logs import configure_logging
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 
 SOCKET = Path("/run/onnx-operator/inspector.sock")
 

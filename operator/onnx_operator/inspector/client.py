@@ -13,7 +13,7 @@ from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.inspector import wire
 from onnx_operator.inspector.report import ReportError, checked
 from onnx_operator.model.inspection.fair import FairPlaces
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 
 SILENCE_SECONDS = 30.0
 _ATTEMPTS = 2

@@ -13,8 +13,8 @@ from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.inspector.report import EVENT
 from onnx_operator.inspector.service import scrub_environment
 from onnx_operator.model.inspection.inspection import inspect
-from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.inspection.sandbox import seal
+from onnx_operator.model.limits import InspectionLimits
 
 _LOG = logging.getLogger(__name__)
 ENV_REQUEST = "ONNX_INSPECTION_REQUEST"

@@ -19,9 +19,9 @@ from onnx_operator.inspector import wire
 from onnx_operator.model.inspection.fair import FairPlaces
 from onnx_operator.model.inspection.inspection import inspect, refused
 from onnx_operator.model.inspection.isolation import ForbiddenCallError, Parser
-from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.inspection.sandbox import seal
 from onnx_operator.model.inspection.stopwatch import Stopwatch
+from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.sources import SourceError
 
 _LOG = logging.getLogger(__name__)

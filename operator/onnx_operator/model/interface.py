@@ -6,7 +6,7 @@ import onnx
 from onnx import ModelProto, ValueInfoProto
 
 from onnx_operator.api.report import Dimension, TensorSpec
-from onnx_operator.model.figures.tensors import datatype_of, describe
+from onnx_operator.model.tensors import datatype_of, describe
 from onnx_operator.model.trial.runtime import Declared
 
 

@@ -26,9 +26,8 @@ from onnx_operator.model.figures.cost import flops_by_node, operator_counts, par
 from onnx_operator.model.figures.coverage import coverage
 from onnx_operator.model.figures.memory import estimate_memory
 from onnx_operator.model.figures.sized import size_model
-from onnx_operator.model.figures.tensors import protocol_notes, unsendable
-from onnx_operator.model.inspection.limits import LARGEST_FILE_BYTES, InspectionLimits
 from onnx_operator.model.interface import interface
+from onnx_operator.model.limits import LARGEST_FILE_BYTES, InspectionLimits
 from onnx_operator.model.nodes import domain_of, domain_text
 from onnx_operator.model.objections import Objections
 from onnx_operator.model.reading.folder import FileOf, Folder, beside
@@ -37,6 +36,7 @@ from onnx_operator.model.reading.skeleton import Skeleton, find_malformed_text, 
 from onnx_operator.model.reading.weights import complete_model, folders_passed
 from onnx_operator.model.reading.window import Window
 from onnx_operator.model.refusal import RefusedError
+from onnx_operator.model.tensors import protocol_notes, unsendable
 from onnx_operator.model.trial.runtime import Answer
 
 Trial = Callable[[Skeleton, Folder, str], Answer]

@@ -207,7 +207,7 @@ def run_server(
     """
     import uvloop
 
-    from onnx_operator.server.http.server import Limits
+    from onnx_operator.server.http.limits import Limits
     from onnx_operator.server.runtime.threads import available_cpus
     from onnx_operator.server.serve import ServeSettings, Serving
     from onnx_operator.server.tls import TlsFiles

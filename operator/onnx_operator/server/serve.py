@@ -25,8 +25,9 @@ from onnx_operator.server.dataplane.budget import UNLIMITED, Budget, request_byt
 from onnx_operator.server.dataplane.plane import DataPlane
 from onnx_operator.server.errors import StartError
 from onnx_operator.server.http.hosts import host_check, is_loopback
+from onnx_operator.server.http.limits import Limits
 from onnx_operator.server.http.routes import Routes
-from onnx_operator.server.http.server import HttpServer, Limits
+from onnx_operator.server.http.server import HttpServer
 from onnx_operator.server.lifecycle import Lifecycle, log_progress
 from onnx_operator.server.processes import Shared, Siblings, end_with_parent, further_processes
 from onnx_operator.server.runtime.cgroups import memory_limit

@@ -12,7 +12,7 @@ from onnx_operator.api.sources import SourceSettings
 from onnx_operator.controller.__main__ import main
 from onnx_operator.inspector import once
 from onnx_operator.inspector.report import find_report
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 from tests import models as files
 
 CAPABILITIES = Capabilities(onnx_runtime_version="1.32.0", ir_version=14, opsets={"ai.onnx": 28}, operators={})

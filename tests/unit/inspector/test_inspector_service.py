@@ -16,7 +16,7 @@ from onnx_operator.api.sources import SourceSettings
 from onnx_operator.inspector import InspectorClient, InspectorUnavailableError, service, wire
 from onnx_operator.inspector.service import Policy
 from onnx_operator.model.inspection.isolation import ForbiddenCallError
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 
 CAPABILITIES = Capabilities(onnx_runtime_version="1.32.0", ir_version=14, opsets={"ai.onnx": 28}, operators={})
 

@@ -10,10 +10,10 @@ import onnxruntime as ort
 
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.report import InspectionResult, TensorSpec
-from onnx_operator.model.figures.tensors import datatype_of
 from onnx_operator.model.inspection.trying import RuntimeTrial
 from onnx_operator.model.judge import judge
 from onnx_operator.model.reading.folder import MemoryFolder
+from onnx_operator.model.tensors import datatype_of
 from onnx_operator.model.trial.runtime import OnnxRuntime
 from onnx_operator.model.trial.standins import ZEROS
 

@@ -14,8 +14,8 @@ from wirekit import mutant
 
 from onnx_operator.api.report import InspectionResult
 from onnx_operator.model.inspection.isolation import Parser
-from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.judge import judge
+from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.reading.folder import MemoryFolder
 
 LIMITS = InspectionLimits(cpu_seconds=3, answer_seconds=10, memory_bytes=1 << 30)

@@ -16,7 +16,7 @@ from onnx_operator.api.sources import SourceFile, SourcePin
 from onnx_operator.model.inspection.feed import WHOLE_BYTES
 from onnx_operator.model.inspection.inspection import inspect
 from onnx_operator.model.inspection.isolation import Parser, ParserError
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 
 MODEL = linear(64).SerializeToString()
 SHA = hashlib.sha256(MODEL).hexdigest()

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from onnx_operator.api.signatures import SignatureSettings, SignedManifest
 from onnx_operator.model.inspection.isolation import Parser, SignatureRefusedError
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.signatures.signing import (
     LARGEST_SIGNATURE_BYTES,
     SignatureError,

@@ -10,7 +10,7 @@ from runtimekit import judged, judged_in, loads
 
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.model.inspection.isolation import Parser
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.nodes import all_tensors
 from onnx_operator.model.reading.folder import MemoryFolder
 from onnx_operator.model.reading.skeleton import read_skeleton

@@ -18,7 +18,7 @@ from test_agreement import models
 
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.model.inspection.isolation import Parser
-from onnx_operator.model.inspection.limits import InspectionLimits
+from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.reading.folder import MemoryFolder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

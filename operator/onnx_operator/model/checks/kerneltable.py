@@ -9,8 +9,8 @@ from onnx import NodeProto, TypeProto, helper
 
 from onnx_operator.api.capabilities import Capabilities
 from onnx_operator.model.checks.schemas import find_schema
-from onnx_operator.model.figures.tensors import type_text
 from onnx_operator.model.nodes import STANDARD_DOMAINS, domain_of, domain_text
+from onnx_operator.model.tensors import type_text
 
 _FLOAT16, _FLOAT = "tensor(float16)", "tensor(float)"
 _INNERMOST = re.compile(r"\(([^()]*)\)")

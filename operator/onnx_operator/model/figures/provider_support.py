@@ -10,8 +10,8 @@ from onnx_operator.api.capabilities import Capabilities
 from onnx_operator.api.providers import ProviderTable, Rule
 from onnx_operator.model.checks.bodies import find_schema
 from onnx_operator.model.checks.kerneltable import Kernels
-from onnx_operator.model.figures.tensors import type_text
 from onnx_operator.model.nodes import STANDARD_DOMAINS, domain_of
+from onnx_operator.model.tensors import type_text
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ honest one is broken or hostile, which says nothing about the model.
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from onnx_operator.model.inspection.limits import LARGEST_FILE_BYTES
 from onnx_operator.model.inspection.messages import decode
+from onnx_operator.model.limits import LARGEST_FILE_BYTES
 
 _READS_OF_A_BYTE = 8
 """An archive is gone through to list it, for its model, and for what lies beside it; some again from the beginning."""

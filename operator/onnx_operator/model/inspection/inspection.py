@@ -13,9 +13,9 @@ from onnx_operator.api.signatures import SignedManifest
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.model.inspection.feed import Progress, SourceFeed
 from onnx_operator.model.inspection.isolation import Parser, ParserError, SignatureRefusedError
-from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.inspection.stopwatch import Stopwatch
 from onnx_operator.model.inspection.testdata import find_test_data
+from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.signatures.signing import (
     LARGEST_SIGNATURE_BYTES,
     SignatureError,

@@ -25,8 +25,8 @@ from onnx_operator.api.signatures import SignatureSettings, SignedManifest
 from onnx_operator.model.inspection import landlock, zeros
 from onnx_operator.model.inspection.conversation import Conversation, ConversationError, End, Question, read_message
 from onnx_operator.model.inspection.fair import FairPlaces
-from onnx_operator.model.inspection.limits import InspectionLimits
 from onnx_operator.model.inspection.stopwatch import Stopwatch
+from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.sources.base import SourceError
 
 _LOG = logging.getLogger(__name__)

@@ -7,10 +7,11 @@ the connection with a 400. RFC 9112.
 import asyncio
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import httptools
 
+from onnx_operator.server.dataplane.budget import Budget
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.http.heads import (
     LONGEST_KNOWN,
@@ -18,15 +19,14 @@ from onnx_operator.server.http.heads import (
     MOST_HEADER_BYTES,
     Head,
     Headers,
+    Heads,
     check_framing,
     put,
     split_target,
     too_many_headers,
 )
-from onnx_operator.server.http.responses import JSON, error_body, head
-
-if TYPE_CHECKING:
-    from onnx_operator.server.http.server import HttpServer
+from onnx_operator.server.http.limits import Limits
+from onnx_operator.server.http.responses import JSON, Clock, error_body, head
 
 MOST_PIPELINED = 16
 """Requests of one connection that may wait behind the one being answered; then it is not read any further."""
@@ -82,6 +82,40 @@ class Exchange:
         self.answer(error.status, error_body(error.message), JSON, headers)
 
 
+class Host(Protocol):
+    """The server, as its connections know it."""
+
+    loop: asyncio.AbstractEventLoop
+    limits: Limits
+    clock: Clock
+    now: float
+    connections: set["Connection"]
+    heads: Heads
+    budget: Budget
+
+    @property
+    def draining(self) -> bool:
+        """Whether connections end with their next answer."""
+
+    def admit(self, exchange: "Exchange") -> RequestError | None:
+        """Decide on a request by its head."""
+
+    def handle(self, exchange: "Exchange") -> None:
+        """Answer a request, now or later."""
+
+    def finished(self, exchange: "Exchange", status: int) -> None:
+        """Take note of an answer."""
+
+    def foresee(self, length: int) -> RequestError | None:
+        """Judge a body by its length, before it comes."""
+
+    def charge(self, exchange: "Exchange", length: int) -> RequestError | None:
+        """Count the bytes of a body."""
+
+    def report(self, error: BaseException) -> None:
+        """Tell of a fault of ours."""
+
+
 class Connection(asyncio.Protocol):
     """Reads requests, hands each to the server's routes, and writes their answers in order."""
 
@@ -110,7 +144,7 @@ class Connection(asyncio.Protocol):
         "since",
     )
 
-    def __init__(self, server: "HttpServer") -> None:
+    def __init__(self, server: Host) -> None:
         self._server = server
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None

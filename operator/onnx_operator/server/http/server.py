@@ -7,7 +7,6 @@ import socket
 import ssl
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 
 from onnx_operator.server.dataplane.budget import LOOKED_AT, Budget
@@ -15,6 +14,7 @@ from onnx_operator.server.errors import RequestError
 from onnx_operator.server.http.connection import Connection, Exchange
 from onnx_operator.server.http.heads import Heads
 from onnx_operator.server.http.hosts import Check
+from onnx_operator.server.http.limits import Limits
 from onnx_operator.server.http.responses import Clock
 from onnx_operator.server.lifecycle import Lifecycle
 from onnx_operator.server.metrics import Metrics
@@ -25,23 +25,6 @@ SWEEP_SECONDS = 1.0
 HEAD_SECONDS = 10.0
 WRITE_SECONDS = 30.0
 LINGER_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request, and all together, may take."""
-
-    max_body_bytes: int = 64 << 20
-    request_timeout: float = 5.0
-    """Seconds from a request's head to its answer, waiting included; as on Azure ML's endpoints."""
-    workers: int = 1
-    """Inferences that run at once."""
-    queue: int = 128
-    """Requests that may wait for a worker."""
-    connections: int = 16384
-    """Connections that are open at once; further ones are closed."""
-    idle_timeout: float = 75.0
-    """Seconds that a connection is kept between two requests."""
 
 
 Handler = Callable[[Exchange], None]

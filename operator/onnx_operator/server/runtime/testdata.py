@@ -22,10 +22,10 @@ import numpy as np
 from onnx_operator.server.dataplane.tensors import DTYPES, TensorInfo, show_shape
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.runtime.failures import FailedTestError
+from onnx_operator.server.runtime.progress import Note, ignore
 from onnx_operator.server.runtime.rows import as_floats
 from onnx_operator.server.runtime.session import Model
 from onnx_operator.server.runtime.tensorproto import Tensor, TensorError, parse_tensor
-from onnx_operator.server.runtime.warmup import Note, ignore
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from onnx_operator.api.contract import WarmUpInputs
 from onnx_operator.model.batching.proof import Proof
@@ -18,6 +18,7 @@ from onnx_operator.server.errors import RequestError
 from onnx_operator.server.runtime.attempts import MEASURING
 from onnx_operator.server.runtime.finding import Found, Sources, find_input
 from onnx_operator.server.runtime.guessing import MAX_ELEMENTS, Guess, make_feed, run_once
+from onnx_operator.server.runtime.progress import Note, ignore
 from onnx_operator.server.runtime.rows import (
     Feed,
     NotBatchableError,
@@ -60,17 +61,6 @@ _UNBOUNDED_OPERATORS = frozenset({"Loop", "Scan", "If"}) | {
     f"com.microsoft.{name}" for name in ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch")
 }
 """How long these take depends on values: what was measured says nothing of the next request."""
-
-
-class Note(Protocol):
-    """Takes figures of how far the start is, such as :meth:`~onnx_operator.server.lifecycle.Lifecycle.note`."""
-
-    def __call__(self, **figures: object) -> None:
-        """Replace what was told before."""
-
-
-def ignore(**figures: object) -> None:
-    """Where nobody asks how far the start is."""
 
 
 @dataclass(frozen=True)
