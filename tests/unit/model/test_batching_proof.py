@@ -1,11 +1,13 @@
 """No caller meets another: requests share a run only where the graph proves that rows keep apart."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -14,6 +16,7 @@ from onnx_operator.model.batching.graph_pb2 import Model
 from onnx_operator.model.batching.kernels import BUNDLED, Kernels
 from onnx_operator.model.batching.proof import Proof, prove
 from onnx_operator.model.batching.reading import UnreadableError, read_model
+from onnx_operator.model.batching.rules.movement import _places
 from onnx_operator.model.judge import judge
 from onnx_operator.model.reading.folder import MemoryFolder
 from tests.unit.model.modelkit import CAPABILITIES, verdict
@@ -923,3 +926,28 @@ def test_tables_of_positions_are_followed_that_graphs_make_of_constants() -> Non
     assert proof(*nodes, inputs=WORDS, stored=stored).holds
     rows = [N("Shape", ["x"], ["d"]), N("Gather", ["d", "zero"], ["s"]), *nodes[2:]]
     assert not proof(*rows, inputs=WORDS, stored=stored).holds
+
+
+@pytest.mark.parametrize("size", range(4))
+def test_sizes_of_slices_are_those_of_the_runtime(size: int) -> None:
+    ends = [-9, -3, -2, -1, 0, 1, 2, 3, 9, -(2**62), 2**62]
+    built = model(
+        [N("Slice", ["x", "s", "e", "a", "t"], ["y"])],
+        {"x": (FLOAT, [size]), "s": (INT64, [1]), "e": (INT64, [1]), "t": (INT64, [1])},
+        {"a": ints(0)},
+    )
+    session = ort.InferenceSession(built.SerializeToString(), providers=["CPUExecutionProvider"])
+    for start, end, step in itertools.product(ends, ends, (-3, -2, -1, 1, 2, 3)):
+        feed = {"x": np.zeros(size, np.float32), "s": ints(start), "e": ints(end), "t": ints(step)}
+        assert len(_places(size, start, end, step)) == len(session.run(None, feed)[0]), (start, end, step)
+
+
+def test_double_precision_is_seen_where_a_function_hands_on_the_type() -> None:
+    cast = N("Cast", ["x"], ["d"])
+    cast.attribute.append(onnx.AttributeProto(name="to", type=onnx.AttributeProto.INT, ref_attr_name="kind"))
+    body = [cast, N("Sigmoid", ["d"], ["y"])]
+    function = helper.make_function("local", "F", ["x"], ["y"], body, [helper.make_opsetid("", 21)], ["kind"])
+    single = proof(N("F", ["x"], ["y"], domain="local", kind=FLOAT), functions=[function])
+    double = proof(N("F", ["x"], ["y"], domain="local", kind=TensorProto.DOUBLE), functions=[function])
+    assert single.strength == "Exact"
+    assert double.strength != "Exact"

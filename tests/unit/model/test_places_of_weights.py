@@ -90,3 +90,14 @@ async def test_weights_outside_of_the_folder_are_refused(place: str, location: s
     result = judged(places(elsewhere(location))[place], {"w.bin": bytes(4 * 64 * 64)})
     assert result.refusal is not None
     assert result.refusal.reason == "ExternalDataMissing"
+
+
+@pytest.mark.parametrize("dims", [(64, 64), (64, 1)], ids=["large", "small"])
+async def test_a_weight_with_an_entry_that_the_runtime_does_not_know_is_refused(dims: tuple[int, int]) -> None:
+    made = places(elsewhere("w.bin", dims))["initializer"]
+    for each in all_tensors(made):
+        if each.name == "w":
+            each.external_data.add(key="owner", value="me")
+    result = judged(made, {"w.bin": bytes(4 * 64 * 64)})
+    assert result.refusal is not None
+    assert "model format error" in result.refusal.message

@@ -145,14 +145,21 @@ def _types(model: Model) -> set[int]:
     found = {info.type.tensor_type.elem_type for info in graph.input}
     found |= {tensor.data_type for tensor in graph.initializer}
     found |= {sparse.values.data_type for sparse in graph.sparse_initializer}
+    called = {(domain_of(each.domain), each.name) for each in model.functions}
     waiting = [*graph.node, *(node for function in model.functions for node in function.node)]
+    found |= {each.i for function in model.functions for each in function.attribute_proto}
     looked_at = 0
     while waiting and (looked_at := looked_at + 1) <= MOST_NODES:
-        for each in waiting.pop().attribute:
+        node = waiting.pop()
+        # A function may hand on an attribute of its own as the type of a node.
+        calls = (domain_of(node.domain), node.op_type) in called
+        for each in node.attribute:
             found.update(tensor.data_type for tensor in each.tensors)
             if each.HasField("t"):
                 found.add(each.t.data_type)
-            if each.name in _OF_TYPE:
+            if each.HasField("sparse_tensor"):
+                found.add(each.sparse_tensor.values.data_type)
+            if calls or each.name in _OF_TYPE:
                 found.add(each.i)
             for inner in [*([each.g] if each.HasField("g") else []), *each.graphs]:
                 found |= {tensor.data_type for tensor in inner.initializer}

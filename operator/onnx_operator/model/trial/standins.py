@@ -19,6 +19,9 @@ _FROM_SHAPES = frozenset({"Shape", "Size"})
 _DEFAULTS_SINCE = 4
 """IR version in which inputs may have defaults; before, all initializers are inputs."""
 _INLINE_BYTES = 4096
+_ENTRIES = frozenset({"location", "offset", "length", "checksum", STRIPPED})
+_PREPACKED = "prepacked_"
+"""Begins entries of ONNX Runtime's own, which say what its kernels would read instead of the values."""
 """Smaller stand-ins are zeros in the model itself: each mapping takes a place of those that a process may have."""
 
 
@@ -84,8 +87,9 @@ def _fill(tensor: TensorProto, skeleton: Skeleton, values: Values, out: StandIns
     weight = _external(tensor) if tensor.data_location == TensorProto.EXTERNAL else _stripped(tensor, skeleton)
     if weight is None:
         return
-    real = values(weight)
-    if weight.kept or real is not None:
+    odd = _odd_entries(tensor)
+    real = None if odd else values(weight)
+    if not odd and (weight.kept or real is not None):
         del tensor.external_data[:]
         tensor.ClearField("data_location")
         if real is None:
@@ -103,6 +107,7 @@ def _fill(tensor: TensorProto, skeleton: Skeleton, values: Values, out: StandIns
 
 def _stand_in(tensor: TensorProto, weight: Weight, out: StandIns, *, outside: bool) -> None:
     # What lies in another file stays in one: the runtime refuses some such values, however small they are.
+    odd = _odd_entries(tensor)
     del tensor.external_data[:]
     sound = all(size >= 0 for size in weight.dims) and bits(weight.data_type) > 0
     size = tensor_bytes(weight.data_type, weight.dims) if sound else 0
@@ -111,9 +116,17 @@ def _stand_in(tensor: TensorProto, weight: Weight, out: StandIns, *, outside: bo
         tensor.raw_data = bytes(size)
         return
     tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", ZEROS), ("offset", "0"), ("length", str(size))):
+    for key, value in (("location", ZEROS), ("offset", "0"), ("length", str(size)), *odd):
         tensor.external_data.add(key=key, value=value)
     out.sizes.append(size)
+
+
+def _odd_entries(tensor: TensorProto) -> list[tuple[str, str]]:
+    """What is said of a tensor's place besides what ONNX defines: the runtime refuses most of it."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return []
+    found = ((entry.key, entry.value) for entry in tensor.external_data)
+    return [each for each in found if each[0] not in _ENTRIES and not each[0].startswith(_PREPACKED)]
 
 
 def _external(tensor: TensorProto) -> Weight:

@@ -39,6 +39,8 @@ _SOURCE_PLACE = re.compile(
     r"(?:[\w:<>&*, ]{1,300}\([^()]{0,300}\)(?: const)? )?"
 )
 _BFLOAT16 = 16
+_SILENT = 4
+"""ONNX Runtime prints names of nodes as they are, escapes of a terminal included; what it means it raises as well."""
 """TensorProto.DataType."""
 
 
@@ -101,6 +103,7 @@ class Model:
         :class:`~onnx_operator.server.dataplane.call.Cancelled` once ``call`` was given up.
         """
         options = ort.RunOptions()
+        options.log_severity_level = _SILENT
 
         def stop() -> None:
             options.terminate = True
@@ -155,7 +158,7 @@ def load(path: Path, settings: SessionSettings) -> Model:
     options.inter_op_num_threads = settings.inter_op_threads
     if settings.inter_op_threads > 1:
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
-    options.log_severity_level = 3
+    options.log_severity_level = _SILENT
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = _session(path, options, usable)
     # Later trouble with a device must surface as an error, not as a silent reload on the CPU.

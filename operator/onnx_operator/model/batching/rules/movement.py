@@ -172,9 +172,17 @@ def _part(call: Call, size: Size, start: Size, end: Size, step: int) -> Size:
     if start.number is None or end.number is None or not step:
         return call.symbols.size()
     if size.number is not None:
-        return Size(len(range(*slice(start.number, end.number, step).indices(size.number))))
+        return Size(len(_places(size.number, start.number, end.number, step)))
     whole = start.number == 0 and end.number >= _TO_THE_END and step == 1
     return size if whole else call.symbols.size()
+
+
+def _places(size: int, start: int, end: int, step: int) -> range:
+    """What Slice takes of ``size`` elements: with a negative step it clamps otherwise than Python does."""
+    low, high = (-1, size - 1) if step < 0 else (0, size)
+    first = min(max(start + size if start < 0 else start, max(low, 0)), max(high, 0))
+    last = min(max(end + size if end < 0 else end, low), high)
+    return range(first, last, step) if size else range(0)
 
 
 def pad(call: Call) -> Value:

@@ -22,6 +22,8 @@ LARGEST = 65_536
 """Sizes beyond it are not tried: a few seconds of sound."""
 MOST_GUESSES = 600
 _MOST_BRED = 96
+_LEAST_BRED = 8
+_FEW_INPUTS = 100
 """Guesses that one refusal breeds."""
 _COMMON_SIZES = 12
 _SIDES = (8, 16, 32, 64, 128, 224, 256, 512, 1024)
@@ -83,9 +85,13 @@ class Search:
         words = read_words(text)
         progress = self._progress(words)
         inherited = _INHERITED * self._costs.get(self._identity(guess), 0.0)
-        for cost, bred in itertools.islice(self._breed(guess, words), _MOST_BRED):
+        for cost, bred in itertools.islice(self._breed(guess, words), self._most_bred()):
             self._push(bred, progress, inherited + cost + _LIKELIER_ZEROS * guess.value, sized=_SIZE_COST)
         return progress
+
+    def _most_bred(self) -> int:
+        """Guesses that one refusal may lead to: each costs time for all inputs."""
+        return max(_LEAST_BRED, min(_MOST_BRED, _MOST_BRED * _FEW_INPUTS // max(1, len(self._inputs))))
 
     def skipped(self) -> None:
         """A guess was not run: there are others, though no words of the runtime's lead to them."""
