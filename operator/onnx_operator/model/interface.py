@@ -45,6 +45,8 @@ def _agreed(ours: TensorSpec, said: dict[str, Declared]) -> TensorSpec:
 
 
 def _better(mine: Dimension, their: Dimension | None) -> Dimension:
+    if mine == -1:
+        return _known(their)
     return their if isinstance(their, int) and their >= 0 else mine
 
 

@@ -338,3 +338,10 @@ def test_a_check_that_objects_to_what_loads_becomes_a_note() -> None:
     result = judged(made)
     assert result.report is not None, result.refusal
     assert any("Two initializers have the name" in note for note in result.report.notes)
+
+
+def test_sizes_that_an_output_leaves_open_are_named_as_the_runtime_names_them() -> None:
+    made = model([node("Relu", ["x"], ["y"])], [value("x", ("N", 4))], [value("y", (None, None))])
+    report = judged(made).report
+    assert report is not None
+    assert report.outputs[0].shape == ["N", 4]
