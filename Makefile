@@ -46,7 +46,7 @@ test-soak: $(STAMP) ## The long forms of the tests
 test-examples: $(STAMP) ## Deploy every example to the cluster and compare its answers; make its model anew
 	$(BIN)/python -m pytest tests/e2e tests/examples -m examples
 
-corpus: $(STAMP) ## Fetch the models of strangers that the soak tests examine (about 300 MB)
+corpus: $(STAMP) ## Fetch the models of strangers that the soak tests examine (about 700 MB)
 	$(BIN)/python -m tests.corpus fetch
 
 corpus-report: $(STAMP) ## Compare the product with ONNX Runtime for all of them and write the figures down (half an hour)

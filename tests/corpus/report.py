@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -120,7 +121,7 @@ def _warmed(serving: dict[str, Any]) -> str:
 
 def _proof(told: Any) -> str:
     if isinstance(told, dict):
-        value = next((told[key] for key in ("verdict", "outcome", "class", "proven") if key in told), told)
+        value = next((told[key] for key in ("proof", "verdict", "outcome", "class", "proven") if key in told), told)
         return str(value)[:60]
     return str(told)[:60]
 
@@ -130,7 +131,9 @@ def _refused(records: Sequence[Record]) -> str:
     for record in records:
         runtime, inspection = record.stages.get("runtime", {}), record.stages.get("inspection", {})
         if runtime.get("loads") is False:
-            rows.append((record.name, runtime["message"], inspection.get("message", "")))
+            # Where the model lay is another folder on every machine.
+            words = re.sub(r"Load model from \S+ failed:", "", runtime["message"])
+            rows.append((record.name, words, inspection.get("message", "")))
     return _table(("model", "ONNX Runtime's words", "inspection's"), rows) if rows else "All load.\n"
 
 
