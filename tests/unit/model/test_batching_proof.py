@@ -570,6 +570,75 @@ def test_what_rows_decide_or_pass_through_is_not_proven(case: Case) -> None:
     assert not proof(*case.nodes, **case.rest).holds
 
 
+LATER = [N("ReduceMax", ["x"], ["v"], keepdims=0)]
+"""ONNX Runtime takes nodes in any order."""
+
+
+@named(
+    [
+        Case("read by a node", N("Add", ["x", "v"], ["y"]), *LATER),
+        Case(
+            "captured by a branch",
+            N("If", ["c"], ["m"], then_branch=_branch("a", "v"), else_branch=_branch("b", "w")),
+            N("Add", ["x", "m"], ["y"]),
+            *LATER,
+        ),
+        Case(
+            "given out by a branch",
+            N(
+                "If",
+                ["c"],
+                ["m"],
+                then_branch=helper.make_graph([], "a", [], [helper.make_tensor_value_info("v", FLOAT, None)]),
+                else_branch=_branch("b", "w"),
+            ),
+            N("Add", ["x", "m"], ["y"]),
+            *LATER,
+        ),
+        Case(
+            "captured by one branch, and made by the other under the same name",
+            N("If", ["c"], ["m"], then_branch=_branch("a", "v"), else_branch=_branch("v", "w")),
+            N("Add", ["x", "m"], ["y"]),
+            *LATER,
+        ),
+        Case(
+            "captured by a branch within a loop",
+            N(
+                "Loop",
+                ["t", "c", "w"],
+                ["m"],
+                body=_body([N("If", ["c"], ["s_out"], then_branch=_branch("a", "v"), else_branch=_branch("b", "s"))]),
+            ),
+            N("Add", ["x", "m"], ["y"]),
+            *LATER,
+        ),
+        Case("made twice", N("Identity", ["w"], ["v"]), N("Add", ["x", "v"], ["y"]), *LATER, outputs=("v",)),
+    ]
+)
+def test_what_is_made_later_is_not_the_same_in_every_run(case: Case) -> None:
+    stored = {"c": np.bool_(True), "w": np.float32(1), "t": np.int64(2)}
+    found = proof(*case.nodes, stored=stored, **case.rest)
+
+    assert not found.holds
+    assert "make" in found.reason
+
+
+def test_a_subgraph_may_read_what_it_and_those_around_it_make() -> None:
+    inner = N("If", ["c"], ["s_out"], then_branch=_branch("a", "s"), else_branch=_branch("b", "w"))
+    loop = N("Loop", ["t", "c", "w"], ["m"], body=_body([inner]))
+    stored = {"c": np.bool_(True), "w": np.float32(1), "t": np.int64(2)}
+    assert proof(loop, N("Relu", ["x"], ["y"]), stored=stored).holds
+
+
+def test_a_function_that_has_the_name_of_an_operator_may_draw_random_numbers_in_a_branch() -> None:
+    body = [N("RandomUniformLike", ["a"], ["b"])]
+    function = helper.make_function("", "Twin", ["a"], ["b"], body, [helper.make_opsetid("", 21)])
+    branch = helper.make_graph([N("Twin", ["w"], ["a"])], "t", [], [helper.make_tensor_value_info("a", FLOAT, None)])
+    nodes = [N("If", ["c"], ["m"], then_branch=branch, else_branch=_branch("b", "w")), N("Sum", ["x", "m"], ["y"])]
+    stored = {"c": np.bool_(True), "w": reals(1)}
+    assert not proof(*nodes, stored=stored, functions=[function]).holds
+
+
 def test_a_report_names_the_node_that_lets_rows_meet() -> None:
     found = proof(
         N("Relu", ["x"], ["r"]), N("Softmax", ["r"], ["s"], name="/head/Softmax", axis=0), N("Neg", ["s"], ["y"])

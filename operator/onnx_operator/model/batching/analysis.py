@@ -33,7 +33,9 @@ _TREES = frozenset({"TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegre
 _PLAIN = frozenset({"", "ai.onnx.ml"})
 _RUNTIMES = _PLAIN | {"com.microsoft"}
 """Domains whose operators depend on nothing but their inputs, where they are not random."""
+_NOT_MADE_YET = "reads what no node before it makes"
 Scope = dict[str, Value]
+_Inside = tuple[frozenset[str], ...]
 _Key = tuple[str, str, str]
 
 
@@ -87,7 +89,8 @@ class Analysis:
             self._look(1 + (node.ByteSize() >> 10) if depth else 1)
             for name, value in zip(node.output, self._outputs(node, scope, depth), strict=False):
                 if name:
-                    scope[name] = value
+                    again = name in scope
+                    scope[name] = _faulty(node, "makes what is there already", 1)[0] if again else value
 
     def _look(self, nodes: int) -> None:
         self._looked_at += nodes
@@ -100,19 +103,25 @@ class Analysis:
         for name in node.input:
             value = scope.get(name) if name else None
             if name and value is None:
-                return _faulty(node, "reads what no node before it makes", count)
+                return _faulty(node, _NOT_MADE_YET, count)
             inputs.append(value)
-        graphs = list(_all_graphs(node)) if node.attribute else []
-        for graph in graphs:
+        graphs: list[Graph] = []
+        for graph, inside in _all_graphs(node) if node.attribute else ():
             self._look(len(graph.node))
-            inputs += _captured(graph, scope)
+            graphs.append(graph)
+            captured = _captured(graph, inside, scope)
+            if captured is None:
+                return _faulty(node, _NOT_MADE_YET, count)
+            inputs += captured
         for value in inputs:
             if value is not None and value.fault is not None:
                 return [value] * count
         try:
-            if graphs:
-                return self._with_graphs(node, graphs, inputs)
             function = self._function(node) if self._setting.functions else None
+            if graphs:
+                if function is not None:
+                    raise UnprovenError("calls a function and gives it graphs")
+                return self._with_graphs(node, graphs, inputs)
             if function is not None:
                 return self._called(node, function, inputs, depth)
             found = self._applied(node, inputs)
@@ -130,6 +139,8 @@ class Analysis:
             raise UnprovenError("decides or repeats by what depends on the rows of the request, or works on them")
         if domain_of(node.domain) not in _PLAIN or any(map(_may_be_random, graphs)):
             raise UnprovenError("may draw random numbers")
+        for inner in (each for graph in graphs for each in graph.node) if self._setting.functions else ():
+            self._function(inner)
         return [Value() for _ in node.output]
 
     def _function(self, node: Node) -> Function | None:
@@ -273,19 +284,35 @@ def _graphs(node: Node) -> Iterable[Graph]:
         yield from each.graphs
 
 
-def _all_graphs(node: Node) -> Iterator[Graph]:
-    """The subgraphs of a node, and those within them."""
-    waiting = list(_graphs(node))
+def _all_graphs(node: Node) -> Iterator[tuple[Graph, _Inside]]:
+    """The subgraphs of a node, and those within them, each with what it and the subgraphs around it make."""
+    waiting: list[tuple[Graph, _Inside]] = [(graph, ()) for graph in _graphs(node)]
     while waiting:
-        graph = waiting.pop()
-        yield graph
-        waiting += [each for inner in graph.node for each in _graphs(inner)]
+        graph, around = waiting.pop()
+        inside = (*around, _made(graph))
+        yield graph, inside
+        waiting += [(each, inside) for inner in graph.node for each in _graphs(inner)]
 
 
-def _captured(graph: Graph, scope: Scope) -> list[Value]:
-    """What a subgraph reads of the graph around it."""
-    names = [name for inner in graph.node for name in inner.input] + [each.name for each in graph.output]
-    return [scope[name] for name in names if name in scope]
+def _made(graph: Graph) -> frozenset[str]:
+    named = [each.name for messages in (graph.input, graph.initializer) for each in messages]
+    named += [each.values.name for each in graph.sparse_initializer]
+    return frozenset([*named, *(name for inner in graph.node for name in inner.output)])
+
+
+def _captured(graph: Graph, inside: _Inside, scope: Scope) -> list[Value] | None:
+    """What a subgraph reads of the graph around it; None where nothing has made that yet.
+
+    ONNX Runtime puts nodes in order: what a later one makes is captured as well.
+    """
+    found: list[Value] = []
+    for name in [name for inner in graph.node for name in inner.input] + [each.name for each in graph.output]:
+        value = scope.get(name) if name else None
+        if value is not None:
+            found.append(value)
+        elif name and not any(name in made for made in inside):
+            return None
+    return found
 
 
 def _may_be_random(graph: Graph) -> bool:
