@@ -639,6 +639,124 @@ def test_a_function_that_has_the_name_of_an_operator_may_draw_random_numbers_in_
     assert not proof(*nodes, stored=stored, functions=[function]).holds
 
 
+def _same(a: str, b: str) -> list[onnx.NodeProto]:
+    """An axis of which it would follow that it is 1 if ``a`` were ``b``, else 0: that of the rows."""
+    return [N("Equal", [a, b], ["e"]), N("Cast", ["e"], ["a"], to=INT64), N("CumSum", ["x", "a"], ["y"])]
+
+
+INT32, UINT8 = TensorProto.INT32, TensorProto.UINT8
+WRAPPED = [
+    Case(
+        "a cast to fewer bits",
+        N("Cast", ["k"], ["a"], to=INT32),
+        N("CumSum", ["x", "a"], ["y"]),
+        stored={"k": np.int64(2**32 + 1)},
+    ),
+    Case(
+        "a product as an axis",
+        N("Mul", ["k", "k"], ["p"]),
+        N("Add", ["p", "i1"], ["a"]),
+        N("CumSum", ["x", "a"], ["y"]),
+        stored={"k": np.int32(2**16), "i1": np.int32(1)},
+    ),
+    Case(
+        "a number that is none",
+        N("Identity", ["k"], ["p"]),
+        *_same("p", "p"),
+        stored={"k": np.float32(np.nan)},
+    ),
+    Case(
+        "a product of rounded numbers",
+        N("Identity", ["k"], ["i"]),
+        N("Identity", ["j"], ["l"]),
+        N("Mul", ["i", "l"], ["p"]),
+        N("Cast", ["p"], ["pc"], to=INT64),
+        N("Cast", ["i"], ["ic"], to=INT64),
+        N("Cast", ["l"], ["lc"], to=INT64),
+        N("Mul", ["ic", "lc"], ["q"]),
+        *_same("pc", "q"),
+        stored={"k": np.float32(0.5), "j": np.float32(2)},
+    ),
+    Case(
+        "a product of bytes",
+        N("Identity", ["k"], ["i"]),
+        N("Identity", ["j"], ["l"]),
+        N("Mul", ["i", "l"], ["p"]),
+        N("Div", ["p", "l"], ["q"]),
+        N("Cast", ["q"], ["qc"], to=INT64),
+        N("Cast", ["i"], ["ic"], to=INT64),
+        *_same("qc", "ic"),
+        stored={"k": np.uint8(200), "j": np.uint8(2)},
+    ),
+    Case(
+        "a product of what is not known and what is large",
+        N("Cast", ["k"], ["i"], to=INT64),
+        N("Add", ["i", "zero"], ["j"]),
+        N("Mul", ["j", "four"], ["p"]),
+        N("Div", ["p", "four"], ["q"]),
+        *_same("q", "j"),
+        stored={"k": np.float32(2**62), "four": np.int64(4), "zero": np.int64(0)},
+    ),
+    Case(
+        "a product of long dimensions",
+        N("Shape", ["x"], ["d"]),
+        N("Gather", ["d", "one"], ["s"]),
+        N("Squeeze", ["s"], ["s1"]),
+        N("Mul", ["s1", "s1"], ["s2"]),
+        N("Mul", ["s2", "s2"], ["s4"]),
+        N("Div", ["s4", "s2"], ["q"]),
+        *_same("q", "s2"),
+        inputs=WORDS,
+        stored={"one": ints(1)},
+    ),
+    Case(
+        "a product that is none",
+        N("ReduceProd", ["k"], ["p"], noop_with_empty_axes=1),
+        N("Gather", ["p", "z"], ["f"]),
+        N("Sub", ["f", "one"], ["a"]),
+        N("CumSum", ["x", "a"], ["y"]),
+        stored={"k": ints(1, 2), "z": np.int64(0), "one": np.int64(1)},
+    ),
+]
+
+
+@named(WRAPPED)
+def test_numbers_are_followed_only_as_far_as_their_type_computes_with_them(case: Case) -> None:
+    """Each of these graphs sums over the rows, or may."""
+    assert not proof(*case.nodes, **case.rest).holds
+
+
+def test_axes_that_are_not_there_are_not_counted_around() -> None:
+    for axis in (3, -3, 2**32 + 1):
+        stored = {"a": np.int64(axis), "v": ints(axis)}
+        for node in (
+            N("CumSum", ["x", "a"], ["y"]),
+            N("ReduceSum", ["x", "v"], ["y"]),
+            N("Unsqueeze", ["x", "v"], ["y"]),
+            N("Slice", ["x", "v", "v", "v"], ["y"]),
+        ):
+            assert not proof(node, stored=stored).holds or (axis == -3 and node.op_type == "Unsqueeze")
+
+
+def test_a_shape_with_a_number_that_may_be_none_does_not_keep_what_it_seems_to() -> None:
+    """0 copies a size, and -1 takes what is left."""
+    nodes = [
+        N("Cast", ["k"], ["u"], to=INT64),
+        N("Add", ["u", "zero"], ["v"]),
+        *SHAPE_OF,
+        N("Concat", ["n", "two", "v"], ["to"], axis=0),
+        N("Reshape", ["x", "to"], ["a"]),
+        N("Transpose", ["a"], ["b"], perm=[1, 2, 0]),
+        N("Concat", ["v", "two", "minus"], ["again"], axis=0),
+        N("Reshape", ["b", "again"], ["c"]),
+        N("Transpose", ["c"], ["d2"], perm=[2, 0, 1]),
+        N("Concat", ["n", "minus"], ["flat"], axis=0),
+        N("Reshape", ["d2", "flat"], ["y"]),
+    ]
+    stored = {**ZERO, "k": np.zeros(1, np.float32), "two": ints(2), "minus": ints(-1)}
+    assert not proof(*nodes, inputs={"x": (FLOAT, ["N", 2, 4])}, stored=stored).holds
+
+
 def test_a_report_names_the_node_that_lets_rows_meet() -> None:
     found = proof(
         N("Relu", ["x"], ["r"]), N("Softmax", ["r"], ["s"], name="/head/Softmax", axis=0), N("Neg", ["s"], ["y"])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from onnx_operator.model.batching.call import Call, Symbols
 from onnx_operator.model.batching.graph_pb2 import Attribute, Function, Graph, Node
 from onnx_operator.model.batching.kernels import DISCONTINUOUS, LABELLED, Kernels, names
+from onnx_operator.model.batching.kinds import typed
 from onnx_operator.model.batching.rules import ON_NUMBERS, RULES, SIZES_AT
 from onnx_operator.model.batching.tensors import FLOATS
 from onnx_operator.model.batching.values import MOST_DIMENSIONS, Fault, UnprovenError, Value
@@ -185,16 +186,16 @@ class Analysis:
         if not batch and not domain and operator in ON_NUMBERS:
             value = ON_NUMBERS[operator](call)
             if value is not None:
-                return [value]
+                return typed(call, [value])
         sizes_at = SIZES_AT.get(operator, frozenset()) if not domain else frozenset()
         if counted and not sizes_at.issuperset(counted):
             raise UnprovenError("computes with the number of rows")
         rule = RULES.get((domain, operator))
         if not batch and not counted and (rule is None or operator not in SIZES_AT):
-            return self._fixed(rule, call)
+            return typed(call, self._fixed(rule, call))
         if rule is None:
             raise UnprovenError("is an operator of which it is not known that it keeps rows apart")
-        return self._rounded(call, _checked(call, _listed(rule(call))))
+        return typed(call, self._rounded(call, _checked(call, _listed(rule(call)))))
 
     def _fixed(self, rule: object, call: Call) -> list[Value]:
         """The same whatever the rows: it need only not be random."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from onnx_operator.model.batching.graph_pb2 import Attribute, Node
 from onnx_operator.model.batching.sizes import Size
-from onnx_operator.model.batching.values import MOST_ELEMENTS, Elements, Sizes, UnprovenError, Value
+from onnx_operator.model.batching.values import FOLLOWED, MOST_ELEMENTS, Elements, Sizes, UnprovenError, Value
 
 
 class Symbols:
@@ -78,19 +78,18 @@ class Call:
 
     def axis(self, default: int, rank: int, name: str = "axis") -> int:
         """The attribute ``axis``, counted from the front."""
-        axis = self.integer(name, default)
-        axis += rank if axis < 0 else 0
-        if not 0 <= axis < rank:
-            raise UnprovenError(f"has an axis outside of the {rank} dimensions of its input")
-        return axis
+        return from_the_front(self.integer(name, default), rank)
 
     def elements(self, value: Value) -> Elements | None:
-        """The numbers in a tensor that holds no rows; those that are not followed get symbols."""
+        """The numbers in a tensor that holds no rows; those that are not followed get symbols.
+
+        Only of types that numbers are followed in: others wrap sooner, round, or are not equal to themselves.
+        """
         if value.batch:
             return None
         if value.elements is not None:
             return value.elements
-        if value.counted or value.dims is None:
+        if value.counted or value.dims is None or value.kind not in FOLLOWED:
             return None
         count = 1
         for size in value.dims:
@@ -114,6 +113,13 @@ class Call:
             value = self.input(index)
             if value is not None and not value.fixed:
                 raise UnprovenError(f"takes its input {index} from the rows of the request")
+
+
+def from_the_front(axis: int, rank: int) -> int:
+    """Count an axis from the front. Raises :class:`UnprovenError` for one that is not there."""
+    if not -rank <= axis < rank:
+        raise UnprovenError(f"has an axis outside of the {rank} dimensions of its input")
+    return axis % rank
 
 
 def known(value: Value) -> Sizes:

@@ -60,7 +60,7 @@ def _prove(model: Model, kernels: Kernels) -> Proof:
     for tensor in graph.initializer:
         scope[tensor.name] = constant(tensor)._replace(stored=tensor.name not in replaceable)
     for sparse in graph.sparse_initializer:
-        scope[sparse.values.name] = Value(tuple(Size(size) for size in sparse.dims))
+        scope[sparse.values.name] = Value(tuple(Size(size) for size in sparse.dims), kind=sparse.values.data_type)
     opsets: dict[str, int] = {}
     for each in model.opset_import:
         if opsets.setdefault(domain_of(each.domain), each.version) != each.version:
@@ -118,7 +118,7 @@ def _input(info: ValueInfo, analysis: Analysis) -> Value:
         Size(each.dim_value) if each.HasField("dim_value") and each.dim_value > 0 else analysis.symbols.size()
         for each in shape.dim[1:]
     ]
-    return Value((N, *rest), 0)
+    return Value((N, *rest), 0, kind=info.type.tensor_type.elem_type)
 
 
 def _verdict(graph: Graph, scope: Scope, types: set[int]) -> Proof:

@@ -7,10 +7,10 @@ import numpy as np
 
 from onnx_operator.model.batching.graph_pb2 import Tensor
 from onnx_operator.model.batching.sizes import Size
-from onnx_operator.model.batching.values import MOST_DIMENSIONS, MOST_ELEMENTS, Elements, Value
+from onnx_operator.model.batching.values import BOOL, INT32, INT64, MOST_DIMENSIONS, MOST_ELEMENTS, Elements, Value
 
 _EXTERNAL = 1
-FLOAT, INT32, INT64, BOOL, FLOAT16, DOUBLE, BFLOAT16 = 1, 6, 7, 9, 10, 11, 16
+FLOAT, FLOAT16, DOUBLE, BFLOAT16 = 1, 10, 11, 16
 INTEGERS = frozenset({2, 3, 4, 5, INT32, INT64, 12, 13})
 """TensorProto.DataType of whole numbers of 8 to 64 bits."""
 FLOATS = frozenset({FLOAT, FLOAT16, DOUBLE, BFLOAT16})
@@ -34,15 +34,16 @@ def constant(tensor: Tensor) -> Value:
     """A stored tensor, with its values where they are there and few."""
     dims = list(tensor.dims)
     if len(dims) > MOST_DIMENSIONS or any(size < 0 for size in dims):
-        return Value()
+        return Value(kind=tensor.data_type)
     shape = tuple(Size(size) for size in dims)
     array = _array(tensor, dims)
-    return Value(shape, data=array, elements=_elements(array))
+    return Value(shape, data=array, elements=_elements(array), kind=tensor.data_type)
 
 
 def from_array(array: Any) -> Value:
-    """A constant that was made of attributes."""
-    return Value(tuple(Size(size) for size in array.shape), data=array, elements=_elements(array))
+    """A constant that was made of attributes: whole numbers of 64 bits, or real ones of 32."""
+    kind = INT64 if array.dtype == np.int64 else FLOAT
+    return Value(tuple(Size(size) for size in array.shape), data=array, elements=_elements(array), kind=kind)
 
 
 def _array(tensor: Tensor, dims: list[int]) -> Any:

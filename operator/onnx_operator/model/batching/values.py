@@ -8,6 +8,9 @@ from onnx_operator.model.batching.sizes import Size
 MOST_ELEMENTS = 64
 """Elements of a tensor whose values are followed; shapes are shorter."""
 MOST_DIMENSIONS = 16
+INT32, INT64, BOOL = 6, 7, 9
+FOLLOWED = frozenset({INT32, INT64, BOOL})
+"""Element types (TensorProto.DataType) of numbers that are followed."""
 
 Sizes = tuple[Size, ...]
 Elements = tuple[Size | None, ...]
@@ -34,6 +37,8 @@ class Value(NamedTuple):
     axis: int | None = None
     elements: Elements | None = None
     """The whole numbers in it, row-major, where they are few and followed; None for one that rows may change."""
+    kind: int | None = None
+    """Its element type (TensorProto.DataType); None where it is not known."""
     data: Any = None
     """A numpy array, where the model stores the values."""
     rounded: bool = False

@@ -1,6 +1,6 @@
 """Elements are moved, none is changed: the batch axis is followed."""
 
-from onnx_operator.model.batching.call import Call, Rule, known
+from onnx_operator.model.batching.call import Call, Rule, from_the_front, known
 from onnx_operator.model.batching.rules.shapes import reshaped
 from onnx_operator.model.batching.sizes import ONE, Size, product, quotient
 from onnx_operator.model.batching.values import Sizes, UnprovenError, Value
@@ -31,11 +31,13 @@ def flatten(call: Call) -> Value:
         return Value()
     rank = len(value.dims)
     axis = call.integer("axis", 1)
+    if not -rank <= axis <= rank:
+        raise UnprovenError(f"has an axis outside of the {rank} dimensions of its input")
     axis += rank if axis < 0 else 0
     sides = (product(value.dims[:axis]), product(value.dims[axis:]))
     if not value.batch:
         return Value(tuple(each or call.symbols.size() for each in sides))
-    if sides[0] is None or sides[1] is None or not 0 <= axis <= rank:
+    if sides[0] is None or sides[1] is None:
         raise UnprovenError(_CUTS)
     return reshaped(call, value, sides)
 
@@ -52,7 +54,7 @@ def squeeze(call: Call) -> Value:
         if not value.batch:
             return Value()
         raise UnprovenError("takes away every dimension of one, which the rows may be")
-    gone = {axis % len(value.dims) for axis in axes}
+    gone = {from_the_front(axis, len(value.dims)) for axis in axes}
     if value.axis in gone:
         raise UnprovenError("takes away the dimension of the rows")
     kept = [index for index in range(len(value.dims)) if index not in gone]
@@ -68,7 +70,7 @@ def unsqueeze(call: Call) -> Value:
             raise UnprovenError("puts in dimensions that are not known")
         return Value()
     rank = len(value.dims) + len(axes)
-    new = {axis % rank for axis in axes}
+    new = {from_the_front(axis, rank) for axis in axes}
     if len(new) != len(axes):
         raise UnprovenError("puts in one dimension twice")
     old = [index for index in range(rank) if index not in new]
@@ -147,7 +149,7 @@ def cut(call: Call) -> Value:
         raise UnprovenError("cuts in steps that are not known")
     dims = list(value.dims)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        at = axis % len(dims)
+        at = from_the_front(axis, len(dims))
         if at == value.axis:
             whole = end == dims[at] or (end.number is not None and end.number >= _TO_THE_END)
             if start.number != 0 or not whole or step != 1:
@@ -204,7 +206,7 @@ def pad(call: Call) -> Value:
     found = list(dims)
     for index, axis in enumerate(axes):
         more = pads[index], pads[index + len(axes)]
-        at = axis % len(dims)
+        at = from_the_front(axis, len(dims))
         if more == (0, 0):
             continue
         if at == value.axis:

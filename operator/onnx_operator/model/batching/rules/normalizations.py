@@ -1,7 +1,7 @@
 """Reductions and normalizations: rows stay apart where nothing is taken over their axis."""
 
 from onnx_operator.model.batching.broadcasting import broadcast
-from onnx_operator.model.batching.call import Call, Rule, known
+from onnx_operator.model.batching.call import Call, Rule, from_the_front, known
 from onnx_operator.model.batching.sizes import ONE
 from onnx_operator.model.batching.values import UnprovenError, Value
 
@@ -27,7 +27,7 @@ def reduction(call: Call) -> Value:
         if as_input and call.integer("noop_with_empty_axes", 0):
             return Value(dims, value.axis)
         raise UnprovenError(_OVER)
-    return _reduced(call, value, {axis % len(dims) for axis in axes})
+    return _reduced(call, value, {from_the_front(axis, len(dims)) for axis in axes})
 
 
 def extreme_place(call: Call) -> Value:
@@ -72,7 +72,7 @@ def along(call: Call) -> Value:
         axes = call.numbers(1)
         if not axes or len(axes) != 1:
             raise UnprovenError("sums along an axis that is not known")
-        axis = axes[0] % len(dims)
+        axis = from_the_front(axes[0], len(dims))
     else:
         axis = call.axis(-1, len(dims))
     if axis == value.axis:
@@ -139,8 +139,9 @@ def mean_variance(call: Call) -> Value:
     if call.opset < 9:
         raise UnprovenError("normalizes in the way of an opset before 9")
     dims = known(value)
-    axes = call.integers("axes") or [0, 2, 3]
-    if value.axis in {axis % len(dims) for axis in axes}:
+    axes = call.integers("axes")
+    axes = [0, 2, 3] if axes is None else axes
+    if not axes or value.axis in {from_the_front(axis, len(dims)) for axis in axes}:
         raise UnprovenError(_OVER)
     return Value(dims, value.axis)
 

@@ -1,14 +1,19 @@
 """Shapes as values: the numbers that Shape makes, what is computed of them, and what they then shape."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from onnx_operator.model.batching.broadcasting import broadcast
 from onnx_operator.model.batching.call import Call, Rule, known
 from onnx_operator.model.batching.sizes import MINUS_ONE, ONE, ROWS, ZERO, Size, product, quotient
-from onnx_operator.model.batching.tensors import INT32, INT64, constant, from_array
-from onnx_operator.model.batching.values import MOST_ELEMENTS, Elements, Sizes, UnprovenError, Value
+from onnx_operator.model.batching.tensors import FLOAT, constant, from_array
+from onnx_operator.model.batching.values import BOOL, INT32, INT64, MOST_ELEMENTS, Elements, Sizes, UnprovenError, Value
 
 _NOT_FOLLOWED = "takes a shape that depends on the number of rows in a way that is not followed"
+
+
+_ROW_BITS, _SIZE_BITS = 16, 22
+_LEAST = {INT32: -(2**31), INT64: -(2**63), BOOL: 0}
+_LARGEST = {INT32: 2**31 - 1, INT64: 2**63 - 1, BOOL: 1}
 
 
 def numbers(dims: Sizes | None, elements: Elements) -> Value:
@@ -44,13 +49,15 @@ def size(call: Call) -> Value:
 
 def _combine(call: Call, operator: str, a: Size | None, b: Size | None) -> Size | None:
     """Compute with two followed numbers; None where the number of rows has a part in it that cannot be followed."""
+    kind = call.required(0).kind
     if a is None or b is None:
         return None
     if a.number is not None and b.number is not None:
         found = _plain(operator, a.number, b.number)
-        return Size(found) if found is not None else None
+        fits = found is not None and (operator in _COMPARISONS or _fits(found, kind))
+        return Size(found) if found is not None and fits else call.symbols.anything()
     if operator == "Mul":
-        followed = product((a, b))
+        followed = _times((a, b), kind)
     elif operator == "Div":
         followed = quotient(a, b)
     elif operator in ("Add", "Sub"):
@@ -64,6 +71,34 @@ def _combine(call: Call, operator: str, a: Size | None, b: Size | None) -> Size 
     if followed is not None:
         return followed
     return None if a.rows or b.rows else call.symbols.anything()
+
+
+_COMPARISONS = frozenset({"Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual"})
+
+
+def _fits(number: int, kind: int | None) -> bool:
+    """Whether a number does not wrap, nor is so large that it is not followed."""
+    return kind in _LEAST and _LEAST[kind] <= number <= _LARGEST[kind]
+
+
+def _has_room(size: Size, kind: int | None) -> bool:
+    """Whether a number, or a product of sizes, does not wrap: no run has so many rows, nor a row so long a dimension.
+
+    ``?`` stands for any number: twice as much of it may wrap.
+    """
+    if size.number is not None:
+        return _fits(size.number, kind)
+    bits = size.coefficient.bit_length() + _ROW_BITS * size.rows + _SIZE_BITS * (len(size.symbols) - size.rows)
+    return size.natural and kind in _LARGEST and bits <= _LARGEST[kind].bit_length()
+
+
+def _times(factors: Sequence[Size], kind: int | None) -> Size | None:
+    """A product, where it does not wrap."""
+    several = [each for each in factors if each != ONE]
+    if len(several) == 1:
+        return several[0]
+    found = product(factors)
+    return found if found is not None and _has_room(found, kind) else None
 
 
 def _equal(a: Size, b: Size) -> Size | None:
@@ -93,8 +128,7 @@ def _plain(operator: str, a: int, b: int) -> int | None:
         "GreaterOrEqual": lambda x, y: int(x >= y),
         "LessOrEqual": lambda x, y: int(x <= y),
     }
-    found = made[operator](a, b) if operator in made else None
-    return found if found is None or abs(found) < 2**62 else None
+    return made[operator](a, b) if operator in made else None
 
 
 def _spread(call: Call, *indices: int) -> tuple[Sizes | None, list[Elements]] | None:
@@ -148,7 +182,9 @@ def same_numbers(call: Call) -> Value | None:
         return None
     if call.operator == "Cast":
         kind = call.integer("to", 0)
-        return numbers(value.dims, elements) if kind in (INT32, INT64) else None
+        if kind not in (INT32, INT64):
+            return None
+        return numbers(value.dims, tuple(_narrowed(call, each, kind) for each in elements))
     if call.operator == "Identity":
         return numbers(value.dims, elements)
     # Squeeze, Unsqueeze and Reshape of a vector or a scalar.
@@ -164,6 +200,15 @@ def same_numbers(call: Call) -> Value | None:
     elif call.operator == "Unsqueeze" and value.dims == () and call.numbers(1, "axes") in ([0], [-1]):
         dims = (ONE,)
     return None if dims is None else numbers(dims, elements)
+
+
+def _narrowed(call: Call, element: Size | None, kind: int) -> Size | None:
+    """A number in another type."""
+    if element is None or kind == INT64 or call.required(0).kind == kind:
+        return element
+    if _has_room(element, kind):
+        return element
+    return None if element.rows else call.symbols.anything()
 
 
 def joined(call: Call) -> Value | None:
@@ -215,7 +260,9 @@ def multiplied(call: Call) -> Value | None:
     dims = call.required(0).dims
     if elements is None or None in elements or dims is None or len(dims) != 1:
         return None
-    total = product([each for each in elements if each is not None])
+    if call.integer("noop_with_empty_axes", 0):
+        return None
+    total = _times([each for each in elements if each is not None], call.required(0).kind)
     kept = (ONE,) if call.integer("keepdims", 1) else ()
     return None if total is None else numbers(kept, (total,))
 
@@ -224,16 +271,17 @@ def filled(call: Call) -> Value:
     """ConstantOfShape: all rows are alike."""
     target = call.elements(call.required(0))
     stored = call.attributes.get("value")
-    value = constant(stored.t).elements if stored is not None and stored.HasField("t") else None
+    made = constant(stored.t) if stored is not None and stored.HasField("t") else Value(kind=FLOAT)
+    value, kind = made.elements, made.kind
     if target is None or None in target:
         if call.required(0).counted:
             raise UnprovenError(_NOT_FOLLOWED)
-        return Value()
+        return Value(kind=kind)
     dims = tuple(each for each in target if each is not None)
     total = product(dims)
     if total is not None and total.number is not None and 0 <= total.number <= MOST_ELEMENTS and value:
-        return Value(dims, elements=value * total.number)
-    return Value(dims, _place_of_rows(dims))
+        return Value(dims, elements=value * total.number, kind=kind)
+    return Value(dims, _place_of_rows(dims), kind=kind)
 
 
 def _place_of_rows(dims: Sizes) -> int | None:
@@ -313,7 +361,8 @@ def reshaped(call: Call, value: Value, target: Elements) -> Value:
         elif each.coefficient < 0:
             raise UnprovenError("gives a shape with a negative size")
         else:
-            wanted.append(each)
+            # What may be 0 or -1 stands for another size than its own.
+            wanted.append(each if each.natural else call.symbols.size())
     if call.fixed_rows and axis == 0 and wanted and wanted[0] == Size(call.fixed_rows):
         wanted[0] = Size(1, (ROWS,))
     if inferred is not None:
@@ -350,7 +399,8 @@ def constant_node(call: Call) -> Value:
             many = attribute.ints or attribute.floats
             if len(many) > MOST_ELEMENTS or not many:
                 # None: they were left out, being many.
-                return Value((Size(len(many)) if many else call.symbols.size(),))
+                kind = INT64 if name == "value_ints" else FLOAT
+            return Value((Size(len(many)) if many else call.symbols.size(),), kind=kind)
             return from_array(np.array(list(many), np.int64 if name == "value_ints" else np.float32))
         if name == "sparse_value":
             return Value(tuple(Size(each) for each in attribute.sparse_tensor.dims))
