@@ -757,6 +757,32 @@ def test_a_shape_with_a_number_that_may_be_none_does_not_keep_what_it_seems_to()
     assert not proof(*nodes, inputs={"x": (FLOAT, ["N", 2, 4])}, stored=stored).holds
 
 
+def test_filters_of_unknown_size_do_not_count_as_none_at_all() -> None:
+    """Of 8 places a filter of 3 leaves 6, and the sum is over the rows where 6 are left."""
+    filters = [N("Cast", ["f"], ["end"], to=INT64), N("Slice", ["w", "zero", "end", "two"], ["cut"])]
+    made = [*filters, N("Conv", ["x", "cut"], ["c"])]
+    counted = [
+        N("Shape", ["c"], ["d"]),
+        N("Gather", ["d", "two"], ["n"]),
+        N("Equal", ["n", "six"], ["e"]),
+        N("Cast", ["e"], ["i"], to=INT64),
+        N("Sub", ["one", "i"], ["a"]),
+        N("CumSum", ["c", "a"], ["y"]),
+    ]
+    stored = {**ZERO, "w": reals(1, 1, 9), "f": np.array([3.5], np.float32), "two": ints(2), "six": ints(6)}
+    assert not proof(*made, *counted, inputs={"x": (FLOAT, ["N", 1, 8])}, stored=stored).holds
+    long = {**stored, "w": reals(1, 1, 900), "f": np.array([800], np.float32)}
+    conv = N("Conv", ["x", "cut"], ["y"])
+    assert proof(*filters, conv, inputs={"x": (FLOAT, ["N", 1, 1000])}, stored=long).strength == "Tolerant"
+
+
+def test_a_mean_over_axes_that_are_left_empty_is_one_over_all() -> None:
+    node = N("MeanVarianceNormalization", ["t"], ["n"], axes=[4])
+    del node.attribute[0].ints[:]
+    nodes = [N("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node, N("Transpose", ["n"], ["y"], perm=[1, 0, 2])]
+    assert not proof(*nodes, inputs=WORDS).holds
+
+
 def test_a_report_names_the_node_that_lets_rows_meet() -> None:
     found = proof(
         N("Relu", ["x"], ["r"]), N("Softmax", ["r"], ["s"], name="/head/Softmax", axis=0), N("Neg", ["s"], ["y"])

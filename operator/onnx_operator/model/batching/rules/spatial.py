@@ -1,6 +1,7 @@
 """Convolutions, pools and the like: images at axis 0, one after the other."""
 
 import math
+from collections.abc import Sequence
 
 from onnx_operator.model.batching.call import Call, Rule, known
 from onnx_operator.model.batching.kernels import MOST_EXACT_TERMS
@@ -25,7 +26,7 @@ def _unknown(call: Call) -> bool:
     return not any(value.batch for value in call.given())
 
 
-def _window(call: Call, size: Size, index: int, kernel: int, rank: int) -> Size:
+def _window(call: Call, size: Size, index: int, kernel: int | None, rank: int) -> Size:
     """What a window that moves along a dimension leaves of it."""
     number = size.number
     stride = (call.integers("strides") or [1] * rank)[index]
@@ -35,6 +36,8 @@ def _window(call: Call, size: Size, index: int, kernel: int, rank: int) -> Size:
         return call.symbols.size()
     if mode.startswith("SAME"):
         return Size(-(-number // stride))
+    if kernel is None:
+        return call.symbols.size()
     pads = [0] * 2 * rank if mode == "VALID" else call.integers("pads") or [0] * 2 * rank
     room = number + pads[index] + pads[index + rank] - dilation * (kernel - 1) - 1
     if room < 0 or call.integer("ceil_mode", 0):
@@ -42,7 +45,7 @@ def _window(call: Call, size: Size, index: int, kernel: int, rank: int) -> Size:
     return Size(room // stride + 1)
 
 
-def _spatial(call: Call, sizes: Sizes, kernel: list[int]) -> list[Size]:
+def _spatial(call: Call, sizes: Sizes, kernel: Sequence[int | None]) -> list[Size]:
     rank = len(sizes)
     if len(kernel) != rank or any(
         len(call.integers(name) or [0] * rank * factor) != rank * factor
@@ -59,21 +62,22 @@ def convolution(call: Call) -> Value:
     dims, weight = _images(call), known(call.required(1))
     if len(weight) != len(dims):
         raise UnprovenError("has filters of other dimensions than its images")
-    kernel = call.integers("kernel_shape") or [size.number or 0 for size in weight[2:]]
+    kernel: Sequence[int | None] = call.integers("kernel_shape") or [size.number for size in weight[2:]]
     rounded = call.operator == "Conv" and not _summed_alike(call, weight, kernel)
     return Value((dims[0], weight[0], *_spatial(call, dims[2:], kernel)), 0, rounded=rounded)
 
 
-def _summed_alike(call: Call, weight: Sizes, kernel: list[int]) -> bool:
+def _summed_alike(call: Call, weight: Sizes, kernel: Sequence[int | None]) -> bool:
     """Whether the order of the products does not depend on how the work of more images is shared out.
 
     It does not where they are few, or where filters of two dimensions are arranged in blocks of channels, for which
     ONNX Runtime needs stored ones of a suitable number of channels.
     """
     depth, filters, groups = weight[1].number, weight[0].number, call.integer("group", 1)
-    if depth is None or filters is None:
+    places = [each for each in kernel if each is not None]
+    if depth is None or filters is None or len(places) < len(kernel):
         return False
-    if depth * math.prod(kernel) <= MOST_EXACT_TERMS:
+    if depth * math.prod(places) <= MOST_EXACT_TERMS:
         return True
     blocks = depth % 4 == 0 or depth < _LEAST_BLOCK
     return call.required(1).stored and len(kernel) == 2 and groups == 1 and blocks
