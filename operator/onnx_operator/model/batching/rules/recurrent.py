@@ -15,6 +15,9 @@ def recurrent(call: Call) -> list[Value]:
     dims = known(value)
     if call.integer("layout", 0) or value.axis != 1 or len(dims) != 3:
         raise UnprovenError("goes through the rows as one sequence, or has its batch elsewhere than at axis 1")
+    named = call.attributes.get("activations")
+    if named is not None and any(each.lower() == b"thresholdedrelu" for each in named.strings):
+        raise UnprovenError("jumps at a threshold within its sums")
     if call.input(_LENGTHS) is not None:
         raise UnprovenError("is given the lengths of its sequences")
     states = _STATES if call.operator == "LSTM" else _STATES[:1]

@@ -6,6 +6,9 @@ from onnx_operator.model.batching.rules.elementwise import alike
 from onnx_operator.model.batching.sizes import Size
 from onnx_operator.model.batching.values import Sizes, UnprovenError, Value
 
+_JUMPING = frozenset({"PROBIT", "SOFTMAX_ZERO"})
+"""The one is NaN for what is no probability, the other leaves a zero as it is."""
+
 
 def _table(call: Call) -> Sizes:
     """The shape of the one input: a row of features at each place of axis 0."""
@@ -16,10 +19,19 @@ def _table(call: Call) -> Sizes:
     return dims
 
 
+def _without_jumps(call: Call) -> None:
+    """The sums of these models are rounded by the number of rows."""
+    if call.text("post_transform", "NONE").upper() in _JUMPING:
+        raise UnprovenError("jumps at a sum of zero or one")
+    if call.operator == "SVMRegressor" and call.integer("one_class", 0):
+        raise UnprovenError("answers with the sign of a sum")
+
+
 def classifier(call: Call) -> list[Value]:
     """A label and scores for each row."""
     if not call.required(0).batch:
         return [Value(), Value()]
+    _without_jumps(call)
     dims = _table(call)
     return [Value(dims[:1], 0), Value((dims[0], call.symbols.size()), 0)]
 
@@ -28,6 +40,7 @@ def regressor(call: Call) -> Value:
     """Numbers for each row."""
     if not call.required(0).batch:
         return Value()
+    _without_jumps(call)
     dims = _table(call)
     targets = call.integer("n_targets", call.integer("targets", 1))
     return Value((dims[0], Size(targets) if targets > 0 else call.symbols.size()), 0)
