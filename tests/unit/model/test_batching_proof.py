@@ -783,6 +783,48 @@ def test_a_mean_over_axes_that_are_left_empty_is_one_over_all() -> None:
     assert not proof(*nodes, inputs=WORDS).holds
 
 
+JUMPING: list[tuple[str, dict[str, Any]]] = [
+    ("SVMRegressor", {"one_class": 1}),
+    ("SVMRegressor", {"post_transform": "PROBIT"}),
+    ("LinearRegressor", {"post_transform": "SOFTMAX_ZERO"}),
+    ("LinearClassifier", {"post_transform": "PROBIT"}),
+]
+
+
+@pytest.mark.parametrize(("operator", "attributes"), JUMPING)
+def test_what_jumps_within_a_model_of_rounded_sums_is_not_proven(operator: str, attributes: dict[str, Any]) -> None:
+    outputs = ["l", "y"] if operator.endswith("Classifier") else ["y"]
+
+    def of(attributes: dict[str, Any]) -> Proof:
+        return proof(N(operator, ["x"], outputs, domain="ai.onnx.ml", coefficients=[1.0] * 4, **attributes))
+
+    assert not of(attributes).holds
+    assert of({}).strength == "Tolerant"
+
+
+def test_a_recurrent_net_with_a_threshold_inside_jumps() -> None:
+    def net(activation: str) -> Proof:
+        nodes = [
+            N("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+            N("RNN", ["t", "w", "r"], ["", "h"], hidden_size=3, activations=[activation]),
+            N("Squeeze", ["h", "zero"], ["y"]),
+        ]
+        return proof(*nodes, inputs=WORDS, stored={**ZERO, "w": reals(1, 3, 4), "r": reals(1, 3, 3)})
+
+    assert net("Tanh").holds
+    assert not net("ThresholdedRelu").holds
+
+
+def test_what_a_function_takes_counts_with_every_call() -> None:
+    """So that calls of one with very many inputs do not keep an operator busy."""
+    inputs = [f"a{i}" for i in range(50_000)]
+    opset = [helper.make_opsetid("", 21)]
+    wide = helper.make_function("local", "F", inputs, ["o"], [N("Identity", ["a0"], ["o"])], opset)
+    calls = [N("F", ["x" if i == 0 else f"v{i}"], [f"v{i + 1}"], domain="local") for i in range(5)]
+    found = proof(*calls, N("Identity", ["v5"], ["y"]), functions=[wide])
+    assert "more nodes than are looked at" in found.reason
+
+
 def test_a_report_names_the_node_that_lets_rows_meet() -> None:
     found = proof(
         N("Relu", ["x"], ["r"]), N("Softmax", ["r"], ["s"], name="/head/Softmax", axis=0), N("Neg", ["s"], ["y"])

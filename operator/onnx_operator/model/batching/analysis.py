@@ -87,7 +87,7 @@ class Analysis:
         """Add what ``nodes`` make to ``scope``. Raises :class:`TooLargeError`."""
         for node in nodes:
             # A function's nodes come again with every call, the large ones too.
-            self._look(1 + (node.ByteSize() >> 10) if depth else 1)
+            self._look(1 + (node.ByteSize() >> 8) if depth else 1)
             for name, value in zip(node.output, self._outputs(node, scope, depth), strict=False):
                 if name:
                     again = name in scope
@@ -154,6 +154,8 @@ class Analysis:
     def _called(self, node: Node, function: Function, inputs: Sequence[Value | None], depth: int) -> list[Value]:
         if depth >= _DEEPEST:
             raise UnprovenError("calls functions within functions too deeply")
+        taken = (function.input, function.output, function.attribute_proto, function.opset_import)
+        self._look(sum(map(len, taken)))
         for each in function.opset_import:
             domain = domain_of(each.domain)
             if self._setting.opsets.get(domain, None if domain in _RUNTIMES else each.version) != each.version:
