@@ -825,6 +825,74 @@ def test_what_a_function_takes_counts_with_every_call() -> None:
     assert "more nodes than are looked at" in found.reason
 
 
+SMALL = {"eps": np.float32(1e-5), "two": np.float32(2), "half": np.float32(0.5), "three": np.float32(3), **ZERO}
+CENTRED = [N("ReduceMean", ["x", "one"], ["m"]), N("Sub", ["x", "m"], ["d"])]
+NOT_BELOW_ZERO = {
+    "squares": [N("Mul", ["d", "d"], ["q"]), N("ReduceMean", ["q", "one"], ["s"])],
+    "even powers": [N("Pow", ["d", "two"], ["q"]), N("ReduceMean", ["q", "one"], ["s"])],
+    "a sum of squares": [N("ReduceSumSquare", ["d", "one"], ["s"])],
+    "squares and a little more": [N("Pow", ["d", "two"], ["q"]), N("Add", ["q", "eps"], ["s"])],
+    "no less than a little": [N("Max", ["d", "eps"], ["s"])],
+    "no less than a little, cut": [N("Clip", ["d", "eps"], ["s"])],
+    "probabilities": [
+        N("Softmax", ["d"], ["p"]),
+        N("Unsqueeze", ["p", "one"], ["u"]),
+        N("Squeeze", ["u", "one"], ["s"]),
+    ],
+    "softplus": [N("Softplus", ["d"], ["s"])],
+    "squares of more digits": [
+        N("Mul", ["d", "d"], ["q"]),
+        N("Cast", ["q"], ["t"], to=TensorProto.DOUBLE),
+        N("Cast", ["t"], ["s"], to=FLOAT),
+    ],
+}
+MAY_BE_BELOW_ZERO = {
+    "a difference": [N("Identity", ["d"], ["s"])],
+    "a mean of squares less the square of a mean": [
+        N("Mul", ["x", "x"], ["q"]),
+        N("ReduceMean", ["q", "one"], ["e"]),
+        N("Mul", ["m", "m"], ["o"]),
+        N("Sub", ["e", "o"], ["s"]),
+    ],
+    "an odd power": [N("Pow", ["d", "three"], ["s"])],
+    "a difference and a little more": [N("Add", ["d", "eps"], ["s"])],
+    "the least of two": [N("Abs", ["d"], ["a"]), N("Min", ["a", "d"], ["s"])],
+    "cut above": [N("Clip", ["d", "", "eps"], ["s"])],
+    "a product of two": [N("Mul", ["d", "m"], ["s"])],
+    "a square that may have wrapped": [
+        N("Cast", ["x"], ["i"], to=INT64),
+        N("Mul", ["i", "i"], ["j"]),
+        N("Cast", ["j"], ["f"], to=FLOAT),
+        N("Abs", ["d"], ["a"]),
+        N("Add", ["a", "f"], ["s"]),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        N("Sqrt", ["s"], ["y"]),
+        N("Log", ["s"], ["y"]),
+        N("Pow", ["s", "half"], ["y"]),
+        N("ReduceLogSum", ["s", "one"], ["y"]),
+    ],
+    ids=lambda node: node.op_type,
+)
+def test_roots_and_logarithms_are_proven_only_of_what_rounding_does_not_bring_below_zero(root: onnx.NodeProto) -> None:
+    """It would be no number for one number of rows, and one for another."""
+    for name, nodes in NOT_BELOW_ZERO.items():
+        assert proof(*CENTRED, *nodes, root, stored=SMALL).strength == "Tolerant", name
+    for name, nodes in MAY_BE_BELOW_ZERO.items():
+        assert not proof(*CENTRED, *nodes, root, stored=SMALL).holds, name
+    exact = proof(N("Identity", ["x"], ["s"]), root, stored=SMALL)
+    assert exact.holds == (root.op_type != "ReduceLogSum"), "below zero it is so for any number of rows"
+
+
+def test_whole_powers_are_defined_below_zero() -> None:
+    assert proof(*CENTRED, N("Pow", ["d", "three"], ["y"]), stored=SMALL).holds
+
+
 def test_a_report_names_the_node_that_lets_rows_meet() -> None:
     found = proof(
         N("Relu", ["x"], ["r"]), N("Softmax", ["r"], ["s"], name="/head/Softmax", axis=0), N("Neg", ["s"], ["y"])

@@ -12,6 +12,7 @@ from onnx_operator.model.batching.graph_pb2 import Attribute, Function, Graph, N
 from onnx_operator.model.batching.kernels import DISCONTINUOUS, LABELLED, Kernels, names
 from onnx_operator.model.batching.kinds import typed
 from onnx_operator.model.batching.rules import ON_NUMBERS, RULES, SIZES_AT
+from onnx_operator.model.batching.signs import signed, undefined
 from onnx_operator.model.batching.tensors import FLOATS
 from onnx_operator.model.batching.values import MOST_DIMENSIONS, Fault, UnprovenError, Value
 
@@ -188,16 +189,16 @@ class Analysis:
         if not batch and not domain and operator in ON_NUMBERS:
             value = ON_NUMBERS[operator](call)
             if value is not None:
-                return typed(call, [value])
+                return _described(call, [value])
         sizes_at = SIZES_AT.get(operator, frozenset()) if not domain else frozenset()
         if counted and not sizes_at.issuperset(counted):
             raise UnprovenError("computes with the number of rows")
         rule = RULES.get((domain, operator))
         if not batch and not counted and (rule is None or operator not in SIZES_AT):
-            return typed(call, self._fixed(rule, call))
+            return _described(call, self._fixed(rule, call))
         if rule is None:
             raise UnprovenError("is an operator of which it is not known that it keeps rows apart")
-        return typed(call, self._rounded(call, _checked(call, _listed(rule(call)))))
+        return _described(call, self._rounded(call, _checked(call, _listed(rule(call)))))
 
     def _fixed(self, rule: object, call: Call) -> list[Value]:
         """The same whatever the rows: it need only not be random."""
@@ -225,6 +226,8 @@ class Analysis:
             raise UnprovenError(
                 "makes another answer of a difference in the last bit, which the number of rows may make before it"
             )
+        if undefined(call) and (before or (operator == "ReduceLogSum" and any(value.batch for value in call.given()))):
+            raise UnprovenError("is not defined below zero, where a difference in the last bit may lead")
         exact = self._exact(call) and not (operator in _EXTREMES and len(call.inputs) > 2)
         rounded = before or not exact
         if rounded:
@@ -245,6 +248,10 @@ class Analysis:
 
 def _listed(found: Value | list[Value]) -> list[Value]:
     return found if isinstance(found, list) else [found]
+
+
+def _described(call: Call, values: list[Value]) -> list[Value]:
+    return signed(call, typed(call, values))
 
 
 def _checked(call: Call, values: list[Value]) -> list[Value]:

@@ -5,6 +5,9 @@ from onnx_operator.model.batching.kernels import names
 from onnx_operator.model.batching.values import BOOL, INT64, Value
 
 _AS_FIRST = names(
+    "AveragePool BatchNormalization Ceil Celu Conv Cos Elu Erf Exp Floor Gelu Gemm GlobalAveragePool GlobalMaxPool "
+    "HardSigmoid HardSwish LayerNormalization LeakyRelu Log LogSoftmax MatMul MaxPool Mean Mish Pow Reciprocal Relu "
+    "Round Selu Sigmoid Sin Softmax Softplus Softsign Sqrt Tanh "
     "Abs Add Clip Concat CumSum Div Dropout Expand Flatten Gather GatherElements GatherND Identity Max Min Mod Mul Neg "
     "Pad Range ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Reshape Sign "
     "Slice Split Squeeze Sub Sum Tile Transpose Trilu Unsqueeze"

@@ -44,6 +44,8 @@ class Value(NamedTuple):
     rounded: bool = False
     """Whether its last bits may depend on how many rows share the run."""
     counted: bool = False
+    natural: bool = False
+    """Whether no number in it can be below zero, however sums are rounded."""
     stored: bool = False
     """Whether it is a constant of the model that no caller can replace: kernels arrange those once, when loading."""
     fault: Fault | None = None
