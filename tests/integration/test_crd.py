@@ -269,8 +269,8 @@ BAD = {
     "warm-up by nothing": (model(warmUp={"values": {"x": []}}), "spec.warmUp.values.x"),
     "warm-up by lists": (model(warmUp={"values": {"x": [[1]]}}), "spec.warmUp.values.x[0]"),
     "warm-up of many inputs": (
-        model(warmUp={"shapes": {f"x{n}": [1] for n in range(65)}}),
-        "must have at most 64",
+        model(warmUp={"shapes": {f"x{n}": [1] for n in range(513)}}),
+        "must have at most 512",
     ),
     "no script": (model(scoring={"requirements": ["a==1"]}), "exactly one of configMapName, script"),
     "image with requirements": (model(scoring={"image": "i", "requirements": ["a==1"]}), "brings its own packages"),

@@ -114,7 +114,8 @@ def _cut(text: str, excess: int) -> str:
 
 MOST_ELEMENTS = 1 << 24
 """Elements of one tensor to warm up with: 64 MiB of FP32, beyond which a run costs more than it tells."""
-MOST_WARM_UP_INPUTS = 64
+MOST_WARM_UP_INPUTS = 512
+"""Decoders that keep keys and values take some hundreds."""
 MOST_WARM_UP_VALUES = 256
 MOST_DIMENSIONS = 16
 

@@ -17,6 +17,7 @@ from onnx_operator.server.runtime.failures import (
     UnwarmedLoadError,
 )
 from onnx_operator.server.runtime.finding import Found, NotFound, Sources, find_input
+from onnx_operator.server.runtime.warmup import warm_up
 from tests.unit.server.serving import identity, linear, load_bytes, model_bytes, node, serving, value
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
@@ -62,6 +63,25 @@ def test_recorded_inputs_warm_a_model_up_that_no_guess_would(tmp_path: Path) -> 
     assert answered.origin == "testData"
     assert answered.feed["x"].tolist() == x.tolist()
     assert answered.recipe == WarmUpInputs(shapes={"x": [3, 25]}, values={"x": [2]})
+
+
+@pytest.mark.parametrize(("count", "rank"), [(70, 1), (600, 1), (1, 20)])
+def test_recorded_inputs_warm_a_model_up_however_many_and_of_whatever_rank_they_are(
+    tmp_path: Path, count: int, rank: int
+) -> None:
+    names = [f"x{number}" for number in range(count)]
+    shape = [*["N"] * (rank > 0), *[1] * (rank - 1)]
+    content = model_bytes(
+        [node("Sum", names, ["y"])], [value(name, FLOAT, shape) for name in names], [value("y", FLOAT, None)]
+    )
+    tensor = np.ones((2, *[1] * (rank - 1)), np.float32)
+    for number, name in enumerate(names):
+        (tmp_path / f"input_{number}.pb").write_bytes(numpy_helper.from_array(tensor, name).SerializeToString())
+    (tmp_path / "output_0.pb").write_bytes(numpy_helper.from_array(count * tensor, "y").SerializeToString())
+    answered = found(content, test_data=tmp_path)
+    assert answered.origin == "testData"
+    assert (answered.recipe is not None) == (count < 512 and rank < 16), "what cannot be kept is left out"
+    assert warm_up(load_bytes(content), 4, sources=Sources(test_data=tmp_path)).warmed
 
 
 def test_recorded_inputs_that_are_not_answered_fail_the_model(tmp_path: Path) -> None:

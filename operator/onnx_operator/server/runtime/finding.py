@@ -85,8 +85,8 @@ def find_input(model: Model, sources: Sources) -> Found | NotFound:
     if sources.test_data is not None:
         feed = _recorded(model, sources.test_data)
         recipe = recipe_of(required, feed, None)
-        shapes = {info.name: list(shape_of_value(feed[info.name])) for info in required if info.datatype}
-        guess = guess_of(required, WarmUpInputs(shapes=shapes))
+        shapes = {info.name: shape_of_value(feed[info.name]) for info in required if info.datatype}
+        guess = guess_of(required, shapes)
         alike = recipe if recipe and _answers(model, required, recipe, sources.attempts) else None
         return Found(guess, feed, "testData", alike)
     if sources.given is not None and not sources.given.empty:
@@ -103,7 +103,7 @@ def find_input(model: Model, sources: Sources) -> Found | NotFound:
 def _given(model: Model, required: Sequence[TensorInfo], sources: Sources, given: WarmUpInputs) -> Found | NotFound:
     if all(info.name in given.shapes for info in required if info.datatype):
         sources.attempts.allow(GIVEN_SECONDS)
-    found = _search(model, required, sources, guess_of(required, given))
+    found = _search(model, required, sources, guess_of(required, given.shapes, given.fillings()))
     if isinstance(found, NotFound):
         raise LoadError(f"the model does not answer what spec.warmUp says: {found.message}")
     return replace(found, origin="warmUp")
@@ -119,7 +119,7 @@ def _fits(required: Sequence[TensorInfo], kept: WarmUpInputs) -> bool:
 
 
 def _kept(model: Model, required: Sequence[TensorInfo], kept: WarmUpInputs) -> Found:
-    guess = guess_of(required, kept)
+    guess = guess_of(required, kept.shapes, kept.fillings())
     try:
         feed = make_feed(required, guess)
         run_within(model, feed, GIVEN_SECONDS)
@@ -133,7 +133,7 @@ def _kept(model: Model, required: Sequence[TensorInfo], kept: WarmUpInputs) -> F
 def _answers(model: Model, required: Sequence[TensorInfo], recipe: WarmUpInputs, attempts: Attempts) -> bool:
     """Whether an input like a recorded one is answered too; it is made up, and a kill by it no fault of the model's."""
     try:
-        guess = guess_of(required, recipe)
+        guess = guess_of(required, recipe.shapes, recipe.fillings())
         feed = make_feed(required, guess)
         identity = _identity(feed, guess)
         if identity in attempts.killed:

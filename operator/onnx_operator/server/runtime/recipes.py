@@ -11,6 +11,7 @@ from onnx_operator.server.dataplane.tensors import DTYPES, TensorInfo, show_shap
 from onnx_operator.server.runtime.failures import LoadError
 from onnx_operator.server.runtime.guessing import Guess
 from onnx_operator.server.runtime.guessing.feeds import filled
+from onnx_operator.server.runtime.guessing.guess import Value
 
 MOST_VALUES = 16
 """Elements of a tensor that are written down one by one."""
@@ -24,18 +25,26 @@ def shape_of_value(value: Any) -> tuple[int, ...]:
     return tuple(shape() if callable(shape) else shape)
 
 
-def guess_of(required: Sequence[TensorInfo], inputs: WarmUpInputs) -> Guess:
-    """A guess with these shapes and values; their first size is the batch where all inputs have an open one."""
-    shapes = {name: tuple(shape) for name, shape in inputs.shapes.items()}
-    values = {name: tuple(values) for name, values in inputs.fillings().items()}
+def guess_of(
+    required: Sequence[TensorInfo],
+    shapes: Mapping[str, Sequence[int]],
+    fillings: Mapping[str, Sequence[Value]] | None = None,
+) -> Guess:
+    """A guess with these shapes and values; their first size is the batch where all inputs have an open one.
+
+    They may be of any number and size: recorded inputs know no bounds.
+    """
+    shapes = {name: tuple(shape) for name, shape in shapes.items()}
     tensors = [info for info in required if info.datatype]
     opened = all(info.shape and not isinstance(info.shape[0], int) for info in tensors)
-    first = {shape[0] for shape in shapes.values() if shape}
-    whole = shapes.keys() >= {info.name for info in tensors}
-    if opened and whole and len(first) == 1 and all(shapes.values()):
-        marked = {name: (-1, *shape[1:]) for name, shape in shapes.items()}
+    given = {name: tuple(shape) for name, shape in shapes.items()}
+    values = {name: tuple(values) for name, values in (fillings or {}).items()}
+    first = {shape[0] for shape in given.values() if shape}
+    whole = given.keys() >= {info.name for info in tensors}
+    if opened and whole and len(first) == 1 and all(given.values()):
+        marked = {name: (-1, *shape[1:]) for name, shape in given.items()}
         return Guess(batch=first.pop(), shapes=marked, values=values)
-    return Guess(shapes=shapes, values=values)
+    return Guess(shapes=given, values=values)
 
 
 def check_given(required: Sequence[TensorInfo], given: WarmUpInputs) -> None:
