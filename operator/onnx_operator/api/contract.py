@@ -112,6 +112,8 @@ def _cut(text: str, excess: int) -> str:
     return text[:keep] + "…" if keep > 0 else ""
 
 
+MOST_KILLS = 3
+"""Of the server by made-up inputs: after as many its search is given up."""
 MOST_ELEMENTS = 1 << 24
 """Elements of one tensor to warm up with: 64 MiB of FP32, beyond which a run costs more than it tells."""
 MOST_WARM_UP_INPUTS = 512

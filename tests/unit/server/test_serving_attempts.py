@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from onnx_operator.server.runtime.attempts import MEASURING, STATE_FILE, Attempts
+from onnx_operator.server.runtime.attempts import MEASURING, STATE_FILE, Attempts, OutOfTimeError
 from onnx_operator.server.runtime.finding import Found, NotFound, Sources, find_input
 from onnx_operator.server.runtime.warmup import warm_up
 from tests.unit.server.serving import identity, linear, load_bytes, model_bytes, node, serving, value
@@ -75,21 +76,51 @@ def killed_by_the_first(folder: Path) -> str:
     return (folder / STATE_FILE).read_text()
 
 
-def test_what_killed_the_process_is_not_tried_again_after_the_restart(tmp_path: Path) -> None:
+def test_what_killed_the_process_twice_is_not_tried_again(tmp_path: Path) -> None:
+    killed_by_the_first(tmp_path)
     noted = json.loads(killed_by_the_first(tmp_path))
-    assert len(noted) == 1
-    attempts = Attempts(tmp_path)
-    assert attempts.killed == noted
-    found = find_input(load_bytes(identity(shape=("N", "L"))), Sources(attempts=attempts))
+    assert [times for _, times in noted.values()] == [2]
+    found = find_input(load_bytes(identity(shape=("N", "L"))), Sources(attempts=Attempts(tmp_path)))
     assert isinstance(found, Found)
-    assert found.feed["x"].nbytes >= 64 * next(iter(noted.values())), "small ones of about its size may kill as well"
+    assert found.feed["x"].nbytes >= 64 * next(iter(noted.values()))[0], "small ones of about its size may kill as well"
     assert json.loads((tmp_path / STATE_FILE).read_text()) == noted
+
+
+def test_one_start_that_was_interrupted_says_nothing_of_the_input_that_ran(tmp_path: Path) -> None:
+    """The node was restarted, or somebody stopped waiting: with no other input the model could never start again."""
+    for _ in range(3):
+        killed_by_the_first(tmp_path)
+        found = find_input(load_bytes(identity(shape=("N", "L"))), Sources(required=True, attempts=Attempts(tmp_path)))
+        assert isinstance(found, Found)
+        assert found.feed["x"].shape == (1, 1)
+        assert json.loads((tmp_path / STATE_FILE).read_text()) == {}, "it was answered, and so has killed nothing"
+
+
+def test_an_input_that_runs_on_after_its_time_may_still_kill_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr("onnx_operator.server.runtime.attempts.run_once", lambda *_: go_on.wait(60))
+    monkeypatch.setattr("onnx_operator.server.runtime.attempts._GRACE_SECONDS", 0.1)
+    attempts = Attempts(tmp_path, seconds=0.1)
+    with pytest.raises(OutOfTimeError):
+        attempts.run(None, {}, "slow", 8)
+    attempts.note(MEASURING, 0)
+    attempts.forget(MEASURING)
+    assert json.loads((tmp_path / STATE_FILE).read_text()) == {"slow": [8, 1]}
+    go_on.set()
+    for _ in range(100):
+        if json.loads((tmp_path / STATE_FILE).read_text()) == {}:
+            break
+        threading.Event().wait(0.1)
+    else:
+        pytest.fail("it ended, and is still said to have killed the process")
 
 
 def test_after_a_small_one_killed_only_far_larger_ones_are_tried() -> None:
     """Kernels that divide by a size of nothing do so below some length."""
     attempts = Attempts()
-    attempts.killed = {"a": 32}
+    attempts.ended = {"a": (32, 2)}
     assert attempts.forbids("b", 64, open_sizes=True)
     assert not attempts.forbids("b", 64 * 32, open_sizes=True)
     assert not attempts.forbids("b", 32, open_sizes=False), "where no size is guessed it was a value"
@@ -97,13 +128,15 @@ def test_after_a_small_one_killed_only_far_larger_ones_are_tried() -> None:
 
 def test_after_a_large_one_killed_no_larger_one_is_tried() -> None:
     attempts = Attempts(free=lambda: None)
-    attempts.killed = {"a": 8 << 20}
+    attempts.ended = {"a": (8 << 20, 2)}
     assert attempts.forbids("b", 9 << 20, open_sizes=True)
     assert not attempts.forbids("b", 1 << 20, open_sizes=True)
+    attempts.ended = {"a": (8 << 20, 1)}
+    assert not attempts.forbids("b", 9 << 20, open_sizes=True), "once it may have been anything"
 
 
 def test_after_several_kills_the_search_is_given_up_and_the_model_serves(tmp_path: Path) -> None:
-    (tmp_path / STATE_FILE).write_text(json.dumps({"a": 1, "b": 2, "c": 3}))
+    (tmp_path / STATE_FILE).write_text(json.dumps({"a": [1, 2], "b": [2, 1]}))
     with serving(linear(), "--state-directory", str(tmp_path), ready=False) as process:
         facts = process.started()
         assert facts["warmUp"]["warmed"] is False
@@ -112,7 +145,7 @@ def test_after_several_kills_the_search_is_given_up_and_the_model_serves(tmp_pat
 
 
 def test_a_kill_while_more_rows_are_measured_costs_the_batches_and_no_more(tmp_path: Path) -> None:
-    (tmp_path / STATE_FILE).write_text(json.dumps({MEASURING: 0}))
+    (tmp_path / STATE_FILE).write_text(json.dumps({MEASURING: [0, 2]}))
     found = warm_up(load_bytes(linear()), 8, sources=Sources(attempts=Attempts(tmp_path)))
     assert (found.warmed, found.batchable) == (True, False)
     assert "measuring more rows killed the process" in found.reason
@@ -120,26 +153,30 @@ def test_a_kill_while_more_rows_are_measured_costs_the_batches_and_no_more(tmp_p
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{", '{"a": "x"}', "null", "x" * (1 << 17), "[" * 60_000, '{"a": 1e999}', '{"a": -1}', '{"a": true}'],
+    [
+        *("", "[]", "{", "null", "x" * (1 << 17), "[" * 60_000),
+        *('{"a": "x"}', '{"a": 8}', '{"a": [8]}', '{"a": [1e999, 2]}', '{"a": [-1, 2]}', '{"a": [8, true]}'),
+        *('{"a": [8, 0]}', '{"a": [8, 4294967296]}', '{"a": [8, 2, 2]}', '{"a": [8, 2], "b": null}'),
+    ],
 )
 def test_notes_that_somebody_spoilt_count_for_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / STATE_FILE).write_text(content)
-    assert Attempts(tmp_path).killed == {}
+    assert Attempts(tmp_path).ended == {}
 
 
 def test_what_is_no_file_is_neither_read_nor_written_through(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     other = tmp_path / "other"
-    other.write_text(json.dumps({"a": 1, "b": 2, "c": 3}))
+    other.write_text(json.dumps({"a": [1, 2], "b": [2, 1]}))
     for target in (tmp_path / "pipe", other):
         state = tmp_path / ("state-of-" + target.name)
         state.mkdir()
         (state / STATE_FILE).symlink_to(target)
         attempts = Attempts(state)
-        assert attempts.killed == {}
+        assert attempts.ended == {}
         attempts.note("mine", 8)
-        assert json.loads((state / STATE_FILE).read_text()) == {"mine": 8}
-    assert json.loads(other.read_text()) == {"a": 1, "b": 2, "c": 3}
+        assert json.loads((state / STATE_FILE).read_text()) == {"mine": [8, 1]}
+    assert json.loads(other.read_text()) == {"a": [1, 2], "b": [2, 1]}
 
 
 def test_further_processes_heed_what_killed_and_note_nothing(tmp_path: Path) -> None:
@@ -150,7 +187,15 @@ def test_further_processes_heed_what_killed_and_note_nothing(tmp_path: Path) -> 
     assert (tmp_path / STATE_FILE).read_text() == noted
 
 
-def test_the_pod_tells_while_a_made_up_input_runs() -> None:
+def test_the_pod_tells_while_a_made_up_input_runs(tmp_path: Path) -> None:
     told: list[Any] = []
-    find_input(load_bytes(linear()), Sources(attempts=Attempts(tell=told.append)))
+    find_input(load_bytes(linear()), Sources(attempts=Attempts(tmp_path, told.append)))
     assert told == [True, False]
+
+
+def test_a_pod_that_cannot_note_what_runs_does_not_say_that_its_next_start_will_know(tmp_path: Path) -> None:
+    """The kill would be repeated for ever, and never be told as what it is."""
+    (tmp_path / "file").write_text("")
+    told: list[Any] = []
+    find_input(load_bytes(linear()), Sources(attempts=Attempts(tmp_path / "file", told.append)))
+    assert True not in told

@@ -11,6 +11,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from onnx_operator.api.contract import MOST_KILLS
 from onnx_operator.server.runtime.cgroups import memory_limit
 from onnx_operator.server.runtime.guessing import run_once
 from onnx_operator.server.runtime.memory import resident_memory_bytes
@@ -22,8 +23,6 @@ SEARCH_SECONDS = 20.0
 GIVEN_SECONDS = 120.0
 """An input of which somebody says all sizes, or that warmed up the version before: slow models are no wrong ones."""
 STATE_FILE = "onnx-warm-up.json"
-MOST_KILLS = 3
-"""After as many the search is given up."""
 _GRACE_SECONDS = 2.0
 """A run that was told to end does so between two nodes."""
 _SHARE = 2
@@ -37,10 +36,17 @@ _LEAP = 64
 MEASURING = "measuring"
 """Names the runs after the first one that was answered."""
 _LARGEST_STATE = 64 << 10
+_PROVEN = 2
+"""Starts that ended while an input ran: one alone may be a restart of the node, or somebody who stopped waiting."""
+_MOST_TIMES = 1 << 31
 
 
 class OutOfTimeError(Exception):
-    """The search has no time left."""
+    """The search has no time left; ``running`` tells whether the run goes on all the same."""
+
+    def __init__(self, *, running: bool = False) -> None:
+        super().__init__()
+        self.running = running
 
 
 def free_memory(root: Path = Path("/")) -> int | None:
@@ -52,9 +58,10 @@ def free_memory(root: Path = Path("/")) -> int | None:
 class Attempts:
     """The bounds of one search.
 
-    Each attempt is noted in ``folder`` before it is run and taken off after: what is found there at the next start has
-    killed the process. ``tell`` is told whether a made-up input runs. Without a ``folder`` nothing is remembered;
-    without ``record`` what is there is heeded, and nothing noted: further processes of one server do the same again.
+    Each attempt is noted in ``folder`` before it is run and taken off after: what is found there at the next start was
+    running when the process ended, and has killed it if that happened twice. ``tell`` is told whether a made-up input
+    runs that the next start will know of. Without a ``folder`` nothing is remembered; without ``record`` what is there
+    is heeded, and nothing noted: further processes of one server do the same again.
     """
 
     def __init__(
@@ -71,10 +78,13 @@ class Attempts:
         self._tell, self._free, self._clock = tell, free, clock
         self._deadline = clock() + seconds
         self._record = record
-        self.killed = self._read()
-        """What killed earlier starts: identities of guesses, with the bytes of their inputs."""
+        self._lock = threading.Lock()
+        self._running: dict[str, tuple[int, bool]] = {}
+        """What runs now, with its bytes, and whether it is made up."""
+        self.ended = self._read()
+        """What ran when earlier starts ended: identities of guesses, with the bytes of their inputs, and how often."""
 
-    def _read(self) -> dict[str, int]:
+    def _read(self) -> dict[str, tuple[int, int]]:
         """What the file says; whatever else may lie there says nothing."""
         if self._file is None:
             return {}
@@ -84,18 +94,22 @@ class Attempts:
             found = json.loads(self._file.read_bytes())
         except (OSError, ValueError, RecursionError):
             return {}
-        known = isinstance(found, dict) and all(type(size) is int and 0 <= size < 1 << 62 for size in found.values())
-        return found if known else {}
+        known = isinstance(found, dict) and all(map(_is_entry, found.values()))
+        return {name: (size, times) for name, (size, times) in found.items()} if known else {}
 
     @property
     def given_up(self) -> bool:
-        """Whether made-up inputs killed the process too often."""
+        """Whether the process ended too often while made-up inputs ran."""
         return self.kills >= MOST_KILLS
 
     @property
     def kills(self) -> int:
-        """How many made-up inputs killed the process."""
-        return len(self.killed.keys() - {MEASURING})
+        """How often the process ended while a made-up input ran."""
+        return sum(times for name, (_, times) in self.ended.items() if name != MEASURING)
+
+    def killed(self, identity: str) -> bool:
+        """Whether this one killed the process: it ran when two starts ended, and was never answered or refused."""
+        return self.ended.get(identity, (0, 0))[1] >= _PROVEN
 
     def allow(self, seconds: float) -> None:
         """Take so much time from now."""
@@ -106,9 +120,9 @@ class Attempts:
 
         Where nothing about the sizes is guessed (not ``open_sizes``) only the first holds.
         """
-        if identity in self.killed:
+        if self.killed(identity):
             return True
-        for killed in (size for name, size in self.killed.items() if name != MEASURING):
+        for killed in (size for name, (size, _) in self.ended.items() if name != MEASURING and self.killed(name)):
             if killed >= _LARGE and size >= killed:
                 return True
             if open_sizes and killed < _LARGE and size < _LEAP * killed:
@@ -125,24 +139,48 @@ class Attempts:
         if left <= 0:
             raise OutOfTimeError
         self.note(identity, size)
+        running = False
         try:
-            run_within(model, feed, left)
+            run_within(model, feed, left, lambda: self._drop(identity))
+        except OutOfTimeError as error:
+            running = error.running
+            raise
         finally:
-            self.forget(identity)
+            # What runs on may still kill the process.
+            if not running:
+                self.forget(identity)
 
-    def note(self, identity: str, size: int) -> None:
-        """Note what runs now."""
-        self._tell(True)
-        self._write({**self.killed, identity: size})
+    def note(self, identity: str, size: int, *, made_up: bool = True) -> None:
+        """Note what runs now; a kill by what is not ``made_up`` is told as any other."""
+        with self._lock:
+            self._running[identity] = (size, made_up)
+            noted = self._write()
+        # What nobody knows of at the next start would be tried again and again.
+        self._tell(noted and self._guessing)
 
     def forget(self, identity: str) -> None:
         """It did not kill the process."""
-        self._tell(False)
-        self._write(self.killed)
+        self._drop(identity)
+        self._tell(self._file is not None and self._record and self._guessing)
 
-    def _write(self, content: Mapping[str, int]) -> None:
+    @property
+    def _guessing(self) -> bool:
+        with self._lock:
+            return any(made_up for _, made_up in self._running.values())
+
+    def _drop(self, identity: str) -> None:
+        with self._lock:
+            self._running.pop(identity, None)
+            self.ended.pop(identity, None)
+            self._write()
+
+    def _write(self) -> bool:
+        """Write down what runs and what ended; whether the next start will know it."""
         if self._file is None or not self._record:
-            return
+            return False
+        content = dict(self.ended)
+        for identity, (size, _) in self._running.items():
+            content[identity] = (size, self.ended.get(identity, (0, 0))[1] + 1)
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             # Whole at any time, and never through a link that somebody else left there.
@@ -154,15 +192,26 @@ class Attempts:
         except OSError as error:
             logger.info("the attempt cannot be noted: %s", error)
             self._file = None
+            return False
+        return True
 
 
-def run_within(model: Any, feed: Mapping[str, Any], seconds: float) -> None:
-    """Run the model, and tell it to end after so many seconds. Raises :class:`OutOfTimeError` when that was needed."""
+def _is_entry(found: Any) -> bool:
+    if not (isinstance(found, list) and len(found) == 2 and all(type(each) is int for each in found)):
+        return False
+    return bool(0 <= found[0] < 1 << 62 and 0 < found[1] < _MOST_TIMES)
+
+
+def run_within(model: Any, feed: Mapping[str, Any], seconds: float, late: Callable[[], None] = lambda: None) -> None:
+    """Run the model, and tell it to end after so many seconds. Raises :class:`OutOfTimeError` when that was needed.
+
+    ``late`` is called, in a thread, when a run ends that went on even so.
+    """
     options = ort.RunOptions()
     # Refusals are what the search lives on, nothing to be logged.
     options.log_severity_level = 4
     failure: list[BaseException] = []
-    ended = threading.Event()
+    ended, left_behind = threading.Event(), threading.Event()
 
     def target() -> None:
         try:
@@ -171,12 +220,16 @@ def run_within(model: Any, feed: Mapping[str, Any], seconds: float) -> None:
             failure.append(error)
         finally:
             ended.set()
+            if left_behind.is_set():
+                late()
 
     threading.Thread(target=target, name="made-up input", daemon=True).start()
     if not ended.wait(seconds):
         options.terminate = True
         # What does not end even so is left behind: it ends with its node.
-        ended.wait(_GRACE_SECONDS)
+        if not ended.wait(_GRACE_SECONDS):
+            left_behind.set()
+            raise OutOfTimeError(running=not ended.is_set())
         raise OutOfTimeError
     if failure:
         raise failure[0]

@@ -136,7 +136,7 @@ def _answers(model: Model, required: Sequence[TensorInfo], recipe: WarmUpInputs,
         guess = guess_of(required, recipe.shapes, recipe.fillings())
         feed = make_feed(required, guess)
         identity = _identity(feed, guess)
-        if identity in attempts.killed:
+        if attempts.killed(identity):
             return False
         attempts.run(model, feed, identity, _bytes(feed))
     except Exception:

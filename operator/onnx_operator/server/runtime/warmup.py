@@ -128,7 +128,7 @@ def warm_up(
             note,
             clock,
             started,
-            killed=MEASURING in sources.attempts.killed,
+            killed=sources.attempts.killed(MEASURING),
             assume_independent_rows=assume_independent_rows,
         )
     finally:
