@@ -1,6 +1,7 @@
 """Whose input warms a model up: recorded ones, what somebody says, those of the version before, then guesses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from onnx import TensorProto, numpy_helper
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import WarmUpInputs
+from onnx_operator.server.runtime.attempts import Attempts
 from onnx_operator.server.runtime.failures import (
     FailedTestError,
     HeldLoadError,
@@ -17,6 +19,7 @@ from onnx_operator.server.runtime.failures import (
     UnwarmedLoadError,
 )
 from onnx_operator.server.runtime.finding import Found, NotFound, Sources, find_input
+from onnx_operator.server.runtime.guessing import make_feed, run_once
 from onnx_operator.server.runtime.warmup import warm_up
 from tests.unit.server.serving import identity, linear, load_bytes, model_bytes, node, serving, value
 
@@ -70,7 +73,7 @@ def test_recorded_inputs_warm_a_model_up_however_many_and_of_whatever_rank_they_
     tmp_path: Path, count: int, rank: int
 ) -> None:
     names = [f"x{number}" for number in range(count)]
-    shape = [*["N"] * (rank > 0), *[1] * (rank - 1)]
+    shape: list[Any] = [*["N"] * (rank > 0), *[1] * (rank - 1)]
     content = model_bytes(
         [node("Sum", names, ["y"])], [value(name, FLOAT, shape) for name in names], [value("y", FLOAT, None)]
     )
@@ -96,6 +99,54 @@ def test_what_somebody_says_of_sizes_and_values_is_taken(tmp_path: Path) -> None
     assert answered.origin == "warmUp"
     assert answered.feed["x"].shape == (3, 7)
     assert answered.feed["x"].reshape(-1)[:3].tolist() == [2, 1, 2]
+
+
+class Asked:
+    """A model that notes the shapes that it is asked with."""
+
+    def __init__(self, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.model = load_bytes(content)
+        self.shapes: list[Any] = []
+
+        def run(model: Any, feed: Any, options: Any = None) -> None:
+            self.shapes.append({name: np.shape(each) for name, each in feed.items()})
+            run_once(model, feed, options)
+
+        monkeypatch.setattr("onnx_operator.server.runtime.attempts.run_once", run)
+
+
+def test_sizes_and_values_that_somebody_says_are_run_as_they_are_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = Asked(only(1, 4), monkeypatch)
+    told: list[bool] = []
+    text = '{"shapes": {"x": [3, 7]}, "values": {"x": [2, 1]}}'
+    with pytest.raises(LoadError, match=r"does not answer what spec.warmUp says: .*cannot be reshaped"):
+        find_input(asked.model, Sources(given=given(text), attempts=Attempts(tmp_path, told.append)))
+    assert asked.shapes == [{"x": (3, 7)}]
+    assert told == [], "a kill would not be told as one by a guess of ours"
+    assert not list(tmp_path.iterdir())
+
+
+def test_sizes_that_somebody_says_stay_while_values_are_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = model_bytes(
+        [node("Sub", ["x", "ten"], ["d"]), node("Gather", ["table", "d"], ["y"])],
+        [value("x", INT64, ["N", "L"])],
+        [value("y", FLOAT, None)],
+        {"ten": np.array(10), "table": np.zeros(3, np.float32)},
+    )
+    asked = Asked(content, monkeypatch)
+    answered = found(content, given=given('{"shapes": {"x": [3, 7]}}'))
+    assert answered.feed["x"].shape == (3, 7)
+    assert make_feed(asked.model.inputs, replace(answered.guess, batch=5))["x"].shape == (5, 7)
+    assert len(asked.shapes) > 1
+    assert {each["x"] for each in asked.shapes} == {(3, 7)}
+
+
+def test_an_update_that_needs_an_input_gets_the_time_to_find_it() -> None:
+    waiting = Attempts(seconds=0.0)
+    assert isinstance(find_input(load_bytes(linear()), Sources(attempts=waiting)), NotFound)
+    assert isinstance(find_input(load_bytes(linear()), Sources(attempts=waiting, required=True)), Found)
 
 
 def test_what_somebody_says_of_one_input_leaves_the_others_to_the_search() -> None:

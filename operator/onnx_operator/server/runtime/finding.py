@@ -35,6 +35,7 @@ CURE = (
 )
 _HELD = "it does not answer the inputs that the revision before was warmed up with"
 _CONSENT = "if that is intended, give inputs that it answers with spec.warmUp or spec.model.testData"
+_NOT_GIVEN = "the model does not answer what spec.warmUp says"
 _SHOWN = 3
 
 
@@ -94,6 +95,9 @@ def find_input(model: Model, sources: Sources) -> Found | NotFound:
         return _given(model, required, sources, sources.given)
     if sources.kept is not None and _fits(required, sources.kept):
         return _kept(model, required, sources.kept)
+    if sources.required:
+        # Found too late for a first version, it would keep this one from serving at all.
+        sources.attempts.allow(GIVEN_SECONDS)
     found = _search(model, required, sources, Guess())
     if sources.required and isinstance(found, NotFound):
         raise UnwarmedLoadError(f"this is no first version, so that it serves only once it is warm: {found.message}")
@@ -101,12 +105,37 @@ def find_input(model: Model, sources: Sources) -> Found | NotFound:
 
 
 def _given(model: Model, required: Sequence[TensorInfo], sources: Sources, given: WarmUpInputs) -> Found | NotFound:
-    if all(info.name in given.shapes for info in required if info.datatype):
-        sources.attempts.allow(GIVEN_SECONDS)
-    found = _search(model, required, sources, guess_of(required, given.shapes, given.fillings()))
+    """What somebody says is run as it is; what he leaves open is searched for, and nothing else."""
+    guess = guess_of(required, given.shapes, given.fillings())
+    tensors = [info for info in required if info.datatype]
+    sized = all(info.name in given.shapes or _is_fixed(info) for info in tensors)
+    if sized:
+        try:
+            feed = make_feed(required, guess)
+            run_within(model, feed, GIVEN_SECONDS)
+        except OutOfTimeError:
+            raise LoadError(f"{_NOT_GIVEN}: that takes longer than {GIVEN_SECONDS:.0f} s") from None
+        except Exception as error:
+            if all(info.name in given.fillings() for info in tensors):
+                raise LoadError(f"{_NOT_GIVEN}: {explain(error)}") from None
+            sources.attempts.allow(GIVEN_SECONDS)
+        else:
+            return Found(guess, feed, "warmUp", recipe_of(required, feed, guess))
+    # A first size that is told is none that a batch may change.
+    found = _search(model, required, sources, replace(guess, batch=1, shapes=_exact(given.shapes)))
     if isinstance(found, NotFound):
-        raise LoadError(f"the model does not answer what spec.warmUp says: {found.message}")
+        raise LoadError(f"{_NOT_GIVEN}: {found.message}")
+    if sized:
+        found = replace(found, guess=replace(found.guess, batch=guess.batch, shapes=guess.shapes))
     return replace(found, origin="warmUp")
+
+
+def _is_fixed(info: TensorInfo) -> bool:
+    return bool(info.shape) and all(isinstance(size, int) for size in info.shape)
+
+
+def _exact(shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(shape) for name, shape in shapes.items()}
 
 
 def _fits(required: Sequence[TensorInfo], kept: WarmUpInputs) -> bool:
