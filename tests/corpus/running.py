@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onnx_operator.api.contract import MOST_KILLS
 from tests.cluster.layout import ROOT
 from tests.corpus.fetching import Stranger
 
@@ -31,7 +32,8 @@ class Record:
     """What ended the examination, where that was not its end: the stage and how."""
 
 
-_MOST_STARTS = 4
+_MOST_STARTS = MOST_KILLS + 4
+"""Two kills while it is measured, a start that knows of all of them, and one that is told no input."""
 _WARMING = "warmUp"
 
 

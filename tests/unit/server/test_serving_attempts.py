@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from onnx_operator.api.contract import WarmUpInputs
 from onnx_operator.server.runtime.attempts import MEASURING, STATE_FILE, Attempts, OutOfTimeError
 from onnx_operator.server.runtime.finding import Found, NotFound, Sources, find_input
 from onnx_operator.server.runtime.warmup import warm_up
@@ -144,11 +145,30 @@ def test_after_several_kills_the_search_is_given_up_and_the_model_serves(tmp_pat
         assert process.post("/score", {"data": [[1, 0, 0, 0]]}).status == 200
 
 
-def test_a_kill_while_more_rows_are_measured_costs_the_batches_and_no_more(tmp_path: Path) -> None:
+def test_kills_while_it_is_measured_cost_the_batches_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnx_operator.server.runtime.warmup._measured", lambda *_, **__: pytest.fail("measured"))
     (tmp_path / STATE_FILE).write_text(json.dumps({MEASURING: [0, 2]}))
     found = warm_up(load_bytes(linear()), 8, sources=Sources(attempts=Attempts(tmp_path)))
     assert (found.warmed, found.batchable) == (True, False)
-    assert "measuring more rows killed the process" in found.reason
+    assert "measuring it killed the process" in found.reason
+    assert found.feed, "requests are answered as before"
+
+
+def test_one_kill_while_it_is_measured_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / STATE_FILE).write_text(json.dumps({MEASURING: [0, 1]}))
+    assert warm_up(load_bytes(linear()), 8, sources=Sources(attempts=Attempts(tmp_path))).batchable
+    assert json.loads((tmp_path / STATE_FILE).read_text()) == {}
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_kill_by_an_input_that_somebody_gave_is_told_as_any_other(tmp_path: Path, given: bool) -> None:
+    told: list[bool] = []
+    inputs = WarmUpInputs(shapes={"X": [1, 4]}, values={"X": [1]}) if given else None
+    warm_up(load_bytes(linear()), 8, sources=Sources(given=inputs, attempts=Attempts(tmp_path, told.append)))
+    assert (True in told) != given
+    assert not told[-1]
 
 
 @pytest.mark.parametrize(

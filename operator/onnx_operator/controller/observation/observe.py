@@ -7,7 +7,7 @@ from typing import Any
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import Phase, TerminationMessage
+from onnx_operator.api.contract import MOST_KILLS, Phase, TerminationMessage
 from onnx_operator.api.onnxmodel import PodFailure
 from onnx_operator.api.reasons import REASONS, precedence
 from onnx_operator.api.report import shorten
@@ -27,6 +27,8 @@ IMAGE_REASONS = (
 SEVERAL_RESTARTS = 5
 """Restarts after which kills while serving are a loop, where the last run was no long one."""
 LONG_RUN_SECONDS = 600
+MOST_GUESSED = MOST_KILLS + 2
+"""Restarts after which no made-up input can be to blame: the search is given up by then, and nothing is measured."""
 MAX_FAILURES = 4
 MAX_FAILURE_PODS = 3
 MAX_FAILURE_MESSAGE = 256
@@ -107,11 +109,19 @@ def _killed_while_serving(container: Object, terminated: Object, limit: str) -> 
     )
 
 
+def _was_guess(container: Object, message: TerminationMessage | None) -> bool:
+    """Whether a made-up input ran when the server ended; it says so itself, and so is not believed for ever."""
+    ours = container.get("name") == names.CONTAINER_SERVER
+    guessing = message is not None and bool(message.guessing) and message.reason is None
+    return ours and guessing and container.get("restartCount", 0) <= MOST_GUESSED
+
+
 def _guessed() -> Cause:
-    """A made-up input killed the server: the guess is ours, and the next start goes on without it."""
+    """A made-up input killed the server: the guess is ours, and later starts go on without it."""
     return Cause(
         Reason.LOADING,
-        "container server was killed while it tried a made-up input; it starts again without that one",
+        "container server was killed while it tried a made-up input; it starts again, and leaves it out if that "
+        "happens twice",
     )
 
 
@@ -122,7 +132,7 @@ def _terminated_cause(container: Object, terminated: Object) -> Cause | None:
     if terminated.get("reason") == "OOMKilled":
         limit = container.get("limit")
         ours = name == names.CONTAINER_SERVER
-        if ours and message and message.guessing:
+        if _was_guess(container, message):
             return _guessed()
         if ours and message and message.phase is Phase.SERVING:
             return _killed_while_serving(container, terminated, f" of {limit}" if limit else "")
@@ -134,7 +144,7 @@ def _terminated_cause(container: Object, terminated: Object) -> Cause | None:
         )
     if terminated.get("exitCode", 0) == 0:
         return None
-    if name == names.CONTAINER_SERVER and message and message.guessing and message.reason is None:
+    if _was_guess(container, message):
         return _guessed()
     if message and message.reason and REASONS[message.reason].claimable:
         return Cause(message.reason, message.message, message.observed)

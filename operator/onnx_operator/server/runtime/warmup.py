@@ -57,6 +57,9 @@ _ORIGINS = {
     "madeUp": "made-up inputs",
 }
 
+_GIVEN = frozenset({"testData", "warmUp"})
+"""Of these, inputs that somebody gave: a kill by them is told as any other."""
+
 _UNBOUNDED_OPERATORS = frozenset({"Loop", "Scan", "If"}) | {
     f"com.microsoft.{name}" for name in ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch")
 }
@@ -119,20 +122,23 @@ def warm_up(
     if not isinstance(answered, Found):
         logger.warning("no input was found that warms the model up: %s", answered.message)
         return WarmUp(reason="no input was found that warms it up", warmed=False, message=answered.message)
-    sources.attempts.note(MEASURING, 0)
-    try:
-        found = _measured(
-            model,
-            answered,
-            max_batch_size,
-            note,
-            clock,
-            started,
-            killed=sources.attempts.killed(MEASURING),
-            assume_independent_rows=assume_independent_rows,
-        )
-    finally:
-        sources.attempts.forget(MEASURING)
+    if sources.attempts.killed(MEASURING):
+        found = WarmUp(reason="measuring it killed the process; more memory may help")
+        logger.warning("nothing is measured: that killed the process at earlier starts")
+    else:
+        sources.attempts.note(MEASURING, 0, made_up=answered.origin not in _GIVEN)
+        try:
+            found = _measured(
+                model,
+                answered,
+                max_batch_size,
+                note,
+                clock,
+                started,
+                assume_independent_rows=assume_independent_rows,
+            )
+        finally:
+            sources.attempts.forget(MEASURING)
     return replace(found, message=f"by {_ORIGINS[answered.origin]}", feed=answered.feed, recipe=answered.recipe)
 
 
@@ -144,7 +150,6 @@ def _measured(
     clock: Callable[[], float],
     started: float,
     *,
-    killed: bool,
     assume_independent_rows: bool,
 ) -> WarmUp:
     guess, feed = answered.guess, answered.feed
@@ -155,8 +160,6 @@ def _measured(
     note(batch=1, seconds=round(single, 6))
     proof = Proof("Unproven")
     try:
-        if killed:
-            raise NotBatchableError("measuring more rows killed the process; more memory may help")
         rows = find_rows(model)
         if max_batch_size > 1:
             proof = model.prove_rows(max(max_batch_size, rows.fixed))

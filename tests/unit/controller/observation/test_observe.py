@@ -13,6 +13,7 @@ from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller.observation.observe import (
     MAX_FAILURE_PODS,
     MAX_FAILURES,
+    MOST_GUESSED,
     SEVERAL_RESTARTS,
     observe,
     pod_cause,
@@ -153,6 +154,17 @@ def test_a_kill_by_an_input_that_we_made_up_is_never_the_models_fault(ended):
     assert found.reason is Reason.LOADING
     assert not REASONS[found.reason].models_fault
     assert "made-up input" in found.message
+
+
+def test_a_pod_is_not_believed_for_ever_that_a_made_up_input_killed_it():
+    """After so many kills the server makes up no inputs, and measures nothing: the cause is another."""
+    for ended in ({"exitCode": 137, "reason": "OOMKilled"}, {"exitCode": 139}):
+        for restarts, guessed in ((MOST_GUESSED, True), (MOST_GUESSED + 1, False)):
+            server = waiting("CrashLoopBackOff", "back-off", **ended, message=GUESSING) | {"restartCount": restarts}
+            found = cause_of(pod(fetch=FETCHED, server=server))
+            assert (found.reason is Reason.LOADING) == guessed
+    assert found.reason is Reason.CRASH_LOOP
+    assert "WarmingUp" in found.message
 
 
 SERVED = {"exitCode": 137, "reason": "OOMKilled", "message": message("Serving")}
