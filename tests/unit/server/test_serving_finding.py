@@ -19,7 +19,7 @@ from onnx_operator.server.runtime.failures import (
     UnwarmedLoadError,
 )
 from onnx_operator.server.runtime.finding import Found, NotFound, Sources, find_input
-from onnx_operator.server.runtime.guessing import make_feed, run_once
+from onnx_operator.server.runtime.guessing import Guess, make_feed, run_once
 from onnx_operator.server.runtime.warmup import warm_up
 from tests.unit.server.serving import identity, linear, load_bytes, model_bytes, node, serving, value
 
@@ -195,6 +195,43 @@ def test_an_update_that_does_not_answer_them_is_held_though_other_inputs_would_b
     assert error.value.reason is Reason.INTERFACE_CHANGED
     agreed = found(only(1, 4), kept=kept, given=given('{"shapes": {"x": [1, 4]}}'))
     assert agreed.origin == "warmUp", "what somebody says is consent"
+
+
+@pytest.mark.parametrize("shape", [["batch-size", 4], ["N", "H/4"], ["N", "H-H"]])
+def test_no_input_without_elements_warms_a_model_up(shape: list[Any]) -> None:
+    """What exporters call a dimension may look like a difference or a quotient of sizes that are 1."""
+    answered = found(identity(FLOAT, shape))
+    assert 0 not in answered.feed["x"].shape
+    assert 0 not in make_feed(load_bytes(identity(FLOAT, shape)).inputs, replace(answered.guess, batch=3))["x"].shape
+
+
+def test_an_empty_input_that_is_answered_is_taken_only_where_no_other_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_bytes(identity(FLOAT, ["N", "L"]))
+    monkeypatch.setattr(
+        "onnx_operator.server.runtime.finding.Search", lambda *_: Guesses([Guess(rest=0), Guess(rest=3)])
+    )
+    answered = find_input(model, Sources())
+    assert isinstance(answered, Found)
+    assert answered.feed["x"].shape == (1, 3)
+    monkeypatch.setattr("onnx_operator.server.runtime.finding.Search", lambda *_: Guesses([Guess(rest=0)]))
+    answered = find_input(model, Sources())
+    assert isinstance(answered, Found)
+    assert answered.feed["x"].shape == (1, 0)
+
+
+def test_an_input_that_is_empty_by_its_type_or_by_what_somebody_says_is_none_of_these() -> None:
+    assert found(identity(FLOAT, ["N", 0])).feed["x"].shape == (1, 0)
+    assert found(identity(FLOAT, ["N", "L"]), given=given('{"shapes": {"x": [2, 0]}}')).feed["x"].shape == (2, 0)
+
+
+class Guesses(list[Guess]):
+    """These and no others."""
+
+    def refused(self, guess: Guess, text: str) -> float:
+        return 0.0
+
+    def skipped(self) -> None:
+        """There are no more."""
 
 
 def test_inputs_of_another_interface_are_not_tried() -> None:

@@ -115,6 +115,10 @@ class Attempts:
         """Take so much time from now."""
         self._deadline = self._clock() + seconds
 
+    def hurry(self, seconds: float) -> None:
+        """Take no more than so much time from now."""
+        self._deadline = min(self._deadline, self._clock() + seconds)
+
     def forbids(self, identity: str, size: int, *, open_sizes: bool) -> bool:
         """Whether a guess must not be run: it killed the process, or is too large for the memory that is free.
 

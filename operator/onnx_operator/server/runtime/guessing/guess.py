@@ -85,7 +85,10 @@ def terms(name: str) -> list[str]:
 
 
 def evaluate(name: str, size_of: Callable[[str], int]) -> int | None:
-    """The size that such an expression gives; None for a plain name, and for what is no expression."""
+    """The size that such an expression gives; None for a plain name, for what is no expression, and for no size.
+
+    A name such as ``batch-size`` is no difference, and a quarter of 1 is no picture.
+    """
     tree = _parsed(name)
     if tree is None:
         return None
@@ -93,7 +96,7 @@ def evaluate(name: str, size_of: Callable[[str], int]) -> int | None:
         found = _compute(tree, size_of)
     except (ValueError, ZeroDivisionError):
         return None
-    return found if 0 <= found <= LARGEST_SIZE else None
+    return found if 0 < found <= LARGEST_SIZE else None
 
 
 @lru_cache(maxsize=1024)
