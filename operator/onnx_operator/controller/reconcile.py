@@ -151,13 +151,17 @@ def _source(spec: dict[str, Any]) -> dict[str, Any]:
 def _kept(
     spec: OnnxModelSpec, result: InspectionResult, scoring: dict[str, str], known: History, serving: str, *, same: bool
 ) -> Kept | None:
-    """What a new revision takes over from those before; what one of the same content has taken over stays."""
-    if result.report is None or spec.scoring:
+    """What a new revision takes over from those before; what one of the same content has taken over stays.
+
+    Of the same bytes, that is: what those of an earlier revision took over says nothing of others with the same ETag.
+    """
+    if result.report is None or result.files is None or spec.scoring:
         return None
     if known.held and same:
         return known.held.data.kept
     for revision in reversed(known.own):
-        if revision.serves(spec, result.report, scoring, result.test_data):
+        same_wish = revision.serves(spec, result.report, scoring, result.test_data)
+        if same_wish and proves(revision.data.files, result.files):
             return revision.data.kept
     return kept_for(result.report, spec.model.uri, [*known.own, *filter(None, [known.held])], serving)
 
@@ -438,7 +442,8 @@ class Reconciler:
                     # Before the status, which tells that all facts are kept.
                     await self._revising.started(model, situation.current, warm)
                     self._facts.noted(metadata["uid"])
-                if started or not told:
+                # Servers that do not tell of it are asked at each start of the operator: that is no news.
+                if (started and started.warmed is not None) or not told:
                     situation = Situation(**{**situation.__dict__, "started": started})
         after = compute_status(situation, before, times.time())
         ready_condition = after.conditions[0]

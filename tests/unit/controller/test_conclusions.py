@@ -5,11 +5,13 @@ import pytest
 from onnx_operator.api import names
 from onnx_operator.api.conditions import ConditionStatus, Reason
 from onnx_operator.api.onnxmodel import Condition, Inspection, OnnxModelStatus
-from onnx_operator.api.report import ModelReport
+from onnx_operator.api.report import InspectionResult, ModelReport
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.controller.reconcile import inspection_key, persisted_result
+from onnx_operator.controller.reconcile import _kept, inspection_key, persisted_result
 from onnx_operator.controller.revision.revisions import NOTE_INSPECTION, Revision, RevisionData, pod_spec
+from onnx_operator.controller.revision.warm_up import Kept
+from onnx_operator.controller.rollout.history import History
 from tests.unit.controller.samples import files, report, spec
 
 OTHER = report(source=SourcePin(kind="Conditional", value='"etag-2"'))
@@ -134,3 +136,16 @@ def test_whom_the_platform_trusts_to_sign_is_a_reason_to_look_again():
     told = {"metadata": {}}
     assert inspection_key(spec(), told, trusted) != inspection_key(spec(), told, SignatureSettings())
     assert inspection_key(spec(), told, SignatureSettings()) == inspection_key(spec(), told)
+
+
+def test_a_first_version_of_other_bytes_with_the_same_etag_is_an_update_of_what_serves():
+    """Some stores give other bytes the same ETag: these take over nothing that the earlier ones took over."""
+    first, other = report(), report(digest="sha256:" + "1" * 64)
+    known = History((revision(),))
+
+    def kept(found: ModelReport) -> Kept | None:
+        result = InspectionResult(outcome="Accepted", source=found.source, report=found, files=files(found))
+        return _kept(spec(), result, {}, known, "m-1", same=False)
+
+    assert kept(first) is None
+    assert kept(other) == Kept(required=True)

@@ -57,9 +57,9 @@ def kept_for(report: ModelReport, uri: str, own: Sequence[Revision], serving: st
 
 
 def _same_model(data: RevisionData, report: ModelReport, uri: str) -> bool:
-    """Whether a revision has these bytes; a store's ETag says so only of one address."""
-    if data.report.digest and data.report.digest == report.digest:
-        return True
+    """Whether a revision has these bytes; a store's ETag says so only of one address, and where no digest is known."""
+    if data.report.digest and report.digest:
+        return data.report.digest == report.digest
     return data.uri == uri and data.report.source == report.source
 
 
