@@ -8,6 +8,7 @@ import pytest
 from onnx_operator.api import names
 from onnx_operator.api.contract import WarmUpFacts, WarmUpInputs
 from onnx_operator.api.crd import to_yaml
+from onnx_operator.api.onnxmodel import Started
 from onnx_operator.controller.cluster.kube import DEPLOYMENT, ONNX_MODEL, Kube
 from onnx_operator.controller.revision.revisions import NOTE_WARMED
 from onnx_operator.controller.rollout.history import history
@@ -99,6 +100,24 @@ async def test_an_update_is_told_what_warmed_the_version_before(desk, files):
     assert await update(desk, files, operator) == [f"--kept-inputs={INPUTS.to_text()}", "--require-warm-up"]
 
 
+async def test_going_back_to_a_version_keeps_what_warmed_it_up(desk, files):
+    operator = await first_version(desk)
+    first = await tell(desk, operator, WarmUpFacts(warmed=True, inputs=INPUTS))
+    await update(desk, files, operator)
+    files.body, files.etag = models.linear(), '"v1"'
+    await desk.write()
+    await operator.settle(desk.namespace, "m")
+    last = (await desk.revisions())[-1]
+    assert last["metadata"]["name"] == first["metadata"]["name"]
+    assert last["revision"] == 3
+    note = names.NOTE_PREFIX + NOTE_WARMED
+    assert last["metadata"]["annotations"][note] == first["metadata"]["annotations"][note]
+    known = operator.reconciler._revising.reader(await desk.kube.get(ONNX_MODEL, desk.namespace, "m"))(last)
+    assert known
+    assert known.trust.holds
+    assert await update(desk, files, operator) == [f"--kept-inputs={INPUTS.to_text()}", "--require-warm-up"]
+
+
 async def test_a_version_that_never_took_traffic_is_no_reason_to_hold_the_next(desk, files):
     assert await update(desk, files, await first_version(desk)) == []
 
@@ -108,6 +127,26 @@ async def test_an_update_of_what_serves_must_be_warm_even_if_nobody_knows_how_th
     operator = await first_version(desk)
     await serves(desk)
     assert await update(desk, files, operator) == ["--require-warm-up"]
+
+
+async def test_an_operator_that_starts_again_does_not_rewrite_what_a_server_told_that_does_not_tell_of_warmth(
+    desk, monkeypatch
+):
+    """Such as one of an older version, or of a tenant's own: each start of the operator would cost a write a model."""
+    operator = await first_version(desk)
+    (stored,) = await desk.revisions()
+    name = stored["metadata"]["name"]
+
+    async def told(operator: Operator, **facts: Any) -> dict[str, Any]:
+        started = Started(revision=name, execution_providers=["CPUExecutionProvider"], **facts)
+        monkeypatch.setattr(operator.reconciler._facts, "look", lambda *_: started)
+        await operator.settle(desk.namespace, "m")
+        return (await desk.kube.get(ONNX_MODEL, desk.namespace, "m"))["status"]["started"]
+
+    assert (await told(operator, resident_memory_bytes=100))["residentMemoryBytes"] == 100
+    again = await desk.operator()
+    assert (await told(again, resident_memory_bytes=200))["residentMemoryBytes"] == 100
+    assert (await told(again, resident_memory_bytes=300, warmed=True))["residentMemoryBytes"] == 300, "that is news"
 
 
 FORGED = [

@@ -176,6 +176,10 @@ class Revising:
         metadata = model["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
         revision = new_revision(name, known.next_number, data, inspection)
+        # Of an earlier one of this content, that a model goes back to, it is known already how it started.
+        earlier = next((each for each in known.own if each.name == revision.name), None)
+        if earlier and NOTE_WARMED in earlier.notes:
+            revision = noted(revision, {NOTE_WARMED: earlier.notes[NOTE_WARMED]})
         manifest = controller_revision(revision, name, namespace, self._keys.sealer)
         manifest["metadata"]["ownerReferences"] = [owner_reference(model)]
         metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="apply").inc()
