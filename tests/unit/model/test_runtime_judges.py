@@ -18,7 +18,7 @@ from onnx_operator.model.inspection import landlock
 from onnx_operator.model.inspection.trying import RuntimeTrial
 from onnx_operator.model.judge import judge
 from onnx_operator.model.reading.folder import MemoryFolder
-from onnx_operator.model.trial.runtime import Answer, words_of
+from onnx_operator.model.trial.runtime import Answer, OnnxRuntime, words_of
 from onnx_operator.model.trial.standins import ZEROS
 
 node = helper.make_node
@@ -345,3 +345,16 @@ def test_sizes_that_an_output_leaves_open_are_named_as_the_runtime_names_them() 
     report = judged(made).report
     assert report is not None
     assert report.outputs[0].shape == ["N", 4]
+
+
+@pytest.mark.parametrize(
+    ("second", "judged_by"),
+    [(Answer(True), "second"), (Answer(False, "again"), "first"), (Answer(None, "too little memory"), "second")],
+)
+def test_a_refusal_stands_only_where_the_second_attempt_had_room_and_was_refused_as_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, second: Answer, judged_by: str
+) -> None:
+    first = Answer(False, "without optimizations")
+    answers = iter([first, second])
+    monkeypatch.setattr(OnnxRuntime, "_attempt", lambda *_: next(answers))
+    assert OnnxRuntime(str(tmp_path)).load(b"", []) == {"first": first, "second": second}[judged_by]

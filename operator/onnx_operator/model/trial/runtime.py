@@ -81,7 +81,8 @@ class OnnxRuntime:
         if first.loads is not False:
             return first
         second = self._attempt(model, levels.ORT_ENABLE_BASIC, {"ConstantFolding"})
-        return second if second.loads else first
+        # What lacked room the second time was not judged: the first refusal may be one of what the second cures.
+        return first if second.loads is False else second
 
     def _attempt(self, model: bytes, level: Any, without: set[str]) -> Answer:
         ort = self._ort
