@@ -273,6 +273,35 @@ async def test_a_crash_of_the_runtime_is_a_refusal_that_says_so(parser, end, sig
     assert f"ONNX Runtime itself crashes ({signal})" in result.refusal.message
 
 
+FULL = """
+import resource
+_, hard = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+kept = [bytearray(b"x") * (64 << 20) for _ in range(15)]
+folder.trying(True)
+os.abort()
+"""
+
+
+HOLE = """
+folder.trying(True)
+libc.mmap.restype = ctypes.c_void_p
+at = libc.mmap(None, ctypes.c_size_t(4096), 1, 2, os.open({zeros!r}, os.O_CLOEXEC), ctypes.c_long({end}))
+ctypes.string_at(at, 1)
+"""
+
+
+@pytest.mark.parametrize("code", [HOLE, FULL], ids=["a page that cannot be had", "no more memory"])
+async def test_an_end_for_lack_of_memory_is_no_crash_of_the_runtime(parser, code) -> None:
+    if code == HOLE and not landlock.version():
+        pytest.skip("no file can be opened")
+    code = code.replace("{zeros!r}", repr(str(parser._zeros / "zeros"))).replace("{end}", str(LIMITS.max_model_bytes))
+    before = parser.exceeded_limits
+    with pytest.raises(ParserError, match=r"1024 MiB of memory .* Nothing is known about the model"):
+        await judge(parser, intruder.NAME + code)
+    assert parser.exceeded_limits == before + 1
+
+
 async def test_a_limit_that_the_runtime_meets_is_our_fault_and_counted(site, caplog) -> None:
     async with Parser(InspectionLimits(cpu_seconds=1, load_seconds=1)) as parser:
         with pytest.raises(ParserError, match="a limit of the inspection"):

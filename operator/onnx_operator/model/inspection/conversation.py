@@ -47,6 +47,8 @@ class End:
     """Whether a system call ended it that it may not make."""
     call: int | None = None
     """The number of that call, where it is known."""
+    taken: int = 0
+    """Bytes of memory that it took at most."""
 
 
 def read_message(line: bytes) -> Question | End | dict[str, Any]:
@@ -56,7 +58,7 @@ def read_message(line: bytes) -> Question | End | dict[str, Any]:
     except ValueError as error:
         raise ConversationError(f"the parsing child said what it cannot mean: {error!s:.200}") from None
     if "status" in message:
-        return End(message["status"], "forbidden" in message, message.get("forbidden"))
+        return End(message["status"], "forbidden" in message, message.get("forbidden"), message.get("taken", 0))
     asked = next((each for each in ("size", "read", "expect", "turn", "trying") if each in message), None)
     if asked is None:
         return message

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Capabilities, InspectionResult, Refusal
 from onnx_operator.api.signatures import SignatureSettings, SignedManifest
-from onnx_operator.model.inspection import landlock, zeros
+from onnx_operator.model.inspection import landlock, sandbox, zeros
 from onnx_operator.model.inspection.conversation import Conversation, ConversationError, End, Question, read_message
 from onnx_operator.model.inspection.fair import FairPlaces
 from onnx_operator.model.inspection.stopwatch import Stopwatch
@@ -47,7 +47,10 @@ _START_SECONDS = 60
 """For the process to start on a busy machine, until its child says its first word."""
 _LONGEST_GUESS_BYTES = 4 << 20
 """Of a range that a child expects to read."""
-_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
+"""Of the runtime's. SIGBUS is none: where memory is short, a page of the file of zeros cannot be had."""
+_NEARLY = 0.9
+"""Of the memory that a child may take: an abort beyond it is of one that cannot tell that it got no more."""
 _T = TypeVar("_T")
 
 
@@ -263,7 +266,7 @@ class Parser:
         finally:
             turn.give_back()
         if child.trying and not first and status is not None:
-            return self._interpret_trial(status)
+            return self._interpret_trial(status, child.taken)
         return self._interpret(first, status)
 
     async def _converse(
@@ -276,7 +279,10 @@ class Parser:
         extra_seconds: int,
         size: int | None,
     ) -> tuple[dict[str, Any], int | None]:
-        """Give the child its job and answer its questions; its word and its wait status, each where there is one."""
+        """Give the child its job and answer its questions; its word and its wait status, each where there is one.
+
+        ``child`` is told the memory that it took.
+        """
         said: dict[str, Any] = {}
         patience = self._limits.answer_seconds + extra_seconds
         talk = Conversation(size, patience_seconds=_START_SECONDS + _PATIENCES * patience)
@@ -296,6 +302,7 @@ class Parser:
                 if isinstance(message, End):
                     if message.forbidden:
                         raise self._forbidden(message.call)
+                    child.taken = message.taken
                     return said, message.status
                 talk.heard()
                 if not isinstance(message, Question):
@@ -366,10 +373,12 @@ class Parser:
         _LOG.error("%s", error, extra={"event": "forbiddenCall", "call": number, "count": self.forbidden_calls})
         return error
 
-    def _interpret_trial(self, status: int) -> dict[str, Any]:
+    def _interpret_trial(self, status: int, taken: int) -> dict[str, Any]:
         """How a child ended in which the runtime was loading: a crash is the model's doing, a limit is ours."""
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        if number in _CRASHES:
+        memory = sandbox.share(self._limits.memory_bytes, self._limits.parsers)
+        full = number == signal.SIGABRT and taken >= _NEARLY * memory
+        if number in _CRASHES and not full:
             name = signal.Signals(number).name
             return _refused(
                 Reason.INVALID_GRAPH,
@@ -378,8 +387,8 @@ class Parser:
             )
         self.exceeded_limits += 1
         limit = f"{self._limits.cpu_seconds + self._limits.load_seconds} s of processor time"
-        if number == signal.SIGKILL:
-            limit = f"{self._limits.memory_bytes >> 20} MiB of memory"
+        if number in (signal.SIGKILL, signal.SIGBUS) or full:
+            limit = f"{memory >> 20} MiB of memory"
         message = (
             f"ONNX Runtime took more than {limit} (a limit of the inspection) to load the structure of the model, or"
             f" was ended (status {status}). Nothing is known about the model."
@@ -519,6 +528,8 @@ class _Connection:
         self._received = bytearray()
         self.trying = False
         """Whether the runtime is loading the model in the child."""
+        self.taken = 0
+        """Bytes of memory that the child took at most, once it has ended."""
 
     def __enter__(self) -> Self:
         return self

@@ -45,6 +45,7 @@ class _End(_Message):
 
     status: Annotated[int, Field(ge=0, le=0xFFFF)]
     forbidden: int | None = None
+    taken: _Offset = 0
 
 
 _BY_KEY: dict[str, type[_Message]] = {

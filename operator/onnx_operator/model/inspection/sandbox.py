@@ -60,9 +60,8 @@ def enter(
     pages only as long as somebody watches what the process really takes.
     """
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    share = max(0, (_container_limit() - _OTHERS_BYTES) // parsers)
     now = pages * resource.getpagesize()
-    space = min(memory_bytes, share)
+    space = share(memory_bytes, parsers)
     hard = _set_limit(resource.RLIMIT_AS, now + min(space, _READING_BYTES), now + space + mapped_bytes)
     _SPACE.update(full=min(now + space, hard), hard=hard)
     # Between the two the child dies of SIGXCPU, which tells why.
@@ -82,6 +81,11 @@ def enter(
         raise _error("new privileges cannot be given up")
     landlock.restrict(readable)
     _allow_only(program)
+
+
+def share(memory_bytes: int, parsers: int) -> int:
+    """Memory that a child may take: so many bytes at most, and no more than one of so many children has."""
+    return min(memory_bytes, max(0, (_container_limit() - _OTHERS_BYTES) // parsers))
 
 
 def _set_limit(kind: int, soft: int, hard: int) -> int:

@@ -124,13 +124,13 @@ def _serve(control: socket.socket, wakeup: int) -> None:
 
 def _reap(jobs: dict[int, _Job], poll: select.poll) -> None:
     while jobs:
-        pid, status = os.waitpid(-1, os.WNOHANG)
+        pid, status, used = os.wait4(-1, os.WNOHANG)
         if pid == 0:
             return
         job = jobs.pop(pid)
         with suppress(KeyError):
             poll.unregister(job.connection)
-        end: dict[str, Any] = {"status": status}
+        end: dict[str, Any] = {"status": status, "taken": max(0, (used.ru_maxrss << 10) - job.anonymous)}
         if abs(os.waitstatus_to_exitcode(status)) == EXIT_CODE:
             end["forbidden"] = job.epitaph.read()
         job.epitaph.close()
