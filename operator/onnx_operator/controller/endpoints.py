@@ -29,6 +29,14 @@ class Health:
             return "the inspector does not answer on its socket"
         return None
 
+    async def count(self) -> None:
+        """Ask the inspector what it counts; while it does not say, what it said last stands."""
+        if self.inspector and (counts := await self.inspector.counts()):
+            metrics.INSPECTOR.tell(
+                forbidden_calls=counts.forbidden_calls,
+                exceeded_limits=counts.exceeded_limits,
+            )
+
 
 async def start_endpoints(health: Health, host: str, port: int) -> web.AppRunner:
     """Serve the endpoints until the runner is cleaned up."""
@@ -43,6 +51,7 @@ async def start_endpoints(health: Health, host: str, port: int) -> web.AppRunner
 
     async def metrics_page(_: web.Request) -> web.Response:
         metrics.LEADER.set(int(health.leading))
+        await health.count()
         text = await asyncio.to_thread(generate_latest, metrics.REGISTRY)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -90,6 +90,15 @@ class InspectorClient:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
             return False
 
+    async def counts(self) -> wire.Counts | None:
+        """What the inspector has counted since it began; None where it does not say."""
+        try:
+            async with asyncio.timeout(self._silence), self._open().get("http://inspector/healthz") as response:
+                body = await response.content.read(wire.LONGEST_HEALTH)
+                return wire.read_counts(body) if response.status == 200 else None
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, LookupError, wire.WireError):
+            return None
+
     def _believed(self, result: InspectionResult, request: InspectionRequest) -> InspectionResult:
         """What reads untrusted bytes may be taken over by them: its result is held to the form of an honest one."""
         try:

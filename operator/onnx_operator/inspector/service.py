@@ -130,7 +130,9 @@ def application(limits: InspectionLimits, policy: Policy, parser: Parser) -> web
         return web.json_response({})
 
     async def health(_: web.Request) -> web.Response:
-        return web.json_response({"status": "ok", "running": desk.running, "queued": desk.queued})
+        counts = wire.Counts(parser.forbidden_calls, parser.exceeded_limits)
+        body = wire.write_health(counts, running=desk.running, queued=desk.queued)
+        return web.Response(body=body, content_type="application/json")
 
     app = web.Application(client_max_size=wire.LONGEST_REQUEST)
     app.add_routes(

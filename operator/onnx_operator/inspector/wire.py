@@ -3,13 +3,14 @@
 ``POST /inspect`` carries a request that names its capabilities by their digest; the bundled ones every inspector has,
 others are sent once by ``PUT /capabilities/DIGEST``, which ``424`` asks for. The answer is one line of JSON every few
 seconds, ``{"state": "queued"}`` or ``{"state": "running"}``, and at last ``{"result": …}`` or ``{"error": "…"}``.
-Whoever closes the connection gives the inspection up.
+Whoever closes the connection gives the inspection up. ``GET /healthz`` tells what the inspector counts.
 """
 
 import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,8 +23,20 @@ LONGEST_REQUEST = 4 << 20
 LONGEST_LINE = 4 << 20
 """Bytes of a line of an answer; a result has about 200 bytes for each file of the model."""
 LONGEST_CAPABILITIES = 1 << 20
+LONGEST_HEALTH = 4096
+_LARGEST_COUNT = 1 << 53
 _MOST_CAPABILITIES = 8
 _DIGEST = "capabilitiesDigest"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What an inspector has counted since it began."""
+
+    forbidden_calls: int = 0
+    """Children that were ended because of a system call."""
+    exceeded_limits: int = 0
+    """Children that were ended because the runtime took more than they may."""
 
 
 class UnknownCapabilitiesError(Exception):
@@ -96,6 +109,21 @@ def read_request(body: bytes, store: CapabilityStore) -> InspectionRequest:
         return InspectionRequest.model_validate(content)
     except ValidationError as error:
         raise WireError(_faults(error)) from None
+
+
+def write_health(counts: Counts, *, running: int, queued: int) -> bytes:
+    """What ``GET /healthz`` answers."""
+    told = {"forbiddenCalls": counts.forbidden_calls, "exceededLimits": counts.exceeded_limits}
+    return json.dumps({"status": "ok", "running": running, "queued": queued, **told}).encode()
+
+
+def read_counts(body: bytes) -> Counts:
+    """What it counts, of that answer. Raises :class:`WireError`."""
+    content = _parsed(body)
+    numbers = [content.get(name, 0) for name in ("forbiddenCalls", "exceededLimits")]
+    if not all(type(number) is int and 0 <= number <= _LARGEST_COUNT for number in numbers):
+        raise WireError("its counts are no numbers")
+    return Counts(*numbers)
 
 
 def write_state(running: bool) -> bytes:

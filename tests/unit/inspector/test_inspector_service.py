@@ -13,9 +13,10 @@ from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Capabilities, InspectionRequest, InspectionResult, Refusal
 from onnx_operator.api.sources import SourceSettings
+from onnx_operator.controller.endpoints import Health, start_endpoints
 from onnx_operator.inspector import InspectorClient, InspectorUnavailableError, service, wire
 from onnx_operator.inspector.service import Policy
-from onnx_operator.model.inspection.isolation import ForbiddenCallError
+from onnx_operator.model.inspection.isolation import ForbiddenCallError, Parser
 from onnx_operator.model.limits import InspectionLimits
 
 CAPABILITIES = Capabilities(onnx_runtime_version="1.32.0", ir_version=14, opsets={"ai.onnx": 28}, operators={})
@@ -130,6 +131,45 @@ async def test_a_call_that_the_sandbox_lacks_is_told_by_its_number(
     async with inspector(tmp_path) as socket, InspectorClient(socket) as client:
         with pytest.raises(InspectorUnavailableError, match="system call 334"):
             await client.inspect(request(""))
+
+
+async def test_what_it_counts_is_among_the_metrics_of_the_operator(tmp_path: Path) -> None:
+    app = service.application(InspectionLimits(), Policy(), Counting())
+    runner = aiohttp.web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await aiohttp.web.UnixSite(runner, str(tmp_path / "inspector.sock")).start()
+    async with InspectorClient(tmp_path / "inspector.sock") as client:
+        endpoints = await start_endpoints(Health(inspector=client), "127.0.0.1", 0)
+        address = f"http://127.0.0.1:{endpoints.addresses[0][1]}/metrics"
+        async with aiohttp.ClientSession() as session:
+            for _ in ("it answers", "it is gone"):
+                async with session.get(address) as response:
+                    lines = (await response.text()).splitlines()
+                assert "onnx_operator_inspector_forbidden_calls_total 3.0" in lines
+                assert "onnx_operator_inspector_exceeded_limits_total 5.0" in lines
+                await runner.cleanup()
+        await endpoints.cleanup()
+
+
+class Counting(Parser):
+    """A parser that has ended children already."""
+
+    def __init__(self) -> None:
+        super().__init__(InspectionLimits())
+        self.forbidden_calls, self.exceeded_limits = 3, 5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"[]", b"[" * 9999),
+        *(b'{"forbiddenCalls": -1}', b'{"forbiddenCalls": 1e400}'),
+        *(b'{"exceededLimits": true}', b'{"exceededLimits": 9007199254740993}'),
+    ],
+)
+def test_counts_that_are_none_are_not_believed(body: bytes) -> None:
+    with pytest.raises(wire.WireError):
+        wire.read_counts(body)
 
 
 async def hang(_: aiohttp.web.Request) -> aiohttp.web.Response:

@@ -1,9 +1,12 @@
 """The operator's own metrics, in a registry of their own."""
 
 from collections import Counter as Tally
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
@@ -23,6 +26,34 @@ EVENTS = Counter(
 )
 MODELS = Gauge("onnx_operator_models", "OnnxModels, by their Ready condition", ["ready", "reason"], registry=REGISTRY)
 LEADER = Gauge("onnx_operator_leader", "1 while this replica holds the Lease", registry=REGISTRY)
+
+
+class InspectorTally(Collector):
+    """What the inspector counts, as it told last: counters that begin anew when it does."""
+
+    def __init__(self) -> None:
+        self._forbidden_calls = self._exceeded_limits = 0
+
+    def tell(self, *, forbidden_calls: int, exceeded_limits: int) -> None:
+        """The inspector counts so many now."""
+        self._forbidden_calls, self._exceeded_limits = forbidden_calls, exceeded_limits
+
+    def collect(self) -> Iterator[Metric]:
+        """The counters."""
+        yield CounterMetricFamily(
+            "onnx_operator_inspector_forbidden_calls",
+            "Parsing children that were ended because of a system call: a call that our list lacks, or an attack",
+            value=self._forbidden_calls,
+        )
+        yield CounterMetricFamily(
+            "onnx_operator_inspector_exceeded_limits",
+            "Parsing children that were ended because ONNX Runtime took more to load a structure than they may",
+            value=self._exceeded_limits,
+        )
+
+
+INSPECTOR = InspectorTally()
+REGISTRY.register(INSPECTOR)
 
 
 class ModelTally:
