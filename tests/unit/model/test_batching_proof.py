@@ -893,6 +893,11 @@ def test_whole_powers_are_defined_below_zero() -> None:
     assert proof(*CENTRED, N("Pow", ["d", "three"], ["y"]), stored=SMALL).holds
 
 
+def test_a_tensor_without_elements_keeps_no_rows_when_it_is_flattened() -> None:
+    nodes = [N("Slice", ["x", "zero", "zero", "one"], ["e"]), N("Flatten", ["e"], ["y"], axis=2)]
+    assert not proof(*nodes, stored=ZERO).holds
+
+
 def test_a_report_names_the_node_that_lets_rows_meet() -> None:
     found = proof(
         N("Relu", ["x"], ["r"]), N("Softmax", ["r"], ["s"], name="/head/Softmax", axis=0), N("Neg", ["s"], ["y"])

@@ -346,6 +346,8 @@ def reshaped(call: Call, value: Value, target: Elements) -> Value:
     """Give a tensor with rows another shape. Raises :class:`UnprovenError` where rows would be merged or cut."""
     dims, axis = known(value), value.axis
     assert axis is not None
+    if ZERO in dims:
+        raise UnprovenError("gives another shape to a tensor without elements")
     wanted: list[Size | None] = []
     inferred = None
     for index, each in enumerate(target):
