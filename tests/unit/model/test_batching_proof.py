@@ -1279,3 +1279,12 @@ def test_double_precision_is_seen_where_a_function_hands_on_the_type() -> None:
     double = proof(N("F", ["x"], ["y"], domain="local", kind=TensorProto.DOUBLE), functions=[function])
     assert single.strength == "Exact"
     assert double.strength != "Exact"
+
+
+def test_the_numbers_of_a_constant_node_are_known_in_each_of_its_forms() -> None:
+    tensor = numpy_helper.from_array(ints(-1, 2, 2))
+    for given in ({"value_ints": [-1, 2, 2]}, {"value": tensor}):
+        found = proof(N("Constant", [], ["s"], **given), N("Reshape", ["x", "s"], ["r"]), N("Relu", ["r"], ["y"]))
+        assert found.strength == "Exact", found
+    scaled = proof(N("Constant", [], ["s"], value_floats=[1.0, 2.0, 3.0, 4.0]), N("Mul", ["x", "s"], ["y"]))
+    assert scaled.strength == "Exact", scaled

@@ -402,7 +402,7 @@ def constant_node(call: Call) -> Value:
             if len(many) > MOST_ELEMENTS or not many:
                 # None: they were left out, being many.
                 kind = INT64 if name == "value_ints" else FLOAT
-            return Value((Size(len(many)) if many else call.symbols.size(),), kind=kind)
+                return Value((Size(len(many)) if many else call.symbols.size(),), kind=kind)
             return from_array(np.array(list(many), np.int64 if name == "value_ints" else np.float32))
         if name == "sparse_value":
             return Value(tuple(Size(each) for each in attribute.sparse_tensor.dims))
