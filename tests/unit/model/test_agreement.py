@@ -12,6 +12,8 @@ from runtimekit import described, judged, loads, opened
 
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.report import Refusal
+from onnx_operator.model.batching.proof import FAILED, prove
+from onnx_operator.model.batching.reading import UnreadableError, parse_skeleton
 from onnx_operator.model.judge import judge
 from onnx_operator.model.reading import skeleton
 from onnx_operator.model.reading.folder import MemoryFolder
@@ -98,3 +100,12 @@ def test_every_listed_cause_is_told_in_words() -> None:
         assert len(each["cause"]) > 80
         assert each["models"] == sorted(set(each["models"]))
         assert set(each["models"]) <= models().keys()
+
+
+def test_the_proof_of_batching_fails_for_no_model() -> None:
+    for name, data in models().items():
+        try:
+            structure = parse_skeleton(data)
+        except UnreadableError:
+            continue
+        assert not prove(structure).reason.startswith(FAILED), name

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_operator.api.report import RowsProof
 from onnx_operator.model.batching.graph_pb2 import Model
 from onnx_operator.model.batching.kernels import BUNDLED, Kernels
-from onnx_operator.model.batching.proof import Proof, prove
+from onnx_operator.model.batching.proof import FAILED, Proof, prove
 from onnx_operator.model.batching.reading import UnreadableError, read_model
 from onnx_operator.model.batching.rules.movement import _places
 from onnx_operator.model.judge import judge
@@ -1288,3 +1288,12 @@ def test_the_numbers_of_a_constant_node_are_known_in_each_of_its_forms() -> None
         assert found.strength == "Exact", found
     scaled = proof(N("Constant", [], ["s"], value_floats=[1.0, 2.0, 3.0, 4.0]), N("Mul", ["x", "s"], ["y"]))
     assert scaled.strength == "Exact", scaled
+
+
+def test_a_fault_of_ours_is_no_proof_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(*_: object) -> None:
+        raise NameError("kind")
+
+    monkeypatch.setattr("onnx_operator.model.batching.proof._prove", faulty)
+    found = proof(N("Relu", ["x"], ["y"]))
+    assert (found.strength, found.reason) == ("Unproven", f"{FAILED} (NameError)")

@@ -44,6 +44,12 @@ def prove(model: Model, kernels: Kernels = BUNDLED) -> Proof:
         return Proof("Unproven", reason="its graph has more nodes than are looked at")
     except RecursionError:
         return Proof("Unproven", reason="its graph is nested too deeply")
+    except Exception as error:
+        # A fault of ours costs speed, never a verdict or a start.
+        return Proof("Unproven", reason=f"{FAILED} ({type(error).__name__})")
+
+
+FAILED = "the proof failed, which is a fault of onnx-operator's"
 
 
 def _prove(model: Model, kernels: Kernels) -> Proof:
