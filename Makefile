@@ -55,7 +55,7 @@ corpus-report: $(STAMP) ## Compare the product with ONNX Runtime for all of them
 bench: $(STAMP) ## Measure, as ratios against a baseline in the same run
 	$(BIN)/python -m benchmarks
 
-bench-serving: $(STAMP) ## Measure scoring beside KServe and MLServer (needs wrk and h2load; about ten minutes)
+bench-serving: $(STAMP) ## Measure scoring beside KServe and MLServer (needs wrk and h2load; half an hour)
 	$(BIN)/python -m benchmarks.serving --output docs/benchmarks-serving.md
 
 cluster-up: $(STAMP) ## Start a real local Kubernetes (kubeconfig: .cluster/kubeconfig)

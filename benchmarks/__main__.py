@@ -43,7 +43,7 @@ def main(names: tuple[str, ...], seconds: float, repeats: int, output: Path | No
             if name in _REMOTE:
                 far.append(remote.measure(_REMOTE[name]))
             elif name == "download":
-                more["Downloading"] = report.download_section(download.measure())
+                more["Downloading"] = download.report(download.measure())
             elif name == "memory":
                 more["Estimated memory"] = memory.report(memory.measure())
             elif name in _INSPECTED:

@@ -50,9 +50,9 @@ def inspection(title: str, model: onnx.ModelProto, folder: Path, seconds: float,
     core, _ = machine.cores()
     path = _written(model, folder / "inspected.onnx")
     pairs, commands, checker_commands = [], [], []
-    with Worker(core, "judge", path) as judge, Worker(core, "checker", path) as checker:
+    with Worker(core, "judge", path) as verify, Worker(core, "checker", path) as checker:
         for _ in range(repeats):
-            turns = [worker.measure(seconds / 2) for worker in (judge, checker)]
+            turns = [worker.measure(seconds / 2) for worker in (verify, checker)]
             pairs.append([turn["processorSeconds"] / turn["runs"] for turn in turns])
             commands.append(_inspect_command(core, path))
             with Worker(core, "checker", path) as fresh:
@@ -65,7 +65,7 @@ def inspection(title: str, model: onnx.ModelProto, folder: Path, seconds: float,
             median(theirs for _, theirs in pairs),
             median(commands),
             median(checker_commands),
-            judge.ready["peakAddedBytes"],
+            verify.ready["peakAddedBytes"],
             checker.ready["peakAddedBytes"],
         )
 

@@ -83,8 +83,8 @@ def measure(case: Case, repeats: int = REPEATS) -> Row:
             endpoint = f"http://127.0.0.1:{link.port}"
             turns = asyncio.run(_turns(link, endpoint, repeats + 1))[1:]
             downloads = [_curl(endpoint) for _ in range(repeats)] if case.most_time else []
-        with Worker(core, "judge", model) as judge:
-            peak = judge.ready["peakAddedBytes"]
+        with Worker(core, "judge", model) as verify:
+            peak = verify.ready["peakAddedBytes"]
         return Row(
             case,
             total,

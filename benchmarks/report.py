@@ -26,16 +26,6 @@ Not in it: the SHA-256 of the file and a process for parsing. The *whole command
 and the start of Python, against the start of Python, the import of onnx and one round of the baseline.
 """
 
-_DOWNLOAD = """\
-`transfer.download` of one object of 1 GB from a local S3 server, four ranges at a time and hashed on the way, against
-`curl` of the same object, both into memory; they take turns. The aim is at least curl's speed.
-
-With two cores, which the store shares, the aim is **missed**. Hashing, which curl does not do, is what `openssl dgst`
-takes beside: two fifths of our processor time. The store spends more on ranges than on one request for all (0.35 s of
-its processor against 0.13 s when the parts were tuned). Against `curl` and `openssl dgst` one after the other, which is
-the same work, it is about level.
-"""
-
 
 def document(
     command: str,

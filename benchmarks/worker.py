@@ -46,6 +46,10 @@ class Worker:
         print(seconds, file=self._process.stdin, flush=True)
         return self._answer()
 
+    def resident_bytes(self) -> int:
+        """What it holds now."""
+        return machine.memory("VmRSS", self._process.pid)
+
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -68,11 +72,11 @@ def _bare(model: Path, case: str) -> Callable[[], object]:
     return lambda: session.run(None, feed)
 
 
-def _judge(model: Path) -> Callable[[], object]:
+def _verify(model: Path) -> Callable[[], object]:
     import os
 
     from onnx_operator.api.capabilities import load_capabilities
-    from onnx_operator.model.judge import judge
+    from onnx_operator.model.verdict import verify
 
     capabilities = load_capabilities()
 
@@ -91,7 +95,7 @@ def _judge(model: Path) -> Callable[[], object]:
                 os.close(descriptor)
 
     def work() -> None:
-        result = judge(Disk(), model.name, capabilities=capabilities)
+        result = verify(Disk(), model.name, capabilities=capabilities)
         assert result.refusal is None, result.refusal
 
     return work
@@ -122,7 +126,7 @@ def _repeat(work: Callable[[], object], seconds: float) -> tuple[int, float, flo
 def main() -> None:
     """Prepare, say so, and measure as often as told."""
     kind, model, case = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    work = {"bare": lambda: _bare(model, case), "judge": lambda: _judge(model), "checker": lambda: _checker(model)}[
+    work = {"bare": lambda: _bare(model, case), "judge": lambda: _verify(model), "checker": lambda: _checker(model)}[
         kind
     ]()
     before = machine.memory("VmRSS")

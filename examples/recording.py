@@ -35,6 +35,36 @@ def record_score(folder, name, rows, answer, tolerance=1e-5):
     return difference
 
 
+def record_table(folder, name, rows, answer, tolerance=1e-5, form="records"):
+    """The same for a table: `rows` are objects by column, None where a value is missing.
+
+    Columns are the model's inputs, or, in their order, the columns of its only one. `form` is pandas' name for what
+    `request.json` holds: `records` or `split`.
+    """
+    model = str(folder / (name + ".onnx"))
+    inputs = onnxruntime.InferenceSession(model).get_inputs()
+    cells = [[np.nan if cell is None else cell for cell in row.values()] for row in rows]
+    if [each.name for each in inputs] == list(rows[0]):
+        texts = [each.type == "tensor(string)" for each in inputs]
+        columns = [[row[at] for row in cells] for at in range(len(inputs))]
+        feed = {
+            each.name: np.array(column, object if text else np.float32).reshape(-1, 1)
+            for each, column, text in zip(inputs, columns, texts)
+        }
+    else:
+        feed = {inputs[0].name: np.array(cells, np.float32)}
+    difference = compare(model, feed, answer, tolerance)
+    lines = [_plain(row) for row in rows]
+    if form == "split":
+        lines = [list(row.values()) for row in lines]
+        start, end = '{"columns": ' + json.dumps(list(rows[0])) + ', "data": [', "]}"
+    else:
+        start, end = "[", "]"
+    (folder / "request.json").write_text(start + "\n  " + ",\n  ".join(map(json.dumps, lines)) + "\n" + end + "\n")
+    write_answer(folder, answer)
+    return difference
+
+
 def write_answer(folder, answer):
     """Write `expected.json` for `/score`."""
     lines = ["  " + json.dumps(key) + ": " + json.dumps(_plain(value)) for key, value in answer.items()]
@@ -75,7 +105,7 @@ def _tensor(name, value):
 
 def _plain(value):
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list) or (isinstance(value, np.ndarray) and value.dtype == np.float32):
         return [_plain(item) for item in value]
     if isinstance(value, (np.float32, float)):

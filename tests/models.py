@@ -43,6 +43,13 @@ def linear(seed: int = 0, *, features: int = 4, outputs: int = 3, padding_bytes:
     return _save(graph)
 
 
+def lower_case() -> bytes:
+    """Texts in lower case, by the rules of a locale."""
+    made = helper.make_node("StringNormalizer", ["x"], ["y"], case_change_action="LOWER", is_case_sensitive=1)
+    texts = [helper.make_tensor_value_info(name, TensorProto.STRING, ["words"]) for name in ("x", "y")]
+    return _save(helper.make_graph([made], "lower_case", texts[:1], texts[1:]))
+
+
 def unknown_operator() -> bytes:
     """A model whose node ``mystery`` has an operator that no server knows."""
     graph = helper.make_graph(
@@ -89,6 +96,24 @@ def fails_warm_up() -> bytes:
         [
             numpy_helper.from_array(np.zeros((2, 4), np.float32), "table"),
             numpy_helper.from_array(np.array([10], np.int64), "index"),
+        ],
+    )
+    return _save(graph)
+
+
+def crashes_at_load() -> bytes:
+    """Ends the process where constants are folded: the least INT64 over -1."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Div", ["least", "minus_one"], ["overflow"], "divide"),
+            helper.make_node("Add", ["x", "overflow"], ["y"], "sum"),
+        ],
+        "crashes",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [1])],
+        [
+            numpy_helper.from_array(np.array([-(2**63)], np.int64), "least"),
+            numpy_helper.from_array(np.array([-1], np.int64), "minus_one"),
         ],
     )
     return _save(graph)

@@ -15,10 +15,10 @@ from benchmarks import machine
 from benchmarks.measure import Spread
 from benchmarks.serving import servers
 from benchmarks.serving.cases import Case, body, message, rows
-from benchmarks.serving.loads import Load, Wrk, h2load
+from benchmarks.serving.loads import Load, Wrk, ghz, h2load
 from benchmarks.worker import Worker
 
-SETTLE_SECONDS = 1.0
+FLUSH_SECONDS = 1.0
 _STARTERS: dict[str, Callable[..., Any]] = {"kserve": servers.kserve, "mlserver": servers.mlserver}
 
 
@@ -43,21 +43,23 @@ class Result:
 
     case: Case
     bare_rate: float
+    bare_start_seconds: float
+    bare_resident_bytes: int
     sides: list[Side] = field(default_factory=list)
 
 
 def measure(case: Case, folder: Path, seconds: float, repeats: int) -> Result:
     """Measure a case. Raises LoadError where requests stay without answer, AssertionError for a wrong one."""
-    core, other = machine.cores()
+    core, spare = machine.cores()
     model = folder / f"{case.name}.onnx"
     model.write_bytes(case.make().SerializeToString())
     inputs = rows(case)
-    requests = [body(case, row) for row in inputs]
+    requests = [body(case, row, number) for number, row in enumerate(inputs)]
     seconds *= case.longer
     expected = _expected(model, case, inputs[0])
     with contextlib.ExitStack() as stack:
         bare = stack.enter_context(Worker(core, "bare", model, json.dumps([case.input, list(case.shape)])))
-        asked = [stack.enter_context(servers.ours(core, model, *requests[0]))]
+        asked = [stack.enter_context(servers.ours(core, model, *requests[0], case.path, case.processes))]
         for peer in case.peers:
             try:
                 asked.append(stack.enter_context(_STARTERS[peer](core, model, *requests[0])))
@@ -65,18 +67,22 @@ def measure(case: Case, folder: Path, seconds: float, repeats: int) -> Result:
                 print(missing)
         for server in asked:
             np.testing.assert_allclose(_answer(server, case, inputs[0]), expected, rtol=1e-4, atol=1e-5)
-        # All bodies of one kind have the same headers: their JSON parts are of one length.
-        wrk = Wrk(folder / case.name, [text for text, _ in requests], requests[0][1])
+        wrk = Wrk(folder / case.name, requests, traced=case.unlike)
+        # With processes on both cores there is none that the load would have to itself.
+        other = spare if case.processes == 1 else None
+        calls = [message(case, row, number) for number, row in enumerate(inputs)] if case.protocol == "grpc" else []
 
         def load(server: servers.Server, duration: float) -> Load:
+            if case.protocol == "grpc" and case.unlike:
+                return ghz(folder / case.name, calls, server.grpc_port, case.clients, duration, other)
             if case.protocol == "grpc":
-                sent = message(case, inputs[0])
-                return h2load(folder / case.name, sent, server.grpc_port, case.clients, duration, other)
+                assert other is not None
+                return h2load(folder / case.name, calls[0], server.grpc_port, case.clients, duration, other)
             return wrk.run(f"http://127.0.0.1:{server.port}{server.infer}", case.clients, duration, other)
 
         for server in asked:
-            load(server, SETTLE_SECONDS)
-        bare.measure(SETTLE_SECONDS)
+            load(server, FLUSH_SECONDS)
+        bare.measure(FLUSH_SECONDS)
         rates: list[float] = []
         found: dict[str, list[tuple[Load, float]]] = {server.name: [] for server in asked}
         for _ in range(repeats):
@@ -86,7 +92,7 @@ def measure(case: Case, folder: Path, seconds: float, repeats: int) -> Result:
                 spent = server.processor_seconds()
                 tally = load(server, seconds)
                 found[server.name].append((tally, server.processor_seconds() - spent))
-        result = Result(case, median(rates))
+        result = Result(case, median(rates), bare.start_seconds, bare.resident_bytes())
         for server in asked:
             turns = found[server.name]
             result.sides.append(
@@ -124,6 +130,8 @@ def _answer(server: servers.Server, case: Case, row: Any) -> Any:
         return np.frombuffer(answer.raw_output_contents[0], np.float32)
     text, headers = server.post(*body(case, row))
     length = headers.get("inference-header-content-length")
+    if case.protocol == "csv":
+        return np.array(next(iter(json.loads(text).values())), np.float32).ravel()
     if length is None:
         return np.array(json.loads(text)["outputs"][0]["data"], np.float32).ravel()
     return np.frombuffer(text[int(length) :], np.float32)

@@ -87,13 +87,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def ours(core: int, model: Path, body: bytes, headers: dict[str, str]) -> Iterator[Server]:
-    """``onnx-server serve`` as pods run it."""
+def ours(
+    core: int, model: Path, body: bytes, headers: dict[str, str], path: str = "/v2/models/m/infer", processes: int = 1
+) -> Iterator[Server]:
+    """``onnx-server serve`` as pods run it; asked at ``path``. More than one of its ``processes`` have all cores."""
     port, grpc_port = free_port(), free_port()
     command = [sys.executable, "-m", "onnx_operator.server", "serve", "--model", str(model), "--name", "m"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--grpc-port", str(grpc_port), "--request-timeout", "60"]
+    command += ["--processes", str(processes)]
     found = version("onnx-operator")
-    with _started("onnx-operator", command, port, grpc_port, core, found, body, headers) as server:
+    bound = core if processes == 1 else None
+    with _started("onnx-operator", command, port, grpc_port, bound, found, body, headers, path) as server:
         yield server
 
 
@@ -138,12 +142,15 @@ def _started(
     command: list[str],
     port: int,
     grpc_port: int,
-    core: int,
+    core: int | None,
     found: str,
     body: bytes,
     headers: dict[str, str],
+    infer: str = "/v2/models/m/infer",
 ) -> Iterator[Server]:
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("ONNX_")}
+    # The images hold bytecode. Who does not write any would compile our modules at each start, and not the peers'.
+    kept_out = ("ONNX_", "PYTHONDONTWRITEBYTECODE")
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(kept_out)}
     variables["PYTHONPATH"] = f"{variables.get('PYTHONPATH', '')}:{PEERS}"
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -151,11 +158,11 @@ def _started(
         env=variables,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: machine.pin(core),
+        preexec_fn=machine.unpin if core is None else lambda: machine.pin(core),
         start_new_session=True,
     )
     try:
-        server = Server(name, port, grpc_port, process.pid, versions=f"{name} {found}")
+        server = Server(name, port, grpc_port, process.pid, versions=f"{name} {found}", infer=infer)
         while True:
             try:
                 server.post(body, headers)

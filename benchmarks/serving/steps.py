@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving.cases import CASES, body, rows
+from benchmarks.serving.cases import CASES, UNLIKE_CASES, body, rows
 
 _ROUNDS = 12
+_HEADS = 4
+"""Heads for each body of unlike callers: so many that the server does not remember them from one round to the next."""
 _STEPS = ("all", "read", "run", "write", "send", "observe", "infer")
 TITLES = {
     "read": "the body to an array (JSON: simdjson)",
@@ -44,6 +46,7 @@ class _Sink(asyncio.Transport):
 
 
 async def _microseconds(case_name: str, model: Path, left_out: str) -> float:
+    from onnx_operator.server.dataplane.admission import Admission
     from onnx_operator.server.dataplane.batching import Batcher, BatchPolicy
     from onnx_operator.server.dataplane.inference import Inference
     from onnx_operator.server.dataplane.plane import DataPlane
@@ -55,20 +58,23 @@ async def _microseconds(case_name: str, model: Path, left_out: str) -> float:
     from onnx_operator.server.metrics import Metrics
     from onnx_operator.server.runtime.session import SessionSettings, load
 
-    case = next(each for each in CASES if each.name == case_name)
+    case = next(each for each in (*CASES, *UNLIKE_CASES) if each.name == case_name)
     served = load(model, SessionSettings())
     lifecycle, metrics, plane = Lifecycle(), Metrics(), DataPlane("m")
-    server = HttpServer(lifecycle, metrics, Limits())
+    limits = Limits()
+    server = HttpServer(lifecycle, Admission(metrics, limits.places), limits)
     routes = Routes(server, plane, lifecycle, metrics)
     plane.attach(served, Batcher(served, BatchPolicy(32, inline=True, largest=1 << 20), 2, metrics.run))
     routes.attach()
     asked = []
-    for row in rows(case):
-        text, headers = body(case, row)
+    for number, row in enumerate(rows(case) * (_HEADS if case.unlike else 1)):
+        text, headers = body(case, row, number)
+        if case.unlike:
+            headers |= {"traceparent": f"00-{number + 1:032x}-{number + 1:016x}-01", "x-request-id": str(number)}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"POST /v2/models/m/infer HTTP/1.1\r\nHost: m\r\n{lines}Content-Length: {len(text)}\r\n\r\n"
         asked.append(head.encode() + text)
-    codec: Any = routes._codec
+    codec: Any = routes._scoring._codec
     text, headers = body(case, rows(case)[0])
     inference, form = codec.read(text, headers.get("Inference-Header-Content-Length", "").encode() or None)
     results = served.run_plain(inference.outputs, inference.feed)
@@ -80,7 +86,7 @@ async def _microseconds(case_name: str, model: Path, left_out: str) -> float:
         batch = [r.repeat(64, axis=0) for r in results]
         served.run_plain = lambda outputs, feed: [r[: len(feed[case.input])] for r in batch]  # type: ignore[method-assign]
     elif left_out == "observe":
-        metrics.observe = lambda *_: None  # type: ignore[method-assign]
+        server.admission.count = lambda *_: None
     elif left_out == "send":
 
         def send(self: Any, exchange: Any, status: int, *_: Any) -> None:
@@ -98,7 +104,7 @@ async def _microseconds(case_name: str, model: Path, left_out: str) -> float:
         began = time.process_time()
         for number in range(count):
             for place, connection in enumerate(connections):
-                connection.data_received(asked[(number + place) % len(asked)])
+                connection.data_received(asked[(number * len(connections) + place) % len(asked)])
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         return (time.process_time() - began) / (count * len(connections)) * 1e6

@@ -19,7 +19,7 @@ def main(folder: Path) -> None:
     species = iris.target_names[iris.target]
     pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(iris.data, species)
 
-    # Without the map around the probabilities, which the Open Inference Protocol cannot carry.
+    # Without the map around the probabilities: /score returns them as a tensor, too.
     model = to_onnx(
         pipeline,
         initial_types=[("measures", FloatTensorType([None, 4]))],

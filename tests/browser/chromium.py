@@ -31,6 +31,21 @@ def browser() -> Iterator[Browser]:
             started.close()
 
 
+@contextmanager
+def entering(started: Browser, url: str, token: str) -> Iterator[Page]:
+    """Open a page that wants a token, and give it one."""
+    context = started.new_context()
+    try:
+        page = context.new_page()
+        page.goto(url)
+        page.get_by_label("Token").fill(token)
+        page.get_by_label("Token").press("Tab")
+        page.wait_for_selector("#tensors tr")
+        yield page
+    finally:
+        context.close()
+
+
 @dataclass
 class Watched:
     """A page, and everything that it asked for or complained of."""

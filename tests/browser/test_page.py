@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from tests.browser.chromium import browser, visiting
+from tests.browser.chromium import browser, entering, visiting
 from tests.unit.server.serving import Process, model_bytes, node, serving, value
 
 RANDOM = np.random.default_rng(3)
@@ -282,17 +282,13 @@ def test_no_script_but_the_pages_own_can_run(chromium: Browser, iris: Process) -
 
 def test_a_token_is_asked_for(chromium: Browser, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cret")
-    with serving(classifier(), "--page", "--token-file", str(tmp_path / "token")) as process:
-        context = chromium.new_context()
-        page = context.new_page()
-        page.goto(url(process))
-        page.get_by_label("Token").fill("s3cret")
-        page.get_by_label("Token").press("Tab")
-        page.wait_for_selector("#tensors tr")
+    with (
+        serving(classifier(), "--page", "--token-file", str(tmp_path / "token")) as process,
+        entering(chromium, url(process), "s3cret") as page,
+    ):
         page.get_by_role("button", name="Predict").click()
         page.wait_for_selector("#outputs h3")
         assert "Bearer TOKEN" in str(page.locator("#curl").text_content())
-        context.close()
 
 
 def luminance(page: Any, selector: str) -> float:

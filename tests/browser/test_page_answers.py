@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from playwright.sync_api import Browser, Page, expect
 
 from onnx_operator.server.page.structure import structure
-from tests.browser.chromium import browser, visiting
+from tests.browser.chromium import browser, entering, visiting
 from tests.unit.server.serving import identity, model_bytes, node, serving, value
 
 
@@ -150,17 +150,13 @@ def test_the_graph_is_shown_where_a_token_is_wanted(chromium: Browser, tmp_path:
     content = model_bytes(
         [node("Sigmoid", ["x"], ["y"])], [value("x", TensorProto.FLOAT, ["N"])], [value("y", TensorProto.FLOAT, ["N"])]
     )
-    with serving(content, "--page", "--token-file", str(tmp_path / "token")) as process:
-        context = chromium.new_context()
-        page = context.new_page()
-        page.goto(url(process))
-        page.get_by_label("Token").fill("s3cret")
-        page.get_by_label("Token").press("Tab")
-        page.wait_for_selector("#tensors tr")
+    with (
+        serving(content, "--page", "--token-file", str(tmp_path / "token")) as process,
+        entering(chromium, url(process), "s3cret") as page,
+    ):
         page.get_by_role("button", name="Show the graph").click()
         graph = page.frame_locator("#graph-frame")
         expect(graph.locator("svg").get_by_text("Sigmoid", exact=True)).to_be_visible(timeout=20_000)
-        context.close()
 
 
 def test_a_script_is_asked_with_the_sample_that_it_declares(chromium: Browser, tmp_path: Path) -> None:

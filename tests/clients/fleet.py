@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 
 from onnx_operator.api.contract import Phase
+from onnx_operator.server.dataplane.admission import Admission
 from onnx_operator.server.dataplane.batching import Batcher, BatchPolicy
 from onnx_operator.server.dataplane.plane import DataPlane
 from onnx_operator.server.http.limits import Limits
@@ -19,7 +20,7 @@ from onnx_operator.server.http.routes import Routes
 from onnx_operator.server.http.server import HttpServer
 from onnx_operator.server.lifecycle import Lifecycle
 from onnx_operator.server.metrics import Metrics
-from onnx_operator.server.rpc.server import GrpcLimits, serve_grpc
+from onnx_operator.server.rpc.server import serve_grpc
 from onnx_operator.server.runtime.session import SessionSettings, load
 
 
@@ -27,11 +28,12 @@ async def main() -> None:
     """Serve until the input ends."""
     lifecycle, metrics, plane = Lifecycle(), Metrics(), DataPlane("m", timeout=60)
     lifecycle.phase = Phase.SERVING
-    http = HttpServer(lifecycle, metrics, Limits())
+    limits = Limits()
+    http = HttpServer(lifecycle, Admission(metrics, limits.places), limits)
     routes = Routes(http, plane, lifecycle, metrics)
     listener = socket.create_server(("127.0.0.1", 0))
     await http.listen(listener)
-    grpc = await serve_grpc(plane, lifecycle, metrics=metrics, limits=GrpcLimits(), host="127.0.0.1", port=0)
+    grpc = await serve_grpc(plane, lifecycle, Admission(metrics, limits.places), host="127.0.0.1", port=0)
     print(listener.getsockname()[1], grpc.port, flush=True)
     batcher = None
     while line := await asyncio.to_thread(sys.stdin.readline):

@@ -4,8 +4,8 @@ import asyncio
 import sys
 from typing import Any
 
-from kserve import InferenceGRPCClient, InferInput, InferRequest
-from kserve.protocol.infer_type import RequestedOutput
+from kserve import InferenceGRPCClient
+from kserve_tensors import request_of, results_of
 from lockstep import Job, follow
 
 loop = asyncio.new_event_loop()
@@ -21,17 +21,7 @@ client = loop.run_until_complete(connect())
 
 def ask(job: Job, raw: bool) -> dict[str, Any]:
     """Infer with raw contents, or with typed ones."""
-    inputs = []
-    for name, datatype, array in job["inputs"]:
-        tensor = InferInput(name, list(array.shape), datatype)
-        tensor.set_data_from_numpy(array, binary_data=raw)
-        inputs.append(tensor)
-    outputs = [RequestedOutput(name) for name in job["outputs"]]
-    request = InferRequest("m", inputs, request_id=job["name"], request_outputs=outputs)
-    answer = loop.run_until_complete(client.infer(request))
-    assert answer.id == job["name"]
-    assert [output.name for output in answer.outputs] == job["outputs"]
-    return {output.name: (output.datatype, output.as_numpy()) for output in answer.outputs}
+    return results_of(job, loop.run_until_complete(client.infer(request_of(job, raw))))
 
 
 follow({"raw": lambda job: ask(job, True), "typed": lambda job: ask(job, False)})

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from onnx_operator.api.crd import to_yaml
 from tests.cluster import apiserver as api_server_only
 from tests.cluster import lifecycle, npm_tools, tools
 from tests.cluster.cluster import Cluster
@@ -23,6 +24,7 @@ __all__ = [
     "apiserver",
     "built_program",
     "cluster",
+    "crd",
     "installed_command",
     "namespace",
     "pytest_runtest_makereport",
@@ -103,6 +105,14 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
 def api_namespace(apiserver: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """The same on the API server without a node, where nothing empties a deleted namespace."""
     yield from _fresh_namespace(apiserver, request)
+
+
+@pytest.fixture(scope="module")
+def crd(apiserver: Cluster) -> None:
+    """OnnxModel, as that API server serves it."""
+    apiserver.apply(to_yaml())
+    apiserver.kubectl("wait", "--for=condition=Established", "crd/onnxmodels.onnx-operator.dev", "--timeout=30s")
+    apiserver.wait(lambda: apiserver.list("onnxmodels") is not None, 30, "OnnxModel to be served")
 
 
 _NAMESPACE: pytest.StashKey[tuple[Cluster, str]] = pytest.StashKey()

@@ -55,6 +55,7 @@ ROWS = {
     "fake-gcs-server": Row(("fake-gcs-server",), minutes=1),
     "oras": Row(("oras",), minutes=1),
     "grpcurl": Row(("grpcurl",), minutes=1),
+    "ghz": Row(("ghz",), minutes=1),
 }
 # What `up` builds; the other rows are for tests that ask for them.
 CLUSTER_ROWS = ("kubernetes", "containerd", "coredns", "metrics-server", "kwok", "helm")

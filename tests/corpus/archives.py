@@ -11,9 +11,9 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-MOST_MEMBERS = 100_000
-MOST_FILES = 500
-MOST_BYTES = 1 << 30
+MAX_MEMBERS = 100_000
+MAX_FILES = 500
+MAX_BYTES = 1 << 30
 """Of all files taken out of one archive."""
 _CHUNK = 1 << 20
 
@@ -22,7 +22,7 @@ class ArchiveError(Exception):
     """An archive that is not as the list says, or that asks for more than it may."""
 
 
-def take(archive: Path, patterns: Sequence[str], target: Path, most_bytes: int = MOST_BYTES) -> list[Path]:
+def take(archive: Path, patterns: Sequence[str], target: Path, most_bytes: int = MAX_BYTES) -> list[Path]:
     """Write the regular files of ``archive`` that match a pattern below ``target``; return their paths in it.
 
     ``archive`` is a wheel, another zip or a tar. A file named ``*.onnx.gz`` is written as what it holds. Raises
@@ -33,8 +33,8 @@ def take(archive: Path, patterns: Sequence[str], target: Path, most_bytes: int =
     try:
         for name, stream in _members(archive, patterns):
             with closing(stream):
-                if len(taken) == MOST_FILES:
-                    raise ArchiveError(f"{archive.name}: more than {MOST_FILES} files match {list(patterns)}")
+                if len(taken) == MAX_FILES:
+                    raise ArchiveError(f"{archive.name}: more than {MAX_FILES} files match {list(patterns)}")
                 inner = _safe(archive.name, name)
                 if inner.suffix == ".gz":
                     inner, stream = inner.with_suffix(""), gzip.GzipFile(fileobj=stream)  # type: ignore[arg-type]
@@ -75,8 +75,8 @@ def _members(archive: Path, patterns: Sequence[str]) -> Iterator[tuple[str, IO[b
 
 
 def _count(archive: Path, members: int) -> None:
-    if members > MOST_MEMBERS:
-        raise ArchiveError(f"{archive.name}: more than {MOST_MEMBERS} members")
+    if members > MAX_MEMBERS:
+        raise ArchiveError(f"{archive.name}: more than {MAX_MEMBERS} members")
 
 
 def _safe(archive: str, name: str) -> PurePosixPath:

@@ -28,7 +28,7 @@ CARRIED = frozenset(_DTYPES) | {"BYTES"}
 """The datatypes that a request can carry."""
 
 
-_MOST_RESTARTS = 4
+_MAX_RESTARTS = 4
 
 
 class Server:
@@ -74,7 +74,7 @@ class Server:
 
     def start(self) -> dict[str, Any] | None:
         """Wait until it is ready: its facts; or None where it gave up, after which :meth:`cause` tells."""
-        for _ in range(_MOST_RESTARTS):
+        for _ in range(_MAX_RESTARTS):
             facts = self._started()
             if facts is not None or self._process.wait() >= 0:
                 return facts

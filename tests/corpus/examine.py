@@ -24,10 +24,10 @@ from onnx_operator.server.runtime.finding import Sources
 from onnx_operator.server.runtime.session import Model, SessionSettings, load
 from onnx_operator.server.runtime.warmup import warm_up
 from tests.corpus.asking import CARRIED, Server
-from tests.corpus.feeds import compare, first_answered, random_feeds
+from tests.corpus.feeds import Feed, compare, first_answered, random_feeds, scores
 from tests.corpus.kinds import kinds_of
 
-MOST_BYTES = 16 << 30
+MAX_BYTES = 16 << 30
 """Address space; ONNX Runtime maps far more than it uses."""
 _STARTING_SECONDS = 120
 _SEED = 11
@@ -36,7 +36,7 @@ _SEED = 11
 def main(path: Path, state: Path, skip: str = "") -> None:
     """Examine; what is printed ends where the process does. ``state`` is a folder that outlives it."""
     # The soft limit only: the inspection's own child sets others for itself.
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     _stage("kinds", lambda: kinds_of(path))
     session = _stage("runtime", lambda: _runtime(path), keep="session")
     _stage("inspection", lambda: _inspection(path))
@@ -118,25 +118,34 @@ def _serving(
         described = server.get("/v2/models/m")
         for side in ("inputs", "outputs"):
             found[side] = [[t["name"], t["datatype"], t.get("shape")] for t in described[side]]
+        classes = {t["name"]: t["parameters"]["classes"] for t in described["outputs"] if "parameters" in t}
         if session is not None:
             try:
-                found |= _answers(server, session, feed)
+                found |= _answers(server, session, feed, classes)
             except Exception as error:
                 found["answers"] = f"failed: {type(error).__name__}: {error}"
         return found
 
 
-def _answers(server: Server, session: ort.InferenceSession, feed: dict[str, Any] | None) -> dict[str, Any]:
+def _answers(
+    server: Server, session: ort.InferenceSession, feed: dict[str, Any] | None, classes: dict[str, list[Any]]
+) -> dict[str, Any]:
     if feed is None:
         return {"answers": "not asked: no input is known"}
     inputs = {tensor.name: datatype_of(tensor.type) for tensor in session.get_inputs()}
-    outputs = [t.name for t in session.get_outputs() if datatype_of(t.type) in CARRIED - {"BF16"}]
+    carried = CARRIED - {"BF16"}
+    outputs = [t.name for t in session.get_outputs() if datatype_of(t.type) in carried or t.name in classes]
+
+    def run(made: Feed) -> list[Any]:
+        results = session.run(outputs, made)
+        return [scores(one, classes[n]) if n in classes else one for n, one in zip(outputs, results, strict=True)]
+
     if not outputs or any(inputs.get(name) not in CARRIED - {"BF16"} for name in feed):
         return {"answers": "not asked: the protocol or numpy does not carry its types"}
-    chosen, expected = first_answered(random_feeds(feed, _SEED), lambda made: session.run(outputs, made))
+    chosen, expected = first_answered(random_feeds(feed, _SEED), run)
     if chosen is None:
         return {"answers": f"failed: the runtime does not answer what the product found: {expected}"}
-    again, plain = session.run(outputs, chosen), session.run(outputs, dict(feed))
+    again, plain = run(chosen), run(dict(feed))
     answered = server.infer(chosen, outputs)
     verdicts = [
         "random" if compare(one, other) != "bits" else compare(one, answered[name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,11 @@ def first_answered(
         except Exception as error:
             cause = str(error)
     return None, cause
+
+
+def scores(maps: Sequence[Mapping[Any, float]], classes: Sequence[Any]) -> np.ndarray:
+    """A sequence of maps from class to score as the tensor that the server makes of it."""
+    return np.array([[row[label] for label in classes] for row in maps], np.float32).reshape(len(maps), len(classes))
 
 
 def compare(expected: np.ndarray, actual: np.ndarray) -> str:

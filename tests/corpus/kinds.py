@@ -23,7 +23,7 @@ _QUANTIZED = {
     "MatMulNBits": "block-wise",
     "GatherBlockQuantized": "block-wise",
 }
-_MOST_DEPTH = 32
+_MAX_DEPTH = 32
 
 
 def kinds_of(path: Path) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def kinds_of(path: Path) -> dict[str, Any]:
 
 def _graphs(graph: GraphProto, depth: int) -> Iterator[GraphProto]:
     yield graph
-    if depth < _MOST_DEPTH:
+    if depth < _MAX_DEPTH:
         for node in graph.node:
             for body in _bodies(node):
                 yield from _graphs(body, depth + 1)
@@ -62,7 +62,7 @@ def _nodes(graph: GraphProto, depth: int) -> Iterator[NodeProto]:
 def _all(nodes: Any, depth: int) -> Iterator[NodeProto]:
     for node in nodes:
         yield node
-        if depth < _MOST_DEPTH:
+        if depth < _MAX_DEPTH:
             for body in _bodies(node):
                 yield from _nodes(body, depth + 1)
 

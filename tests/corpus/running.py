@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onnx_operator.api.contract import MOST_KILLS
+from onnx_operator.api.contract import MAX_KILLS
 from tests.cluster.layout import ROOT
 from tests.corpus.fetching import Stranger
+from tests.locales import of_the_images
 
-MOST_SECONDS = 420
+MAX_SECONDS = 420
 """A guard against hanging, far above what any model takes."""
 
 
@@ -32,29 +33,33 @@ class Record:
     """What ended the examination, where that was not its end: the stage and how."""
 
 
-_MOST_STARTS = MOST_KILLS + 4
+_MAX_STARTS = MAX_KILLS + 4
 """Two kills while it is measured, a start that knows of all of them, and one that is told no input."""
 _WARMING = "warmUp"
 
 
-def examine(name: str, path: Path, seconds: float = MOST_SECONDS) -> Record:
+def examine(name: str, path: Path, seconds: float = MAX_SECONDS) -> Record:
     """Examine the model at ``path``.
 
     A made-up input may end the process; that is tried again as a restarted pod would, and at last without knowing an
     input: whether the model is served all the same is what counts.
     """
-    with tempfile.TemporaryDirectory(prefix="corpus-") as state:
-        for start in range(_MOST_STARTS):
-            last = start == _MOST_STARTS - 1
-            record = _once(name, [str(path), state, *([_WARMING] if last else [])], seconds)
+    with tempfile.TemporaryDirectory(prefix="corpus-") as folder:
+        state, locales = Path(folder, "state"), Path(folder, "locales")
+        state.mkdir()
+        locales.mkdir()
+        variables = of_the_images(locales)
+        for start in range(_MAX_STARTS):
+            last = start == _MAX_STARTS - 1
+            record = _once(name, [str(path), str(state), *([_WARMING] if last else [])], variables, seconds)
             if not record.ended.startswith(f"{_WARMING}: ended by"):
                 break
     return record
 
 
-def _once(name: str, arguments: Sequence[str], seconds: float) -> Record:
+def _once(name: str, arguments: Sequence[str], variables: dict[str, str], seconds: float) -> Record:
     command = ["nice", "-n", "10", sys.executable, "-m", "tests.corpus.examine", *arguments]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "operator"), str(ROOT)])}
+    environment = os.environ | variables | {"PYTHONPATH": os.pathsep.join([str(ROOT / "operator"), str(ROOT)])}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     )

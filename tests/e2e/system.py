@@ -26,31 +26,23 @@ SMALL = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256
 READY_SECONDS = 120
 _LOCK = STATE / "operator.lock"
 
+
+def _pool(name: str, memory: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "runtime": "GPU",
+        "nodeSelector": {"accelerator": name},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "acceleratorMemory": memory,
+        **fields,
+    }
+
+
 # Fake nodes stand for the first three; the last is the real node, when a test lets it claim a GPU.
 POOLS: list[dict[str, Any]] = [
-    {
-        "name": "t4",
-        "runtime": "GPU",
-        "nodeSelector": {"accelerator": "t4"},
-        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-        "gpuResource": "nvidia.com/gpu",
-        "acceleratorMemory": "16Gi",
-    },
-    {
-        "name": "a100",
-        "runtime": "GPU",
-        "nodeSelector": {"accelerator": "a100"},
-        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-        "gpuResource": "nvidia.com/gpu",
-        "acceleratorMemory": "80Gi",
-    },
-    {
-        "name": "fleet",
-        "runtime": "GPU",
-        "nodeSelector": {"accelerator": "fleet"},
-        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-        "acceleratorMemory": "160Gi",
-    },
+    _pool("t4", "16Gi", gpuResource="nvidia.com/gpu"),
+    _pool("a100", "80Gi", gpuResource="nvidia.com/gpu"),
+    _pool("fleet", "160Gi"),
     {"name": "real", "runtime": "GPU", "gpuResource": "example.com/gpu"},
 ]
 

@@ -47,6 +47,20 @@ def test_kubectl_understands_it(models: Models) -> None:
     assert "RollingOut" in described
 
 
+def test_a_healthy_start_and_scaling_leave_no_warning_and_ready_never_falls(models: Models) -> None:
+    models.apply("quiet", models.upload(files.linear(9)))
+    since = conditions(models.wait_ready("quiet"))["Ready"]["lastTransitionTime"]
+    models.patch("quiet", {"replicas": 2})
+    model = models.wait_for(
+        "quiet", ready="True", reason="Complete", where=lambda m: m["status"].get("readyReplicas") == 2
+    )
+    assert conditions(model)["Ready"]["lastTransitionTime"] == since
+    pods = {p["metadata"]["name"] for p in models.pods("quiet")}
+    events = models.cluster.list("events", models.namespace, "")
+    warnings = [e for e in events if e["type"] == "Warning" and e["involvedObject"]["name"] in {*pods, "quiet"}]
+    assert [(e["reason"], e["message"]) for e in warnings] == []
+
+
 def test_kubectl_autoscale_works_on_the_smallest_manifest(models: Models) -> None:
     models.apply("auto", models.upload(files.linear(3)))
     models.wait_ready("auto")

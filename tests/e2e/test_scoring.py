@@ -1,4 +1,4 @@
-"""Scripts, recorded data, batching and gRPC, in real pods."""
+"""Scripts, test data, batching and gRPC, in real pods."""
 
 import json
 import subprocess
@@ -47,6 +47,14 @@ def config_map(models: Models, name: str, version: int, **data: str) -> None:
     )
 
 
+def test_texts_change_case_in_a_pod_which_has_few_locales(models: Models) -> None:
+    models.apply("words", models.upload(files.lower_case()))
+    models.wait_ready("words")
+    body = {"inputs": [{"name": "x", "datatype": "BYTES", "shape": [2], "data": ["ÄRGER", "ДОМ"]}]}
+    answer = post(models, "words", "/v2/models/words/infer", body)
+    assert answer["outputs"][0]["data"] == ["ärger", "дом"]
+
+
 def test_a_script_answers_and_a_changed_one_rolls_out_without_a_gap(models: Models) -> None:
     content = files.linear(21)
     models.apply("scored", models.upload(content), scoring={"configMapName": "score"})
@@ -82,7 +90,7 @@ def test_a_script_that_cannot_start_is_told_with_its_exception(models: Models) -
     assert "RuntimeError: no labels here" in conditions(told)["Ready"]["message"]
 
 
-def recorded(models: Models, name: str, content: bytes, off: float = 0.0) -> str:
+def upload_test_data(models: Models, name: str, content: bytes, off: float = 0.0) -> str:
     answer = expected(content, {"x": X})["y"] + np.float32(off)
     for kind, array in (("input", X), ("output", answer)):
         body = numpy_helper.from_array(array, "x" if kind == "input" else "y").SerializeToString()
@@ -92,22 +100,22 @@ def recorded(models: Models, name: str, content: bytes, off: float = 0.0) -> str
 
 def test_recorded_answers_decide_whether_a_version_takes_traffic(models: Models) -> None:
     first, second = files.linear(23), files.linear(24)
-    good = recorded(models, "good", first)
-    models.apply("golden", models.upload(first, "first"), model={"testData": good})
-    models.wait_ready("golden")
-    log = models.cluster.kubectl("logs", models.pods("golden")[0]["metadata"]["name"], "-n", models.namespace)
+    good = upload_test_data(models, "good", first)
+    models.apply("tested", models.upload(first, "first"), model={"testData": good})
+    models.wait_ready("tested")
+    log = models.cluster.kubectl("logs", models.pods("tested")[0]["metadata"]["name"], "-n", models.namespace)
     assert '"started"' in log
 
-    # Another model against the same recordings: the old one goes on serving.
-    models.patch("golden", {"model": {"uri": models.upload(second, "second")}})
-    told = models.wait_for("golden", reason="TestFailed")
+    # Another model against the same test data: the old one goes on serving.
+    models.patch("tested", {"model": {"uri": models.upload(second, "second")}})
+    told = models.wait_for("tested", reason="TestFailed")
     assert "output y" in conditions(told)["Progressing"]["message"]
     assert conditions(told)["Available"]["status"] == "True"
-    np.testing.assert_allclose(models.predict("golden", {"x": X})["y"], expected(first, {"x": X})["y"], rtol=1e-5)
+    np.testing.assert_allclose(models.predict("tested", {"x": X})["y"], expected(first, {"x": X})["y"], rtol=1e-5)
 
-    models.patch("golden", {"model": {"testData": recorded(models, "other", second)}})
-    models.wait_ready("golden")
-    np.testing.assert_allclose(models.predict("golden", {"x": X})["y"], expected(second, {"x": X})["y"], rtol=1e-5)
+    models.patch("tested", {"model": {"testData": upload_test_data(models, "other", second)}})
+    models.wait_ready("tested")
+    np.testing.assert_allclose(models.predict("tested", {"x": X})["y"], expected(second, {"x": X})["y"], rtol=1e-5)
 
 
 def test_test_data_that_is_not_there_is_named(models: Models) -> None:

@@ -119,8 +119,10 @@ def test_a_pod_that_cannot_download_says_why(models: Models, faults: FaultServer
     models.wait_ready("gone")
     faults.behave(name, "status-403")
     models.patch("gone", {"replicas": 2})
-    model = models.wait_for("gone", ready="False", reason="DownloadFailed")
-    assert conditions(model)["Available"]["status"] == "True"
-    assert "403" in conditions(model)["Progressing"]["message"]
+    # The pod that serves goes on, and the model is Ready by it.
+    failing = models.wait_for("gone", ready="True", where=lambda m: m["status"].get("failures"))
+    assert failing["status"]["failures"][0]["reason"] == "DownloadFailed"
+    assert conditions(failing)["Progressing"]["reason"] == "Scaling"
+    assert "403" in conditions(failing)["Progressing"]["message"]
     faults.behave(name, None)
-    models.wait_for("gone", ready="True", timeout=240)
+    models.wait_for("gone", ready="True", reason="Complete", timeout=240)

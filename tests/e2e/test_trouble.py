@@ -88,7 +88,9 @@ def test_an_update_that_cannot_answer_what_warmed_the_old_one_is_held(models: Mo
     told_of_warm_up(models, "loads", "True")
     pods = {p["metadata"]["name"] for p in models.pods("loads")}
     models.apply("loads", models.upload(files.answers_no_more(), "bad"))
-    model = models.wait_for("loads", ready="False", reason="InterfaceChanged")
+    model = models.wait_for(
+        "loads", ready="False", reason="InterfaceChanged", where=lambda m: "Stalled" in conditions(m)
+    )
     assert "lookup" in conditions(model)["Progressing"]["message"]
     assert conditions(model)["Available"]["status"] == "True"
     assert conditions(model)["Stalled"]["status"] == "True"

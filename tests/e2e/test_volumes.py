@@ -201,8 +201,8 @@ def test_a_quota_that_leaves_no_room_for_the_inspection_is_told(models: Models, 
         "the quota to be counted",
     )
     models.apply("squeezed", uri)
-    model = models.wait_for("squeezed", ready="False", reason="SourceUnreachable", timeout=SOON_SECONDS)
-    assert "exceeded quota" in conditions(model)["ModelValid"]["message"]
+    model = models.wait_for("squeezed", ready="False", reason="QuotaExceeded", timeout=SOON_SECONDS)
+    assert any("exceeded quota" in each["message"] for each in conditions(model).values())
     models.cluster.kubectl("delete", "resourcequota", "full", "-n", models.namespace)
     models.wait_ready("squeezed")
 
@@ -211,8 +211,8 @@ def test_a_service_account_that_does_not_exist_is_told(models: Models) -> None:
     manifest = models.manifest("nobody", "s3://models/nothing.onnx", serviceAccountName="nobody")
     manifest["spec"]["model"].pop("credentials")
     models.cluster.apply(manifest)
-    found = models.wait_for("nobody", ready="False", reason="SourceUnreachable", timeout=SOON_SECONDS)
-    assert '"nobody" not found' in conditions(found)["ModelValid"]["message"]
+    found = models.wait_for("nobody", ready="False", reason="CreationFailed", timeout=SOON_SECONDS)
+    assert any('"nobody" not found' in each["message"] for each in conditions(found).values())
 
 
 def test_the_models_own_service_account_reads_what_the_operator_may_not(models: Models) -> None:

@@ -52,21 +52,6 @@ async def test_a_blob_is_read_in_parts_and_by_ranges_whatever_its_address_looks_
         assert (tmp_path / "m").read_bytes() == BODY
 
 
-async def test_a_prefix_with_one_model(azurite: Azurite) -> None:
-    container = azurite.make_container("folders")
-    for name in ("one/m.onnx", "one/weights.bin", "two/a.onnx", "two/b.onnx"):
-        obstore.put(container, name, name.encode())
-    for uri in ("az://folders/one/", "az://folders/one"):
-        async with source_of(azurite, uri) as source:
-            assert await source.locate() == ["m.onnx"]
-            assert await transfer.read(source, "weights.bin", 0, 3, pin=None) == b"one"
-    for uri, reason in (("az://folders/two", Reason.SOURCE_REFUSED), ("az://folders/none/", Reason.SOURCE_NOT_FOUND)):
-        async with source_of(azurite, uri) as source:
-            with pytest.raises(SourceError) as caught:
-                await source.locate()
-        assert caught.value.reason is reason
-
-
 async def test_a_token_reads_the_one_blob_that_it_is_for(azurite: Azurite) -> None:
     container = azurite.make_container("shared")
     for name in ("m.onnx", "secret.onnx"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 import yaml
 
 from onnx_operator.api import crd, names
-from onnx_operator.controller.cluster.kube import CHILD_KINDS, CONTROLLER_REVISION, ONNX_MODEL, POD, Kind
-from onnx_operator.controller.cluster.watches import WATCHED_CHILDREN
+from onnx_operator.controller.cluster.kinds import CHILD_KINDS, CONTROLLER_REVISION, ONNX_MODEL, POD, Kind
+from onnx_operator.controller.rollout.shapes import shapes
 from onnx_operator.controller.settings.settings import Settings, parse_settings
+from onnx_operator.controller.telemetry.metrics import REGISTRY
 from tests.cluster.cluster import Cluster
 from tests.cluster.fixtures import built_program
 from tests.unit.controller.samples import certificate, public_key
@@ -33,6 +35,10 @@ EVERYTHING: dict[str, Any] = {
     "settings": {
         "imagePullSecrets": ["pull"],
         "namespaces": ["vision", "speech"],
+        "modelSelector": {
+            "matchLabels": {"example.com/operator": "blue"},
+            "matchExpressions": [{"key": "retired", "operator": "DoesNotExist"}],
+        },
         "pools": [POOL],
         "sources": {
             "allowedNetworks": ["10.0.0.0/8"],
@@ -53,6 +59,8 @@ EVERYTHING: dict[str, Any] = {
         },
         "inspection": {"maxModelBytes": 2**40, "maxNodes": 2**30, "timeoutSeconds": 60},
         "workers": 16,
+        "egress": {"configMapName": "egress", "secretName": "egress-secret"},
+        "runAsUser": 1000680000,
     },
     "templates": {"service.yaml.j2": "apiVersion: v1\nkind: Service\nmetadata: {name: {{ name }}}\n"},
     "image": {"repository": "registry.example.com/team/onnx-operator", "digest": f"sha256:{'0' * 64}"},
@@ -60,7 +68,7 @@ EVERYTHING: dict[str, Any] = {
     "replicas": 3,
     "logLevel": "debug",
     "controller": {"env": [{"name": "A", "value": "b"}]},
-    "inspector": {"env": [{"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"}]},
+    "inspector": {"env": [{"name": "A", "value": "b"}]},
     "serviceAccount": {"annotations": {"a": "b"}},
     "podAnnotations": {"a": "b"},
     "podLabels": {"team": "platform"},
@@ -73,6 +81,7 @@ EVERYTHING: dict[str, Any] = {
     "priorityClassName": "system-cluster-critical",
     "service": {"annotations": {"a": "b"}},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
     "networkPolicy": {
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
         "egress": [{"ports": [{"port": 443, "protocol": "TCP"}]}],
@@ -109,8 +118,10 @@ class Chart:
             check=False,
         )
 
-    def template(self, values: dict[str, Any] | None = None, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
-        done = self.run("template", "onnx-operator", str(CHART), "--namespace", namespace, values=values)
+    def template(
+        self, values: dict[str, Any] | None = None, namespace: str = NAMESPACE, release: str = "onnx-operator"
+    ) -> list[dict[str, Any]]:
+        done = self.run("template", release, str(CHART), "--namespace", namespace, values=values)
         assert done.returncode == 0, done.stderr
         return [document for document in yaml.safe_load_all(done.stdout) if document]
 
@@ -150,7 +161,7 @@ def _needed() -> set[tuple[str, str, str]]:
         return {(kind.api_version.rpartition("/")[0], kind.plural, verb) for verb in verbs}
 
     needed = rights(ONNX_MODEL, "get", "list", "watch")
-    for kind in WATCHED_CHILDREN:
+    for kind in shapes(lambda item, model: None):
         needed |= rights(kind, "list", "watch")
     for kind in (*CHILD_KINDS, CONTROLLER_REVISION):
         needed |= rights(kind, "get", "create", "patch", "delete")
@@ -158,6 +169,7 @@ def _needed() -> set[tuple[str, str, str]]:
     return needed | {
         (names.GROUP, f"{names.PLURAL}/status", "patch"),
         (names.GROUP, f"{names.PLURAL}/finalizers", "update"),
+        ("apps", "replicasets", "list"),
         ("", "pods/log", "get"),
         ("", "secrets", "get"),
         ("", "configmaps", "get"),
@@ -224,7 +236,7 @@ def test_only_the_controller_can_reach_a_token(chart: Chart, values: dict[str, A
     pod = _pod(objects)["spec"]
     assert pod["automountServiceAccountToken"] is False
     assert _one(objects, "ServiceAccount")["automountServiceAccountToken"] is False
-    (token,) = [v["name"] for v in pod["volumes"] if "projected" in v]
+    (token,) = [v["name"] for v in pod["volumes"] if "serviceAccountToken" in json.dumps(v)]
     mounts = {c["name"]: [m["name"] for m in c["volumeMounts"]] for c in pod["containers"]}
     assert token in mounts["controller"]
     assert token not in mounts["inspector"]
@@ -244,11 +256,63 @@ def test_the_settings_file_holds_the_values(chart: Chart) -> None:
     assert settings == parse_settings(expected)
 
 
+def test_two_releases_in_a_namespace_have_no_object_lease_or_key_in_common(chart: Chart) -> None:
+    def made(release: str, **values: Any) -> tuple[set[tuple[str, str]], set[str]]:
+        objects = chart.template(values, release=release)
+        arguments = _pod(objects)["spec"]["containers"][0]["args"]
+        lease = next(a for a in arguments if a.startswith("--lease-name=")).partition("=")[2]
+        rules = _one(objects, "Role", f"{lease}-lease")["rules"]
+        named = {name for rule in rules for name in rule.get("resourceNames", [])}
+        assert named == {lease, f"{lease}-seal"}
+        return {(o["kind"], o["metadata"]["name"]) for o in objects}, named
+
+    blue, green = made("blue"), made("green", crds={"enabled": False})
+    assert not blue[0] & green[0]
+    assert not blue[1] & green[1]
+
+
 def test_inspection_pods_run_the_operators_image_unless_another_is_given(chart: Chart) -> None:
     own = _pod(chart.template())["spec"]["containers"][0]["image"]
     assert _settings(chart.template()).inspector_image == own
     given = {"settings": {"inspectorImage": "registry.example.com/inspector:2"}}
     assert _settings(chart.template(given)).inspector_image == "registry.example.com/inspector:2"
+
+
+def test_every_alert_asks_for_a_metric_that_is_exported(chart: Chart) -> None:
+    # One with labels has no samples before there is anything to tell.
+    operator = {name for m in REGISTRY.collect() for name in (m.name, *(sample.name for sample in m.samples))}
+    documented = (CHART.parents[1] / "docs" / "reference" / "metrics.md").read_text()
+    server = set(re.findall(r"^\| `(onnx_server_\w+)`", documented, re.MULTILINE))
+    rules = _one(chart.template(EVERYTHING), "PrometheusRule")["spec"]["groups"][0]["rules"]
+    asked = {name for rule in rules for name in re.findall(r"onnx_\w+", rule["expr"])}
+    assert len(asked) == len(rules) == 4
+    assert asked <= operator | server
+
+
+def test_a_user_that_is_left_to_the_platform_is_named_nowhere(chart: Chart) -> None:
+    objects = chart.template({"settings": {"runAsUser": None}})
+    pod = _pod(objects)["spec"]
+    contexts = [pod["securityContext"], *(c["securityContext"] for c in pod["containers"])]
+    assert not {key for each in contexts for key in each} & {"runAsUser", "runAsGroup", "fsGroup", "supplementalGroups"}
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    # The operator is told, and not left to its default.
+    assert _settings(objects).run_as_user is None
+    # Nobody owns it who runs here: whoever mounts it may read it, and that is the controller alone.
+    (token,) = [v for v in pod["volumes"] if "serviceAccountToken" in json.dumps(v)]
+    assert token["projected"]["defaultMode"] == 0o444
+
+
+def test_proxies_and_authorities_reach_the_inspector_and_a_change_of_them_no_pod(chart: Chart) -> None:
+    pod = _pod(chart.template(EVERYTHING))["spec"]
+    (volume,) = [v for v in pod["volumes"] if v["name"] == "egress"]
+    assert volume["projected"]["sources"] == [
+        {"configMap": {"name": "egress", "optional": True}},
+        {"secret": {"name": "egress-secret", "optional": True}},
+    ]
+    mounts = {
+        c["name"]: [m["mountPath"] for m in c["volumeMounts"] if m["name"] == "egress"] for c in pod["containers"]
+    }
+    assert mounts == {"controller": [], "inspector": ["/etc/onnx-operator/egress"]}
 
 
 def test_new_settings_replace_the_pods(chart: Chart) -> None:
@@ -306,8 +370,8 @@ def test_a_real_api_server_takes_every_object(
 ) -> None:
     settings = values.get("settings", {}) | ({"namespaces": [namespace]} if values else {})
     objects = chart.template({**values, "settings": settings}, namespace=namespace)
-    # The Prometheus Operator's kind is not known here.
-    known = [o for o in objects if o["kind"] != "ServiceMonitor"]
+    # The Prometheus Operator's kinds are not known here.
+    known = [o for o in objects if o["apiVersion"] != "monitoring.coreos.com/v1"]
     apiserver.kubectl(
         "apply", "--dry-run=server", "--validate=strict", "-f", "-", input=yaml.safe_dump_all(known)
     )  # fmt: skip

@@ -8,19 +8,20 @@ import pytest
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.crd import to_yaml
 from onnx_operator.api.onnxmodel import Condition, OnnxModelSpec
-from onnx_operator.controller.cluster.kube import (
+from onnx_operator.controller.cluster.answers import ApiError
+from onnx_operator.controller.cluster.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     EVENT,
     ONNX_MODEL,
     POD_DISRUPTION_BUDGET,
     SERVICE,
-    ApiError,
-    Kube,
 )
+from onnx_operator.controller.cluster.kube import Kube
 from onnx_operator.controller.cluster.owners import owner_reference
+from onnx_operator.controller.cluster.sight import Sight
+from onnx_operator.controller.cluster.store import Store
 from onnx_operator.controller.cluster.times import micro_time
 from onnx_operator.controller.revision.render import RenderInput, render
 from onnx_operator.controller.revision.revisions import (
@@ -43,17 +44,19 @@ from onnx_operator.controller.rollout.children import (
     prune,
     prune_revisions,
 )
+from onnx_operator.controller.rollout.shapes import shapes
 from onnx_operator.controller.status.events import event_for
+from tests.integration.sights import caught_up, following
 from tests.unit.controller.samples import T4, files, many_files, pool, report, settings
 
 SEALER = Sealer(Key.new())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def crd(apiserver):
-    apiserver.apply(to_yaml())
-    apiserver.kubectl("wait", "--for=condition=Established", "crd/onnxmodels.onnx-operator.dev", "--timeout=30s")
-    apiserver.wait(lambda: apiserver.list("onnxmodels") is not None, 30, "OnnxModel to be served")
+def own_revision(item, model):
+    return decode(item, model["metadata"]["name"], model["metadata"]["namespace"], SEALER)
+
+
+pytestmark = pytest.mark.usefixtures("crd")
 
 
 @pytest.fixture
@@ -66,8 +69,9 @@ async def kube(apiserver):
 class Desk:
     """A model, and what the controller does for it, one step at a time."""
 
-    def __init__(self, kube, cluster, namespace):
+    def __init__(self, kube, cluster, namespace, store):
         self.kube = kube
+        self.store = store
         self.cluster = cluster
         self.namespace = namespace
         self.model = {}
@@ -119,15 +123,22 @@ class Desk:
         return [replace(r, created="") for r in found]
 
     async def children(self):
-        return await list_children(self.kube, self.model, lambda item: decode(item, self.name, self.namespace, SEALER))
+        if self.store:
+            await caught_up(self.kube, self.store, self.namespace)
+        return await list_children(
+            Sight(self.kube, self.store), self.model, lambda item: own_revision(item, self.model)
+        )
 
     async def step(self, revision: Revision) -> None:
         """What reconciling does with a revision."""
         children = await self.children()
         desired = desired_children(self.model, self.spec, revision)
         await check_names(self.kube, self.model, desired, children)
-        await apply_children(self.kube, desired, children)
+        await apply_children(self.kube, desired, children, self.confirm)
         await prune(self.kube, desired, children)
+
+    async def confirm(self) -> None:
+        await Sight(self.kube).confirm(self.model)
 
     async def versions(self):
         return {o["kind"]: o["metadata"]["resourceVersion"] for o in (await self.children()).owned}
@@ -142,9 +153,15 @@ class Desk:
         self.kubectl("patch", kind, self.name, f"--type={style}", f"--patch={json.dumps(change)}")
 
 
-@pytest.fixture
-def desk(kube, apiserver, namespace):
-    return Desk(kube, apiserver, namespace)
+@pytest.fixture(params=["asking", "following"])
+async def desk(request, kube, apiserver, namespace):
+    """Whether the API server is asked for what there is, or has told it before, makes no difference."""
+    if request.param == "asking":
+        yield Desk(kube, apiserver, namespace, None)
+        return
+    store = Store(shapes(own_revision))
+    async with following(kube, store, namespace):
+        yield Desk(kube, apiserver, namespace, store)
 
 
 # --- nothing is written twice -----------------------------------------------------------------------------------------
@@ -209,6 +226,24 @@ SPECS = {
                     for when in ("DoNotSchedule", "ScheduleAnyway")
                 ],
             },
+        }
+    },
+    "volume, probes, hook and variable of another kind": {
+        "podTemplate": {
+            "spec": {
+                "containers": [
+                    {
+                        "name": "server",
+                        "livenessProbe": {"exec": {"command": ["true"]}},
+                        "startupProbe": {"grpc": {"port": 8081}},
+                        "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
+                        "env": [
+                            {"name": "ONNX_CPU_REQUEST", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+                        ],
+                    }
+                ],
+                "volumes": [{"name": "tmp", "persistentVolumeClaim": {"claimName": "scratch"}}],
+            }
         }
     },
     "claim": {"model": {"uri": "pvc://models/resnet50.onnx"}},
@@ -292,6 +327,7 @@ EDITS = {
     "owner": ("deployment", {"metadata": {"ownerReferences": None}}),
     "selector of the service": ("service", {"spec": {"selector": {names.LABEL_MODEL: "other"}}}),
     "port of the service": ("service", {"spec": {"ports": [{"port": 80, "targetPort": 9999}]}}),
+    "more in the selector of the service": ("service", {"spec": {"selector": {"app": "other"}}}),
     "budget": ("poddisruptionbudget", {"spec": {"maxUnavailable": 0}}),
 }
 
@@ -405,7 +441,7 @@ async def test_what_the_pod_template_no_longer_says_goes_from_the_deployment(des
     await desk.step(await desk.revision())
     pod = (await desk.get(DEPLOYMENT))["spec"]["template"]["spec"]
     assert [c["name"] for c in pod["containers"]] == ["server"]
-    assert "env" not in pod["containers"][0]
+    assert [e["name"] for e in pod["containers"][0]["env"]] == [names.ENV_CPU_REQUEST]
 
 
 # --- what the API server refuses --------------------------------------------------------------------------------------
@@ -532,6 +568,15 @@ def replica_set(deployment, **changes):
 # --- what counts as a child -------------------------------------------------------------------------------------------
 
 
+def claimed(desk, name, owners):
+    return {
+        "name": name,
+        "namespace": desk.namespace,
+        "labels": {names.LABEL_MODEL: desk.name},
+        "ownerReferences": owners,
+    }
+
+
 async def test_only_what_this_very_model_controls_is_its_child(desk):
     """Neither the label counts, nor an owner that does not control, nor one of another UID, name or kind."""
     await desk.write()
@@ -547,12 +592,7 @@ async def test_only_what_this_very_model_controls_is_its_child(desk):
         "controlled": [own],
     }
     for name, owners in references.items():
-        metadata = {
-            "name": name,
-            "namespace": desk.namespace,
-            "labels": {names.LABEL_MODEL: desk.name},
-            "ownerReferences": owners,
-        }
+        metadata = claimed(desk, name, owners)
         await desk.kube.apply(SERVICE, {"apiVersion": "v1", "kind": "Service", "metadata": metadata, **FOREIGN_SERVICE})
     assert [o["metadata"]["name"] for o in (await desk.children()).owned] == ["controlled"]
 
@@ -569,12 +609,7 @@ async def test_pods_of_a_replica_set_of_the_models_deployment_are_looked_at_and_
         "of-no-name": [replica_set(desk.name, name=desk.name)],
     }
     for name, owners in references.items():
-        metadata = {
-            "name": name,
-            "namespace": desk.namespace,
-            "labels": {names.LABEL_MODEL: desk.name},
-            "ownerReferences": owners,
-        }
+        metadata = claimed(desk, name, owners)
         spec = {"containers": [{"name": "c", "image": "i", "env": [{"name": "A", "value": "x" * 1000}]}]}
         desk.cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     (pod,) = (await desk.children()).pods

@@ -156,6 +156,18 @@ def test_a_manifest_brings_its_name_version_and_script(environment: dict[str, st
         assert running.ask("/score", {"data": ROW}) == {"flowers": ["setosa"]}
 
 
+def test_a_manifest_says_which_web_pages_may_ask(environment: dict[str, str], tmp_path: Path) -> None:
+    manifest = tmp_path / "model.yaml"
+    manifest.write_text(MANIFEST + "  endpoint: {cors: {allowOrigins: ['https://app.example']}}\n")
+    with serve(manifest, environment) as running:
+        asked = urllib.request.Request(f"{running.url}/v2", headers={"Origin": "https://app.example"})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
+        asked.add_header("Origin", "https://evil.example")
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(asked, timeout=30)
+
+
 def test_a_model_of_a_store_is_downloaded_once(environment: dict[str, str], tmp_path: Path) -> None:
     for name in ("files", "versions"):
         (tmp_path / name).mkdir()
@@ -167,6 +179,44 @@ def test_a_model_of_a_store_is_downloaded_once(environment: dict[str, str], tmp_
                 assert running.ask("/score", {"data": ROW})["label"] == ["setosa"]
         kept = [path for path in (tmp_path / "cache").rglob("*.onnx") if path.is_file()]
         assert [path.name for path in kept] == ["iris.onnx"]
+
+
+READER = """
+import os
+def init():
+    global found
+    root = os.environ["AZUREML_MODEL_DIR"]
+    found = {os.path.relpath(os.path.join(folder, name), root): os.path.getsize(os.path.join(folder, name))
+             for folder, folders, names in os.walk(root) for name in names}
+def run(raw_data):
+    return found
+"""
+
+
+def test_a_script_finds_all_files_of_its_models_folder(environment: dict[str, str], tmp_path: Path) -> None:
+    files = {"model.onnx": IRIS.read_bytes(), "labels.json": b"{}", "assets/vocab.txt": b"a"}
+    expected = {name: len(content) for name, content in files.items()}
+    (tmp_path / "score.py").write_text(READER)
+    (tmp_path / "model").mkdir()
+    with zipfile.ZipFile(tmp_path / "iris.zip", "w") as packed:
+        for name, content in files.items():
+            (tmp_path / "model" / name).parent.mkdir(exist_ok=True)
+            (tmp_path / "model" / name).write_bytes(content)
+            packed.writestr(f"iris/{name}", content)
+    for name in ("files", "versions"):
+        (tmp_path / name).mkdir()
+    with S3Gateway.serve(built_program("versitygw"), tmp_path / "files", tmp_path / "versions") as gateway:
+        bucket = gateway.make_bucket("models")
+        for name, content in files.items():
+            obstore.put(bucket, f"zoo/iris/{name}", content)
+        keys = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": gateway.endpoint}
+        for uri in (tmp_path / "model", tmp_path / "iris.zip", "s3://models/zoo/iris/", "s3://models/zoo/iris"):
+            with serve(uri, environment | keys, "--script", str(tmp_path / "score.py")) as running:
+                assert running.ask("/score", {}) == expected
+        with serve(
+            "s3://models/zoo/iris/model.onnx", environment | keys, "--script", str(tmp_path / "score.py")
+        ) as running:
+            assert running.ask("/score", {}) == {"model.onnx": expected["model.onnx"]}
 
 
 def test_a_refused_model_is_told_and_nothing_starts(environment: dict[str, str], tmp_path: Path) -> None:
@@ -195,7 +245,7 @@ def test_a_taken_port_is_named(environment: dict[str, str]) -> None:
         ("{", "cannot be read as YAML"),
         (MANIFEST + "  session: {intraOpThreads: many}", "spec.session.intraOpThreads"),
         (MANIFEST + "  warmUp: {shapes: {measures: [-1]}}", "spec.warmUp.shapes.measures"),
-        (MANIFEST + "  warmUp: {shapes: {measures: [3, 5]}}", "spec.warmUp.shapes.measures is [3, 5], but the model's"),
+        (MANIFEST + "  warmUp: {shapes: {measures: [3, 5]}}", "spec.warmUp.shapes.measures is [3, 5]; expected sizes"),
         (MANIFEST + "  warmUp: {values: {height: [1]}}", "spec.warmUp.values.height: the model has no such"),
         (MANIFEST + "  warmUp: {values: {x: [1]}}\n  scoring: {script: pass}", "spec.warmUp: with spec.scoring"),
         (MANIFEST + "  scoring: {configMapName: score}", "the ConfigMap 'score' is not in the same file"),

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.layout import ROOT
+from tests.integration.rights import Limited, allow, limited
 
 MODEL = {
     "apiVersion": "onnx-operator.dev/v1alpha1",
@@ -27,7 +29,7 @@ MODEL = {
 class Operator:
     """Both processes, with settings and a socket in a folder."""
 
-    def __init__(self, cluster: Cluster, namespace: str, folder: Path, **settings: object) -> None:
+    def __init__(self, cluster: Cluster | Limited, namespace: str, folder: Path, **settings: object) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -131,3 +133,72 @@ def test_an_inspector_that_dies_makes_the_replica_unready_but_not_dead(apiserver
 
     apiserver.wait(unready, 30, "the replica to say that it is not ready")
     assert json.loads(operator.get("/healthz")) == {"status": "ok"}
+
+
+def test_a_leader_whose_inspector_stays_dead_hands_over(
+    apiserver: Cluster, namespace: str, operator: Operator, tmp_path: Path
+) -> None:
+    apiserver.wait(lambda: json.loads(operator.get("/readyz"))["leading"], 60, "the controller to lead")
+    (tmp_path / "other").mkdir()
+    other = Operator(apiserver, namespace, tmp_path / "other")
+    try:
+        operator.inspector.kill()
+        operator.inspector.wait()
+        assert operator.controller.wait(60) == 1
+        assert "the inspector has not answered" in operator.log.read_text()
+        apiserver.wait(lambda: json.loads(other.get("/readyz"))["leading"], 10, "the other to lead")
+        apiserver.apply(MODEL, namespace)
+        apiserver.wait(
+            lambda: _verdict(apiserver, namespace).get("ModelValid") == "CredentialsNotFound", 30, "its verdict"
+        )
+        # Started anew without an inspector, it stands by.
+        operator.controller = operator.start_controller()
+        apiserver.wait(lambda: not json.loads(_get(operator, "/readyz"))["leading"], 30, "the first to stand by")
+    finally:
+        other.stop()
+
+
+def _get(operator: Operator, path: str) -> str:
+    """The answer of an endpoint, be it an error."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{operator.port}{path}", timeout=5) as response:
+            return str(response.read().decode())
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+    except OSError as error:
+        raise AssertionError(f"{path}: {error}") from error
+
+
+def test_a_stopped_leader_writes_nothing_once_its_time_is_over(
+    apiserver: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    apiserver.apply((ROOT / "crds/onnxmodels.onnx-operator.dev.yaml").read_text())
+    allow(apiserver, namespace, namespace)
+    # Who is told from the other by the audit log.
+    known = limited(apiserver, namespace, apiserver.kubeconfig, tmp_path)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    first = Operator(known, namespace, tmp_path / "first")
+    apiserver.wait(lambda: json.loads(first.get("/readyz"))["leading"], 60, "the first to lead")
+    second = Operator(apiserver, namespace, tmp_path / "second")
+    try:
+        # In the middle of its work.
+        apiserver.apply(MODEL, namespace)
+        first.controller.send_signal(signal.SIGSTOP)
+        apiserver.wait(lambda: json.loads(second.get("/readyz"))["leading"], 60, "the second to lead")
+        since = time.time()
+        for number in range(5):
+            apiserver.apply({**MODEL, "metadata": {"name": f"later{number}"}}, namespace)
+        first.controller.send_signal(signal.SIGCONT)
+        assert first.controller.wait(30) == 1
+        assert "lost the lease" in first.log.read_text()
+        apiserver.wait(
+            lambda: _verdict(apiserver, namespace).get("ModelValid") == "CredentialsNotFound", 30, "the verdict"
+        )
+        writes = [e for e in apiserver.audit_events(since, namespace=namespace) if e.is_write]
+        assert any(e.subresource == "status" for e in writes), "the second's are in the log"
+        assert [e for e in writes if e.username == known.username] == []
+    finally:
+        first.controller.send_signal(signal.SIGCONT)
+        first.stop()
+        second.stop()

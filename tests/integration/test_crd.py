@@ -6,17 +6,13 @@ import json
 import pytest
 import yaml
 
-from onnx_operator.api.crd import to_yaml
+from onnx_operator.api.onnxmodel import OnnxModelSpec
 
 URI = "s3://models/resnet50.onnx"
 SHA = "0123456789abcdef" * 4
 
 
-@pytest.fixture(scope="module", autouse=True)
-def crd(apiserver):
-    apiserver.apply(to_yaml())
-    apiserver.kubectl("wait", "--for=condition=Established", "crd/onnxmodels.onnx-operator.dev", "--timeout=30s")
-    apiserver.wait(lambda: apiserver.list("onnxmodels") is not None, 30, "OnnxModel to be served")
+pytestmark = pytest.mark.usefixtures("crd")
 
 
 def model(name="resnet50", **spec):
@@ -121,16 +117,106 @@ def test_what_the_user_wrote_is_stored_as_it_was_written(apiserver, namespace):
     assert accepted(apiserver, namespace, FULL)["spec"] == FULL["spec"]
 
 
-def test_a_status_write_leaves_the_generation_alone(apiserver, namespace):
-    before = accepted(apiserver, namespace, model())
+CLIENT_SIDE, SERVER_SIDE = (), ("--server-side",)
+HOW = pytest.mark.parametrize("flags", [CLIENT_SIDE, SERVER_SIDE], ids=["client-side", "server-side"])
+
+
+@HOW
+@pytest.mark.parametrize("cpu", [0.05, 0.5, 1.0, 1, "500m", 1.5e-3, 2**40])
+def test_a_quantity_may_be_written_without_quotes_as_in_a_deployment(apiserver, namespace, cpu, flags):
+    amounts = {"requests": {"cpu": cpu}, "limits": {"cpu": cpu}}
+    container = {"name": "c", "image": "i", "resources": amounts}
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]}}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template},
+    }
+    code, output = attempt(apiserver, namespace, deployment, *flags, "--dry-run=server")
+    assert code == 0, output
+    stored = accepted(apiserver, namespace, model(resources=amounts), *flags)
+    assert stored["spec"]["resources"] == amounts
+    again = accepted(apiserver, namespace, model(resources=amounts), *flags)
+    assert again["metadata"]["resourceVersion"] == stored["metadata"]["resourceVersion"]
+
+
+OPTIONAL = (
+    *("runtime", "nodePool", "replicas", "resources", "session", "batching", "warmUp", "scoring", "endpoint"),
+    *("serviceAccountName", "podTemplate", "suspend"),
+)
+NULLS = dict.fromkeys(OPTIONAL)
+
+
+@HOW
+def test_a_value_that_helm_leaves_unset_is_as_if_it_were_not_there(apiserver, namespace, flags):
+    unset = {"sha256": None, "credentials": None, "testData": None, "version": None, "tags": None, "description": None}
+    stored = accepted(apiserver, namespace, model(model=unset, **NULLS), *flags)
+    meant = OnnxModelSpec.model_validate(stored["spec"])
+    assert meant == OnnxModelSpec.model_validate(model()["spec"])
+    again = accepted(apiserver, namespace, model(model=unset, **NULLS), *flags)
+    assert again["metadata"]["generation"] == stored["metadata"]["generation"] == 1
+
+
+@HOW
+@pytest.mark.parametrize("path", ["resources.requests", "resources.limits.cpu", "session.executionProviders"])
+def test_an_unset_value_deeper_down_is_too(apiserver, namespace, flags, path):
+    spec: dict = {}
+    *parents, last = path.split(".")
+    inner = spec
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+    inner[last] = None
+    stored = accepted(apiserver, namespace, model(**spec), *flags)
+    OnnxModelSpec.model_validate(stored["spec"])
+
+
+def test_a_misspelt_field_is_refused_by_server_side_apply_whatever_the_client_checks(apiserver, namespace):
+    code, output = attempt(apiserver, namespace, model(nodePol="t4"), "--server-side", "--validate=ignore")
+    assert code != 0
+    assert "nodePol" in output
+    # What Argo CD's client-side apply does: the field is dropped in silence, and is missing for ever.
+    code, output = attempt(apiserver, namespace, model(nodePol="t4"), "--validate=ignore")
+    assert code == 0, output
+    assert "nodePol" not in apiserver.get("onnx", "resnet50", namespace)["spec"]
+
+
+@HOW
+def test_replicas_that_git_leaves_out_are_the_autoscalers(apiserver, namespace, flags):
+    accepted(apiserver, namespace, model(), *flags)
+    apiserver.kubectl("scale", "onnx/resnet50", "--replicas=3", f"--namespace={namespace}")
+    later = accepted(apiserver, namespace, model(model={"version": "2"}), *flags)
+    assert later["spec"]["replicas"] == 3
+
+
+@HOW
+def test_a_model_that_an_action_suspended_stays_so_when_git_is_applied_again(apiserver, namespace, flags):
+    accepted(apiserver, namespace, model(), *flags)
+    patch = json.dumps({"spec": {"suspend": True}})
+    apiserver.kubectl("patch", "onnx/resnet50", f"--namespace={namespace}", "--type=merge", f"--patch={patch}")
+    assert accepted(apiserver, namespace, model(), *flags)["spec"]["suspend"] is True
+    assert (
+        accepted(apiserver, namespace, model(suspend=False), *flags, *(["--force-conflicts"] if flags else []))["spec"][
+            "suspend"
+        ]
+        is False
+    )
+
+
+def write_status(apiserver, namespace, status):
     apiserver.kubectl(
         "patch",
         "onnx/resnet50",
         f"--namespace={namespace}",
         "--subresource=status",
         "--type=merge",
-        '--patch={"status":{"replicas":1}}',
+        f"--patch={json.dumps({'status': status})}",
     )
+
+
+def test_a_status_write_leaves_the_generation_alone(apiserver, namespace):
+    before = accepted(apiserver, namespace, model())
+    write_status(apiserver, namespace, {"replicas": 1})
     after = apiserver.get("onnx", "resnet50", namespace)
     assert after["metadata"]["generation"] == before["metadata"]["generation"]
     assert after["spec"] == before["spec"]
@@ -153,14 +239,7 @@ def test_columns_tell_the_state(apiserver, namespace):
         "readyReplicas": 0,
         "url": "http://resnet50.x.svc",
     }
-    apiserver.kubectl(
-        "patch",
-        "onnx/resnet50",
-        f"--namespace={namespace}",
-        "--subresource=status",
-        "--type=merge",
-        f"--patch={json.dumps({'status': status})}",
-    )
+    write_status(apiserver, namespace, status)
     head, row = apiserver.kubectl("get", "onnx", f"--namespace={namespace}").splitlines()
     assert head.split() == ["NAME", "READY", "REASON", "REPLICAS", "RUNTIME", "MODEL", "URL", "AGE"]
     assert row.split()[:5] == ["resnet50", "False", "Unschedulable", "0", "CPU"]
@@ -189,6 +268,7 @@ GOOD = {
         scoring={"script": "def run(raw_data): return raw_data", "requirements": ["pillow==11.0.0"]}
     ),
     "script of a config map": model(scoring={"configMapName": "score", "requirements": ["a.b-c[x,y]==1.0+cpu"]}),
+    "entry script in a folder": model(scoring={"image": "registry.example.com/s:1", "entryScript": "src/score.py"}),
     "image with a script": model(scoring={"image": "registry.example.com/scored@sha256:" + "a" * 64}),
     "batching": model(batching={"maxBatchSize": 16, "maxDelayMilliseconds": 0}),
     "warm-up": model(
@@ -198,14 +278,26 @@ GOOD = {
             "texts": {"color": ["red", ""]},
         }
     ),
+    "pages that may ask": model(
+        endpoint={"cors": {"allowOrigins": ["https://app.example.com", "http://localhost:3000", "http://[::1]:81"]}}
+    ),
+    "any page may ask": model(endpoint={"cors": {"allowOrigins": ["*"]}}),
     "test data": model(model={"testData": "s3://models/resnet50/test_data_set_0"}),
     "no fallback": model(runtime="GPU", session={"onFallback": "Fail"}),
     "shortest name": model("a"),
     "longest name": model("a" * 52),
     "https": model(model={"uri": "https://models.example.com:8443/a/b.onnx"}),
     "presigned https": model(model={"uri": "https://h.example/m.onnx?X-Amz-Date=1&X-Amz-Signature=a%2Fb"}),
+    "http, which the settings decide about": model(model={"uri": "http://store.models.svc:9000/m.onnx"}),
+    "test data without TLS": model(model={"testData": "http://store.models.svc/t"}),
     "https to an address": model(model={"uri": "https://10.0.0.7/m.onnx"}),
-    "deep key": model(model={"uri": "s3://my.bucket-1/a/b c.onnx".replace(" ", "+")}),
+    "deep key": model(model={"uri": "s3://my.bucket-1/a/b+c.onnx"}),
+    "key to the letter": model(model={"uri": "s3://models/team 1#/50%20?+ä/my model (1).onnx"}),
+    "blob to the letter": model(model={"uri": "az://models/team 1#/m?.onnx"}),
+    "hf file to the letter": model(model={"uri": "hf://org/repo@v1/a b#c?.onnx"}),
+    "mlflow name with a blank": model(model={"uri": "models:/My model/1"}),
+    "mlflow file to the letter": model(model={"uri": "mlflow://0a1b/extra files/m#1.onnx"}),
+    "pvc path to the letter": model(model={"uri": "pvc://c/my models/m#1.onnx"}),
     "prefix": model(model={"uri": "s3://models/resnet50/v7/"}),
     "folder": model(model={"uri": "s3://models/resnet50"}),
     "archive": model(model={"uri": "https://h.example/zoo/resnet50.tar.gz"}),
@@ -226,6 +318,7 @@ GOOD = {
     "mlflow file": model(model={"uri": "mlflow://0a1b/model/model.onnx"}),
     "mlflow version": model(model={"uri": "models:/resnet50/12"}),
     "mlflow latest": model(model={"uri": "models:/resnet50/latest"}),
+    "mlflow stage": model(model={"uri": "models:/resnet50/Production"}),
     "mlflow logged model": model(model={"uri": "models:/m-0123456789abcdef0123456789abcdef"}),
     "mlflow alias": model(model={"uri": "models:/resnet50@champion"}),
     "pvc": model(model={"uri": "pvc://team.models-1/resnet50/model.onnx"}),
@@ -273,6 +366,11 @@ BAD = {
         "must have at most 512",
     ),
     "no script": (model(scoring={"requirements": ["a==1"]}), "exactly one of configMapName, script"),
+    "entry script above": (
+        model(scoring={"image": "i", "entryScript": "../score.py"}),
+        "spec.scoring.entryScript",
+    ),
+    "entry script of a text": (model(scoring={"script": "x", "entryScript": "a.py"}), "script is the whole script"),
     "image with requirements": (model(scoring={"image": "i", "requirements": ["a==1"]}), "brings its own packages"),
     "unpinned requirement": (
         model(scoring={"script": "x", "requirements": ["pillow"]}),
@@ -282,6 +380,15 @@ BAD = {
         model(scoring={"script": "x", "requirements": ["--pre"]}),
         "spec.scoring.requirements[0]",
     ),
+    "page with a path": (
+        model(endpoint={"cors": {"allowOrigins": ["https://app.example.com/"]}}),
+        "spec.endpoint.cors.allowOrigins[0]",
+    ),
+    "page without scheme": (
+        model(endpoint={"cors": {"allowOrigins": ["app.example.com"]}}),
+        "spec.endpoint.cors.allowOrigins[0]",
+    ),
+    "no page": (model(endpoint={"cors": {"allowOrigins": []}}), "spec.endpoint.cors.allowOrigins"),
     "empty batch": (model(batching={"maxBatchSize": 0}), "spec.batching.maxBatchSize"),
     "endless delay": (model(batching={"maxDelayMilliseconds": 1001}), "spec.batching.maxDelayMilliseconds"),
     "test data in a claim": (model(model={"testData": "pvc://claim/data"}), "must be a folder"),
@@ -295,7 +402,7 @@ BAD = {
     "uri a number": (uri(5), "spec.model.uri"),
     "uri null": (uri(None), "spec.model.uri"),
     "ftp": (uri("ftp://host/m.onnx"), "spec.model.uri"),
-    "http without s": (uri("http://host/m.onnx"), "spec.model.uri"),
+    "http without a host": (uri("http:///m.onnx"), "spec.model.uri"),
     "file": (uri("file:///etc/passwd"), "spec.model.uri"),
     "bucket of gs in capitals": (uri("gs://Bucket/m.onnx"), "spec.model.uri"),
     "gs without key": (uri("gs://bucket"), "spec.model.uri"),
@@ -313,7 +420,8 @@ BAD = {
     "mlflow without path": (uri("mlflow://0a1b"), "spec.model.uri"),
     "models with two slashes": (uri("models://resnet50/1"), "spec.model.uri"),
     "models without version": (uri("models:/resnet50"), "spec.model.uri"),
-    "models with a stage": (uri("models:/resnet50/Production"), "spec.model.uri"),
+    "models with a stage and more": (uri("models:/resnet50/Production/x"), "spec.model.uri"),
+    "models with half a number": (uri("models:/resnet50/1a"), "spec.model.uri"),
     "pvc without path": (uri("pvc://claim"), "spec.model.uri"),
     "claim in capitals": (uri("pvc://Claim/m.onnx"), "spec.model.uri"),
     "second address in the first": (uri("ftp://h/https://host/m.onnx"), "spec.model.uri"),
@@ -324,6 +432,13 @@ BAD = {
     "fragment": (uri("https://host/m.onnx#part"), "spec.model.uri"),
     "space": (uri("https://host/my model.onnx"), "spec.model.uri"),
     "newline": (uri("https://host/m.onnx\n"), "spec.model.uri"),
+    "key that ends with a space": (uri("s3://models/m.onnx "), "spec.model.uri"),
+    "key that begins with a space": (uri("s3://models/ m.onnx"), "spec.model.uri"),
+    "key with a newline": (uri("s3://models/m\n.onnx"), "spec.model.uri"),
+    "key with a tab": (uri("gs://models/a\tm.onnx"), "spec.model.uri"),
+    "claim's path with a newline": (uri("pvc://c/m.onnx\n"), "spec.model.uri"),
+    "hf path with a newline": (uri("hf://org/repo/m\n.onnx"), "spec.model.uri"),
+    "mlflow name that ends with a space": (uri("models:/My model /1"), "spec.model.uri"),
     "host alone": (uri("https://host"), "spec.model.uri"),
     "very long uri": (uri("https://host/" + "m" * 2048), "spec.model.uri"),
     "short sha256": (model(model={"sha256": SHA[:-1]}), "spec.model.sha256"),
@@ -359,7 +474,14 @@ BAD = {
     "quantity in words": (model(resources={"limits": {"cpu": "two"}}), "spec.resources.limits.cpu"),
     "negative quantity": (model(resources={"limits": {"cpu": "-1"}}), "spec.resources.limits.cpu"),
     "quantity in GB": (model(resources={"requests": {"memory": "1GB"}}), "spec.resources.requests.memory"),
-    "fraction without quotes": (model(resources={"limits": {"cpu": 0.5}}), "spec.resources.limits.cpu"),
+    "negative number": (model(resources={"limits": {"cpu": -1}}), "spec.resources.limits.cpu"),
+    "negative fraction": (model(resources={"limits": {"cpu": -0.5}}), "spec.resources.limits.cpu"),
+    "quantity yes": (model(resources={"limits": {"cpu": True}}), "spec.resources.limits.cpu"),
+    "quantity a list": (model(resources={"limits": {"cpu": [1]}}), "spec.resources.limits.cpu"),
+    "quantity an empty list": (model(resources={"limits": {"cpu": []}}), "spec.resources.limits.cpu"),
+    "quantity an object": (model(resources={"limits": {"cpu": {"value": 1}}}), "spec.resources.limits.cpu"),
+    "quantity an empty object": (model(resources={"limits": {"cpu": {}}}), "spec.resources.limits.cpu"),
+    "empty quantity": (model(resources={"limits": {"cpu": ""}}), "spec.resources.limits.cpu"),
     "claims": (model(resources={"claims": []}), "spec.resources.claims"),
     "unknown provider": (model(session={"executionProviders": ["ROCM"]}), "spec.session.executionProviders[0]"),
     "no provider": (model(session={"executionProviders": []}), "spec.session.executionProviders"),

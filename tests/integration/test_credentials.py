@@ -7,7 +7,8 @@ import pytest
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import ModelSource
 from onnx_operator.controller.cluster.kube import Kube
-from onnx_operator.controller.revision.credentials import CredentialsNotFoundError, read_credentials
+from onnx_operator.controller.revision.credentials import read_credentials
+from onnx_operator.model.refusal import RefusedError
 
 CONSENT = {"onnx-operator.dev/credentials": "true"}
 CONFIG = json.dumps({"auths": {"registry.example": {"auth": "bWU6cHc="}}})
@@ -98,12 +99,12 @@ async def test_a_model_without_credentials_reads_none(kube, namespace):
 )
 async def test_what_is_missing_is_said(kube, namespace, secret, uri, data, labels, words):
     secret(data, labels)
-    with pytest.raises(CredentialsNotFoundError) as caught:
+    with pytest.raises(RefusedError) as caught:
         await read_credentials(kube, namespace, source(uri))
     assert caught.value.refusal.reason is Reason.CREDENTIALS_NOT_FOUND
     assert words in caught.value.refusal.message
 
 
 async def test_a_secret_that_is_not_there_is_named(kube, namespace):
-    with pytest.raises(CredentialsNotFoundError, match="'keys'"):
+    with pytest.raises(RefusedError, match="'keys'"):
         await read_credentials(kube, namespace, source("s3://models/m"))

@@ -45,21 +45,6 @@ async def test_an_object_is_read_in_parts_and_by_ranges(
     assert (tmp_path / "m").read_bytes() == BODY
 
 
-async def test_a_prefix_with_one_model(server: GcsServer) -> None:
-    server.make_bucket("folders")
-    for name in ("one/m.onnx", "one/weights.bin", "two/a.onnx", "two/b.onnx"):
-        server.put("folders", name, name.encode())
-    for uri in ("gs://folders/one/", "gs://folders/one"):
-        async with source_of(server, uri) as source:
-            assert await source.locate() == ["m.onnx"]
-            assert await transfer.read(source, "weights.bin", 0, 3, pin=None) == b"one"
-    for uri, reason in (("gs://folders/two", Reason.SOURCE_REFUSED), ("gs://folders/none/", Reason.SOURCE_NOT_FOUND)):
-        async with source_of(server, uri) as source:
-            with pytest.raises(SourceError) as caught:
-                await source.locate()
-        assert caught.value.reason is reason
-
-
 @pytest.mark.parametrize("versioning", [True, False])
 async def test_an_overwritten_object(server: GcsServer, tmp_path: Path, versioning: bool) -> None:
     bucket = f"changing-{versioning}".lower()

@@ -12,7 +12,7 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources import SourceChangedError, SourceError, open_source, transfer
 from tests.cluster import servers
-from tests.unit.model.webkit import Authority, make_authority, read
+from tests.unit.model.webkit import Authority, read
 
 BODY, OTHER, WEIGHTS = os.urandom(5_000_000), os.urandom(5_000_000), os.urandom(100_000)
 LOCATIONS = """
@@ -23,11 +23,6 @@ location /packed/ { add_header Content-Encoding gzip; }
 location /moved/ { return 302 /ranges/$uri; }
 location /private/ { if ($http_authorization != "Bearer T0KEN") { return 401; } }
 """
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")

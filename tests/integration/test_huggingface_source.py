@@ -16,7 +16,7 @@ from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources import SourceError, open_source, transfer
 from tests.cluster import servers
 from tests.hub import Hub
-from tests.unit.model.webkit import Authority, make_authority, read
+from tests.unit.model.webkit import Authority, read
 
 FILES = {"README.md": b"# A model", "onnx/model.onnx": os.urandom(2_000_000), "onnx/model.onnx_data": os.urandom(5000)}
 TOKEN = "hf_T0KEN"
@@ -67,11 +67,6 @@ def serving(hub: Hub, authority: Authority) -> Iterator[int]:
         finally:
             server.shutdown()
             thread.join()
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")

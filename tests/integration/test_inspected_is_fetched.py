@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,12 +75,13 @@ class Desk:
     def upload(self, path: Path, key: str) -> None:
         obstore.put(self.bucket, key, path.read_bytes())
 
-    def inspected(self, uri: str, sha256: str = "") -> InspectionResult:
+    def inspected(self, uri: str, sha256: str = "", *, whole_folder: bool = False) -> InspectionResult:
         request = InspectionRequest(
             uri=uri,
             sha256=sha256,
             credentials=KEYS,
             sources=self.settings().sources,
+            whole_folder=whole_folder,
             capabilities=load_capabilities(),
         )
         return asyncio.run(inspect(request, limits=InspectionLimits()))
@@ -116,28 +118,30 @@ def desk(gateway: S3Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, re
     return found
 
 
-@pytest.mark.parametrize("way", ["file", "folder", "prefix", "archive"])
+@pytest.mark.parametrize("way", ["file", "folder", "prefix", "archive", "prefix of an archive"])
 def test_the_model_that_was_inspected_is_the_one_that_answers(desk: Desk, way: str) -> None:
     source = desk.folder / "export"
     path = write_model(source, external=way != "file")
     bucket = desk.bucket.config["bucket"]
-    if way == "archive":
+    if "archive" in way:
         packed = desk.folder / "net.zip"
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in source.iterdir():
                 archive.write(file, f"v1/{file.name}")
         desk.upload(packed, "team/net.zip")
+        desk.upload(packed.with_name("export") / "net.weights", "team/README.md")
     else:
         for file in source.iterdir():
             desk.upload(file, f"team/{file.name}")
-    uri = f"s3://{bucket}/team/" + {"file": "net.onnx", "folder": "net.onnx", "prefix": "", "archive": "net.zip"}[way]
+    names = {"file": "net.onnx", "folder": "net.onnx", "archive": "net.zip"}
+    uri = f"s3://{bucket}/team/{names.get(way, '')}"
 
     result = desk.inspected(uri)
     assert result.outcome == "Accepted", result.refusal
     code, served, message = desk.fetched(uri, result)
 
     assert code == 0, message
-    assert served.relative_to(desk.folder / "volume").as_posix() == ("v1/net.onnx" if way == "archive" else "net.onnx")
+    assert served.relative_to(desk.folder / "volume").as_posix() == ("v1/net.onnx" if "archive" in way else "net.onnx")
     np.testing.assert_allclose(desk.answer(served), desk.answer(path), rtol=1e-5)
 
 
@@ -174,3 +178,32 @@ def test_a_digest_that_the_store_does_not_vouch_for_is_proven_by_the_pod(desk: D
     assert right in message["message"]
     assert wrong in message["message"]
     assert not served.exists()
+
+
+def test_all_files_of_a_folder_reach_a_script_as_they_were_inspected(desk: Desk) -> None:
+    source = desk.folder / "export"
+    write_model(source, external=True)
+    (source / "assets" / "deep").mkdir(parents=True)
+    (source / "assets" / "vocab.txt").write_text("first")
+    (source / "assets" / "deep" / "preprocess.pkl").write_bytes(b"\x80")
+    for file in source.rglob("*"):
+        if file.is_file():
+            desk.upload(file, f"team/{file.relative_to(source).as_posix()}")
+    uri = f"s3://{desk.bucket.config['bucket']}/team/"
+
+    result = desk.inspected(uri, whole_folder=True)
+    assert result.outcome == "Accepted", result.refusal
+    code, _, message = desk.fetched(uri, result)
+    assert code == 0, message
+    volume = desk.folder / "volume"
+    there = {path.relative_to(volume).as_posix() for path in volume.rglob("*") if path.is_file()}
+    assert there == {"net.onnx", "net.weights", "assets/vocab.txt", "assets/deep/preprocess.pkl"}
+    assert (volume / "assets" / "vocab.txt").read_text() == "first"
+
+    (source / "assets" / "vocab.txt").write_text("other")
+    desk.upload(source / "assets" / "vocab.txt", "team/assets/vocab.txt")
+    shutil.rmtree(volume)
+    code, _, message = desk.fetched(uri, result)
+    assert (code, message["reason"]) == (1, "SourceChanged")
+    assert "assets/vocab.txt" in message["message"]
+    assert desk.inspected(uri, whole_folder=True).source != result.source

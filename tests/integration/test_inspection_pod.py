@@ -7,10 +7,11 @@ import pytest
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.crd import to_yaml
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import Capabilities, InspectionRequest, InspectionResult, Refusal
-from onnx_operator.controller.cluster.kube import ONNX_MODEL, ApiError, Kube
+from onnx_operator.controller.cluster.answers import ApiError
+from onnx_operator.controller.cluster.kinds import ONNX_MODEL
+from onnx_operator.controller.cluster.kube import Kube
 from onnx_operator.controller.inspection import pod as inspection_pod
 from onnx_operator.controller.inspection import pods as inspection_pods
 from onnx_operator.controller.inspection.pod import pod_name, pod_request
@@ -35,11 +36,7 @@ STRANGER = {
 SETTINGS = settings(inspectorImage="registry.example/onnx-operator:1", inspection={"timeoutSeconds": 60})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def crd(apiserver):
-    apiserver.apply(to_yaml())
-    apiserver.kubectl("wait", "--for=condition=Established", "crd/onnxmodels.onnx-operator.dev", "--timeout=30s")
-    apiserver.wait(lambda: apiserver.list("onnxmodels") is not None, 30, "OnnxModel to be served")
+pytestmark = pytest.mark.usefixtures("crd")
 
 
 class Nodeless(Kube):
@@ -116,7 +113,7 @@ async def desk(apiserver, namespace, monkeypatch):
     kube = await Nodeless.connect(str(apiserver.kubeconfig))
     monkeypatch.setattr(inspection_pod, "NO_CLAIM_SECONDS", 0.1)
     monkeypatch.setattr(inspection_pod, "PATIENCE", dict.fromkeys(inspection_pod.PATIENCE, 0.1))
-    monkeypatch.setattr(inspection_pods, "LONGEST_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(inspection_pods, "MAX_PAUSE_SECONDS", 0.2)
     desk = Desk(kube, apiserver, namespace)
     await desk.write()
     yield desk
@@ -130,6 +127,77 @@ async def test_a_pod_is_made_heard_and_gone_before_its_report_counts(desk):
     desk.end(pod, log='{"message": "reading"}\n' + report_line(ACCEPTED))
     assert await task == ACCEPTED
     assert desk.exist() == []
+
+
+async def test_a_namespace_with_a_quota_and_a_limit_range_is_inspected_in(desk):
+    await asyncio.to_thread(small_quota, desk, limits_cpu="2")
+    ranged = {"kind": "LimitRange", "spec": {"limits": [{"type": "Container", "max": {"memory": "1Gi"}}]}}
+    desk.cluster.apply({"apiVersion": "v1", "metadata": {"name": "small"}, **ranged}, desk.namespace)
+    task = desk.start()
+    pod = await desk.pod(task)
+    assert pod["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "1", "memory": "1Gi"}
+    again = desk.start(pods=InspectionPods(desk.kube, SETTINGS))
+    await asyncio.sleep(0.5)
+    assert [p["metadata"]["uid"] for p in desk.exist()] == [pod["metadata"]["uid"]]
+    desk.end(pod, log=report_line(ACCEPTED))
+    assert ACCEPTED in (await task, await again)
+
+
+async def test_a_limit_range_without_room_for_the_pod_that_inspects_says_what_to_do(desk):
+    desk.cluster.apply(
+        {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"}}
+        | {"spec": {"limits": [{"type": "Container", "max": {"memory": "64Mi"}}]}},
+        desk.namespace,
+    )
+    found = await desk.start()
+    assert found.refusal.reason is Reason.QUOTA_EXCEEDED
+    assert found.refusal.retriable
+    assert "64Mi" in found.refusal.message
+    assert "platform team" in found.refusal.message
+
+
+def small_quota(desk, **hard):
+    """A quota on these amounts; returns once it is enforced."""
+    hard = {key.replace("_", "."): value for key, value in hard.items()}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}, "spec": {"hard": hard}}
+    desk.cluster.apply(quota, desk.namespace)
+    # Without controllers nobody counts what is used.
+    counted = json.dumps({"status": {"hard": hard, "used": dict.fromkeys(hard, "0")}})
+    patch = ["patch", "resourcequota", "small", "-n", desk.namespace, "--subresource=status", "--type=merge"]
+    desk.cluster.kubectl(*patch, "--patch", counted)
+
+    def enforced():
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": STRANGER["spec"]}
+        create = ["create", "-n", desk.namespace, "--dry-run=server", "-f", "-"]
+        return "quota" in desk.cluster.run_kubectl(*create, input=json.dumps(pod), check=False).stderr
+
+    desk.cluster.wait(enforced, 30, "the quota to be enforced")
+
+
+@pytest.mark.parametrize(
+    ("hard", "cure"),
+    [
+        ({"limits_memory": "1Gi"}, {"limits": {"memory": "600Mi"}}),
+        ({"requests_cpu": "20m"}, {"requests": {"cpu": "10m"}}),
+        ({"limits_cpu": "500m"}, {"limits": {"cpu": "400m"}}),
+    ],
+    ids=["memory", "requests of CPU", "limits of CPU"],
+)
+async def test_a_quota_without_room_for_the_pod_that_inspects_is_cured_as_the_message_says(desk, hard, cure):
+    await asyncio.to_thread(small_quota, desk, **hard)
+    found = await desk.start()
+    assert found.refusal.reason is Reason.QUOTA_EXCEEDED
+    assert "exceeded quota" in found.refusal.message
+    ((kind, amounts),) = cure.items()
+    (resource,) = amounts
+    assert f"{kind}.{resource}" in found.refusal.message
+    # With what is told after it, it fits a condition.
+    assert len(found.refusal.message) < 560
+
+    await desk.write(resources=cure)
+    task = desk.start()
+    desk.end(await desk.pod(task), log=report_line(ACCEPTED))
+    assert await task == ACCEPTED
 
 
 async def test_a_refusal_is_told_in_the_words_of_the_pod(desk):
@@ -271,23 +339,9 @@ async def test_a_pod_that_somebody_deletes_is_tried_again(desk):
 
 
 async def test_a_quota_that_forbids_the_pod_is_told(desk):
-    hard = {"pods": "0"}
-    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": hard}}
-    desk.cluster.apply(quota, desk.namespace)
-    # Without controllers nobody counts what is used.
-    status = json.dumps({"status": {"hard": hard, "used": {"pods": "0"}}})
-    patch = ["patch", "resourcequota", "none", "-n", desk.namespace, "--subresource=status", "--type=merge"]
-    desk.cluster.kubectl(*patch, "--patch", status)
-
-    def enforced():
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": STRANGER["spec"]}
-        create = ["create", "-n", desk.namespace, "--dry-run=server", "-f", "-"]
-        done = desk.cluster.run_kubectl(*create, input=json.dumps(pod), check=False)
-        return "exceeded quota" in done.stderr
-
-    await asyncio.to_thread(desk.cluster.wait, enforced, 30, "the quota to be enforced")
+    await asyncio.to_thread(small_quota, desk, pods="0")
     told = (await desk.start()).refusal
-    assert (told.reason, told.retriable) == (Reason.SOURCE_UNREACHABLE, True)
+    assert (told.reason, told.retriable) == (Reason.QUOTA_EXCEEDED, True)
     assert "exceeded quota" in told.message
     assert desk.exist() == []
 

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from onnx_operator.controller.cluster.kube import LEASE, Kube
-from onnx_operator.controller.cluster.lease import Lease, LeaseLostError
+from onnx_operator.controller.cluster.kinds import CONFIG_MAP, LEASE, Object
+from onnx_operator.controller.cluster.kube import Kube
+from onnx_operator.controller.cluster.lease import RENEW_DEADLINE_SECONDS, Lease, LeaseLostError
 from tests.cluster.cluster import Cluster
 
 
@@ -93,3 +94,59 @@ async def test_a_leader_that_is_cut_off_stops_before_another_may_begin(
         with pytest.raises(LeaseLostError, match="not renewed"):
             await asyncio.wait_for(lease.hold(), 30)
         await kube.close()
+
+
+async def test_a_leader_that_was_stopped_writes_nothing_afterwards(kube: Kube, namespace: str) -> None:
+    """Whatever line it was stopped at: what comes next may be a write, before any timer has fired."""
+    now = [100.0]
+    lease = Lease(kube, namespace, "onnx-operator", "stopped", clock=lambda: now[0])
+    kube.may_write = lease.check
+    with pytest.raises(LeaseLostError):
+        await kube.create(CONFIG_MAP, _config_map(namespace, "early"))
+    await lease.acquire()
+    await kube.create(CONFIG_MAP, _config_map(namespace, "a"))
+    now[0] += RENEW_DEADLINE_SECONDS
+    found = await kube.get(CONFIG_MAP, namespace, "a")
+    assert found is not None
+    for write in (
+        kube.create(CONFIG_MAP, _config_map(namespace, "late")),
+        kube.apply(CONFIG_MAP, _config_map(namespace, "late")),
+        kube.merge(CONFIG_MAP, namespace, "a", {"data": {"late": "1"}}),
+        kube.replace(CONFIG_MAP, {**found, "data": {"late": "1"}}),
+        kube.delete(CONFIG_MAP, namespace, "a", found["metadata"]["uid"]),
+    ):
+        with pytest.raises(LeaseLostError):
+            await write
+    assert await kube.get(CONFIG_MAP, namespace, "a") == found
+    assert await kube.get(CONFIG_MAP, namespace, "late") is None
+    with pytest.raises(LeaseLostError):
+        await asyncio.wait_for(lease.hold(), 10)
+
+
+async def test_what_is_stopped_on_its_way_to_a_connection_is_not_sent(kube: Kube, namespace: str) -> None:
+    now = [0.0]
+    lease = Lease(kube, namespace, "onnx-operator", "stopped", clock=lambda: now[0])
+    await lease.acquire()
+    kube.may_write = lease.check
+    await kube.create(CONFIG_MAP, _config_map(namespace, "a"))
+    late = asyncio.create_task(kube.create(CONFIG_MAP, _config_map(namespace, "b")))
+    # It is on its way, and has sent nothing yet.
+    await asyncio.sleep(0)
+    now[0] = RENEW_DEADLINE_SECONDS
+    with pytest.raises(LeaseLostError):
+        await late
+    assert await kube.get(CONFIG_MAP, namespace, "b") is None
+
+
+async def test_whoever_has_let_the_lease_go_writes_nothing(kube: Kube, namespace: str) -> None:
+    lease = Lease(kube, namespace, "onnx-operator", "gone")
+    kube.may_write = lease.check
+    await lease.acquire()
+    await kube.create(CONFIG_MAP, _config_map(namespace, "a"))
+    await lease.release()
+    with pytest.raises(LeaseLostError):
+        await kube.create(CONFIG_MAP, _config_map(namespace, "b"))
+
+
+def _config_map(namespace: str, name: str) -> Object:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}}

@@ -77,11 +77,11 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
 @pytest.mark.parametrize(
     ("uri", "version"),
     [
-        ("models:/My%20model/1", 1),
-        ("models://My%20model/2", 2),
-        ("models:/My%20model/latest", 2),
-        ("models:/My%20model/Production", 1),
-        ("models:/My%20model@champion", 1),
+        ("models:/My model/1", 1),
+        ("models://My model/2", 2),
+        ("models:/My model/latest", 2),
+        ("models:/My model/Production", 1),
+        ("models:/My model@champion", 1),
     ],
 )
 async def test_versions_stages_and_aliases(logged, tmp_path, uri, version) -> None:
@@ -99,7 +99,7 @@ async def test_versions_stages_and_aliases(logged, tmp_path, uri, version) -> No
 
 async def test_external_data_lies_beside_the_model(logged) -> None:
     (data,) = (path for path in logged.folder_of(logged.first).iterdir() if path.suffix == ".data")
-    async with logged.source("models:/My%20model/1") as source:
+    async with logged.source("models:/My model/1") as source:
         assert (await source.stat(data.name)).size == 64 * 64 * 4
         assert (await read(source, data.name))[0] == data.read_bytes()
 
@@ -107,8 +107,8 @@ async def test_external_data_lies_beside_the_model(logged) -> None:
 async def test_logged_models_and_artifacts_of_a_run(logged) -> None:
     for uri, name in (
         (f"models:/{logged.second['id']}", "model.onnx"),
-        (f"mlflow://{logged.second['run']}/extra%20files", "plain.onnx"),
-        (f"mlflow://{logged.second['run']}/extra%20files/plain.onnx", "plain.onnx"),
+        (f"mlflow://{logged.second['run']}/extra files", "plain.onnx"),
+        (f"mlflow://{logged.second['run']}/extra files/plain.onnx", "plain.onnx"),
     ):
         async with logged.source(uri) as source:
             assert await source.locate() == [name]
@@ -118,10 +118,10 @@ async def test_logged_models_and_artifacts_of_a_run(logged) -> None:
 @pytest.mark.parametrize(
     "uri",
     [
-        "models:/My%20model/9",
+        "models:/My model/9",
         "models:/Other/1",
-        "models:/My%20model@nobody",
-        "models:/My%20model/Staging",
+        "models:/My model@nobody",
+        "models:/My model/Staging",
         "models:/m-00000000000000000000000000000000",
         "mlflow://0123456789abcdef0123456789abcdef/m.onnx",
     ],

@@ -17,15 +17,10 @@ from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources import SourceError, open_source, transfer
 from tests.cluster import servers
 from tests.cluster.fixtures import built_program
-from tests.unit.model.webkit import Authority, make_authority, read
+from tests.unit.model.webkit import Authority, read
 
 MODEL, OTHER, WEIGHTS = os.urandom(3_000_000), os.urandom(3_000_000), os.urandom(100_000)
 ACCOUNT = f"{servers.REGISTRY_USER}:{servers.REGISTRY_PASSWORD}"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources import SourceError, open_source
 from tests.cluster import servers
 from tests.cluster.fixtures import built_program
-from tests.unit.model.webkit import Authority, make_authority, read
+from tests.unit.model.webkit import Authority, read
 
 MODEL = os.urandom(1_000_000)
 ISSUER, SERVICE, USER, PASSWORD = "our issuer", "our registry", "reader", "s3cret"
@@ -93,11 +93,6 @@ def serving(service: TokenService, tls: ssl.SSLContext) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.fixtures import api_namespace, apiserver, pytest_runtest_makereport
+from tests.cluster.fixtures import api_namespace, apiserver, crd, pytest_runtest_makereport
+from tests.security.desk import desk
 from tests.security.fuzzing import Fuzz
+from tests.unit.model.webkit import authority
 
-__all__ = ["api_namespace", "apiserver", "pytest_runtest_makereport"]
+__all__ = ["api_namespace", "apiserver", "authority", "crd", "desk", "pytest_runtest_makereport"]
 
 
 @pytest.fixture

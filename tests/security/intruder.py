@@ -34,10 +34,10 @@ def call(number: int, arguments: tuple[int | str, ...]) -> str:
 
 
 def take_over() -> None:
-    import onnx_operator.model.judge as module
+    import onnx_operator.model.verdict as module
     from onnx_operator.api.report import InspectionResult, Refusal
 
-    real = module.judge
+    real = module.verify
     libc = ctypes.CDLL(None, use_errno=True)
     text = ctypes.create_string_buffer(b"intruder", 4096)
     zero, one = ctypes.create_string_buffer(64), ctypes.create_string_buffer(b"\1", 64)
@@ -72,7 +72,7 @@ def take_over() -> None:
     def old_call() -> int:
         return int(ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(code)))())
 
-    def judge(folder: object, name: str, **options: Any) -> InspectionResult:
+    def verify(folder: object, name: str, **options: Any) -> InspectionResult:
         if not name.startswith(NAME):
             return real(folder, name, **options)  # type: ignore[arg-type]
         scope: dict[str, Any] = {
@@ -83,4 +83,4 @@ def take_over() -> None:
         message = json.dumps(scope.get("answer"))
         return InspectionResult(outcome="Refused", refusal=Refusal(reason="Corrupt", message=message))
 
-    module.judge = judge
+    module.verify = verify

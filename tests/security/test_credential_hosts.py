@@ -12,13 +12,14 @@ from onnx_operator.api.contract import FetchPlan
 from onnx_operator.api.onnxmodel import ModelSource
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.cli.credentials import credentials_of
-from onnx_operator.controller.revision.credentials import CredentialsNotFoundError, check_destinations
+from onnx_operator.controller.revision.credentials import check_destinations
+from onnx_operator.model.refusal import RefusedError
 from onnx_operator.model.sources import SourceError, open_source
 from onnx_operator.model.sources.hosts import check_https_hosts, parse_hosts
 from onnx_operator.server.fetching.fetch import Retries, fetch
 from onnx_operator.server.fetching.plan import FetchError
 from tests.security.fuzzing import mutated
-from tests.unit.model.webkit import Authority, FileServer, Request, Server, make_authority, read, settings
+from tests.unit.model.webkit import FileServer, Request, Server, read, settings
 
 BODY = b"not a model, but bytes" * 10
 TOKEN = {"HTTPS_BEARER_TOKEN": "T0PSECRET"}
@@ -27,17 +28,12 @@ SAS = {"AZURE_STORAGE_ACCOUNT_NAME": "theirs", "AZURE_STORAGE_SAS_TOKEN": "?sv=1
 GOOD = "models.example.com"
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("authority"))
-
-
 def source(uri: str, test_data: str | None = None) -> ModelSource:
     return ModelSource.model_validate({"uri": uri, "credentials": {"secretName": "keys"}, "testData": test_data})
 
 
 def refusal_of_the_controller(uri: str, credentials: dict[str, str], test_data: str | None = None) -> str:
-    with pytest.raises(CredentialsNotFoundError) as caught:
+    with pytest.raises(RefusedError) as caught:
         check_destinations(source(uri, test_data), credentials)
     assert caught.value.refusal.reason is Reason.CREDENTIALS_NOT_FOUND
     assert "T0PSECRET" not in caught.value.refusal.message
@@ -235,6 +231,12 @@ def test_no_way_to_write_an_address_reaches_another_host(fuzz) -> None:
         assert url.port == 443, uri
         assert plainly(urlsplit(uri).hostname or "") == GOOD, uri
         asyncio.run(opened.aclose())
+
+
+@pytest.mark.parametrize("entry", ["h:0", "[::1]:0", "h:65536", "h:-1"])
+def test_a_port_where_nothing_can_listen_is_refused(entry) -> None:
+    with pytest.raises(ValueError, match="entry 2 is not HOST or HOST:PORT"):
+        parse_hosts(f"a.example, {entry}")
 
 
 @pytest.mark.fuzz

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.rpc import inference_pb2 as pb
-from onnx_operator.server.rpc.wire import MOST_ELEMENTS, MOST_FIELDS, parsed_bytes
+from onnx_operator.server.rpc.wire import MAX_REQUEST_FIELDS, MAX_UNPACKED_ELEMENTS, parsed_bytes
 from tests.security.fuzzing import Fuzz, mutated
 from tests.unit.server.serving import Process, identity, linear, serving
 
@@ -86,8 +86,8 @@ def test_what_a_message_takes_is_known_from_its_bytes() -> None:
     assert len(numbers) < parsed_bytes(numbers) < 10 * len(numbers)
     short = message([1], int64_contents=[1] * 10_000).SerializeToString()
     assert parsed_bytes(short) > 20 * len(short)
-    with pytest.raises(RequestError, match=str(MOST_FIELDS)):
-        parsed_bytes(b"\x2a\x00" * (MOST_FIELDS + 1))
+    with pytest.raises(RequestError, match=str(MAX_REQUEST_FIELDS)):
+        parsed_bytes(b"\x2a\x00" * (MAX_REQUEST_FIELDS + 1))
     for broken in (b"\xff" * 20, b"\x2a\x7f", b"\x0b", b"\x2a" + b"\x80" * 30, b""):
         assert parsed_bytes(broken) >= 0
 
@@ -159,6 +159,6 @@ def test_elements_one_by_one_are_looked_at_up_to_a_number_in_all_inputs(inputs):
         one = pb.ModelInferRequest.InferInputTensor(name="x", datatype="BYTES", shape=[1], contents=tensor)
         return pb.ModelInferRequest(inputs=[one] * inputs).SerializeToString()
 
-    assert parsed_bytes(message(MOST_ELEMENTS)) > MOST_ELEMENTS
+    assert parsed_bytes(message(MAX_UNPACKED_ELEMENTS)) > MAX_UNPACKED_ELEMENTS
     with pytest.raises(RequestError, match="raw_input_contents"):
-        parsed_bytes(message(MOST_ELEMENTS + inputs))
+        parsed_bytes(message(MAX_UNPACKED_ELEMENTS + inputs))

@@ -1,12 +1,13 @@
 """Whatever comes over a connection, the server answers in HTTP, with the right code, and lives."""
 
 import asyncio
+import gzip
 import itertools
 import json
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -16,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_operator.api.contract import Phase
+from onnx_operator.server.dataplane.admission import Admission, Answered
 from onnx_operator.server.dataplane.batching import Batcher, BatchPolicy
 from onnx_operator.server.dataplane.budget import Budget
 from onnx_operator.server.dataplane.plane import DataPlane
 from onnx_operator.server.http.connection import Connection
+from onnx_operator.server.http.incoming import RequestReader
 from onnx_operator.server.http.limits import Limits
 from onnx_operator.server.http.routes import Routes
 from onnx_operator.server.http.server import HttpServer
@@ -70,15 +73,20 @@ class Sink(asyncio.Transport):
 class Endpoint:
     """The real routes around a model, whose connections take bytes from the test. One event loop for all of it."""
 
-    def __init__(self, token: str = "", budget: int = 1 << 30) -> None:
+    def __init__(
+        self, token: str = "", budget: int = 1 << 30, on_answered: Callable[[Answered], None] | None = None
+    ) -> None:
         self.loop = asyncio.new_event_loop()
         self.faults: list[BaseException] = []
-        self.loop.run_until_complete(self._start(token, budget))
+        self.loop.run_until_complete(self._start(token, budget, on_answered))
 
-    async def _start(self, token: str, budget: int) -> None:
+    async def _start(self, token: str, budget: int, on_answered: Callable[[Answered], None] | None) -> None:
         lifecycle, metrics, self.plane = Lifecycle(), Metrics(), DataPlane("m")
+        self.lifecycle = lifecycle
         lifecycle.enter(Phase.SERVING)
-        self.server = HttpServer(lifecycle, metrics, Limits(max_body_bytes=5000), token, Budget(budget))
+        limits = Limits(max_body_bytes=5000)
+        self.admission = Admission(metrics, limits.places, token, on_answered=on_answered)
+        self.server = HttpServer(lifecycle, self.admission, limits, Budget(budget))
         self.server.report = self.faults.append  # type: ignore[method-assign]
         self.routes = Routes(self.server, self.plane, lifecycle, metrics)
         batcher = Batcher(MODEL, BatchPolicy(8, inline=True, largest=1000), 1, metrics.run)
@@ -119,7 +127,7 @@ class Endpoint:
         for _ in range(3):
             await asyncio.sleep(0)
         assert self.faults == []
-        assert self.server.in_flight == 0
+        assert self.admission.present == 0
         assert self.server.budget.used == self.server.budget.of_loop == 0
         assert not self.server.connections
         return [answers_in(bytes(sink.sent)) for sink in sinks]
@@ -185,6 +193,9 @@ REQUESTS = [
     b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n",
     b"\r\n\r\n" + post(OTHER),
     chunked(GOOD, 7, b"X-Request-Id: 2\r\n"),
+    post(gzip.compress(GOOD, mtime=0), b"Content-Encoding: gzip", b"Accept-Encoding: gzip"),
+    post(GOOD, b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAEAAEAA"),
+    chunked(OTHER, 9).replace(b"Host: m\r\n", b"Host: m\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"),
     probe(b"/v2/health/ready"),
 ]
 
@@ -262,19 +273,27 @@ def test_another_version_of_the_protocol_is_not_answered_as_this_one(endpoint: E
         assert [status for status, _ in found] == [400]
 
 
-def test_what_comes_after_a_body_is_no_header(endpoint: Endpoint) -> None:
-    seen: list[dict[bytes, bytes]] = []
-    endpoint.server.on_finished = lambda exchange, _: seen.append(exchange.headers)
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_server_that_drains_ends_a_connection_with_one_answer_whatever_was_sent_at_once(pieces: int) -> None:
+    both = post(GOOD) + post(OTHER)
+    with Endpoint() as endpoint:
+        (expected,) = endpoint.send([post(GOOD)])
+        endpoint.lifecycle.draining = True
+        (found,) = endpoint.send([both[: len(both) // pieces], both[len(both) // pieces :]])
+        assert found == expected
+
+
+def test_what_comes_after_a_body_is_no_header() -> None:
+    seen: list[Answered] = []
     trailers = b"X-Request-Id: from-a-trailer\r\nAuthorization: Bearer x\r\nContent-Length: 5\r\nHost: other\r\n"
-    try:
+    with Endpoint(on_answered=seen.append) as endpoint:
         (found,) = endpoint.send([chunked(GOOD, 50, trailers)])
-    finally:
-        endpoint.server.on_finished = None
-    assert [status for status, _ in found] in ([200], [400])
-    assert all(headers.keys() <= {b"host", b"transfer-encoding"} for headers in seen)
-    # Too many of them end the connection, as too many headers do.
-    (found,) = endpoint.send([chunked(GOOD, 50, b"".join(b"X: %d\r\n" % n for n in range(20_000)))])
-    assert found[0][0] in (200, 431)
+        assert [status for status, _ in found] in ([200], [400])
+        (answered,) = seen
+        assert answered.headers().keys() == {"host", "transfer-encoding"}
+        # Too many of them end the connection, as too many headers do.
+        (found,) = endpoint.send([chunked(GOOD, 50, b"".join(b"X: %d\r\n" % n for n in range(20_000)))])
+        assert found[0][0] in (200, 431)
 
 
 @pytest.mark.parametrize(
@@ -295,13 +314,14 @@ def test_a_header_that_never_ends_is_not_kept(endpoint: Endpoint, opening: bytes
 def test_small_chunks_take_no_more_memory_than_their_bytes(endpoint: Endpoint) -> None:
     kept: list[int] = []
 
-    class Spy(Connection):
+    class Spy(RequestReader):
         def on_message_complete(self) -> None:
             kept.append(len(self._chunks))
             super().on_message_complete()
 
     async def send() -> None:
-        connection = Spy(endpoint.server)
+        connection = Connection(endpoint.server)
+        connection._requests = Spy(connection, endpoint.server)
         connection.connection_made(Sink())
         connection.data_received(chunked(GOOD, 2))
         connection.connection_lost(None)
@@ -317,9 +337,9 @@ def test_a_body_that_is_broken_off_is_let_go_before_its_connection(endpoint: End
         connection = Connection(endpoint.server)
         connection.connection_made(Sink())
         connection.data_received(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1000\r\n" + b" " * 4096)
-        assert sum(map(len, connection._chunks)) == 4096
+        assert sum(map(len, connection._requests._chunks)) == 4096
         connection.data_received(b"broken")
-        assert (connection.phase, connection._chunks) == ("linger", [])
+        assert (connection.phase, connection._requests._chunks) == ("linger", [])
         connection.connection_lost(None)
 
     endpoint.loop.run_until_complete(send())
@@ -379,6 +399,10 @@ lines = st.sampled_from(
         b"Transfer-Encoding: chunked\r\n",
         b"Expect: 100-continue\r\n",
         b"Connection: close\r\n",
+        b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
+        b"Content-Encoding: gzip\r\n",
+        b"Content-Encoding: zstd\r\n",
+        b"Accept-Encoding: gzip\r\n",
         b"Inference-Header-Content-Length: 10\r\n",
         b"X: " + b"y" * 3000 + b"\r\n",
         b"\r\n",
@@ -434,7 +458,8 @@ def bad_requests() -> bytes:
     found = []
     for path in paths:
         for body in bodies:
-            for header in (b"", b"Inference-Header-Content-Length: 7\r\n", b"Content-Encoding: gzip\r\n"):
+            codings = (b"Content-Encoding: gzip\r\n", b"Content-Encoding: zstd\r\n", b"Content-Encoding: br\r\n")
+            for header in (b"", b"Inference-Header-Content-Length: 7\r\n", *codings):
                 head = b"POST %b HTTP/1.1\r\nHost: m\r\n%bContent-Length: %d\r\n\r\n" % (path, header, len(body))
                 found.append(head + body)
     return b"".join(found)

@@ -23,7 +23,7 @@ from onnx_operator.cli import output, tables
 from onnx_operator.cli.__main__ import _as_json, main
 from onnx_operator.cli.inspect import exit_code
 from onnx_operator.model.archive import Archive, ArchiveError, ArchiveLimits
-from onnx_operator.model.inspection.inspection import inspect_source, refused
+from onnx_operator.model.inspection.inspection import inspect_source
 from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.reading.wire import head
@@ -80,7 +80,7 @@ def inspect() -> Iterator[Inspect]:
             async with FileSource(str(path), credentials={}, settings=SourceSettings()) as source:
                 return await inspect_source(source, request, limits=LIMITS, parser=parser)
         except SourceError as error:
-            return refused(error)
+            return error.result()
 
     parser = Parser(LIMITS)
     asyncio.run_coroutine_threadsafe(parser.__aenter__(), loop).result(60)

@@ -8,6 +8,7 @@ import pytest
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import OnnxModelSpec
+from onnx_operator.api.reasons import VERDICTS
 from onnx_operator.api.report import (
     MAX_REPORT_BYTES,
     Capabilities,
@@ -19,10 +20,10 @@ from onnx_operator.api.sources import SourceFile, SourcePin
 from onnx_operator.controller.cluster.owners import is_controlled_by, owner_reference
 from onnx_operator.controller.inspection.pod import altered, inspection_pod, pod_request
 from onnx_operator.controller.revision.permissions import forbidden
-from onnx_operator.controller.revision.render import PodTemplateRejectedError
 from onnx_operator.inspector.once import report_line
-from onnx_operator.inspector.report import VERDICTS, ReportError, find_report
-from onnx_operator.model.inspection.testdata import MOST_BYTES
+from onnx_operator.inspector.report import ReportError, find_report
+from onnx_operator.model.inspection.testdata import MAX_TEST_DATA_BYTES
+from onnx_operator.model.refusal import RefusedError
 from onnx_operator.model.sources.base import is_confined
 from tests.security.fuzzing import mutated
 from tests.unit.controller.samples import files, report, settings
@@ -242,8 +243,9 @@ def test_no_template_makes_an_inspection_pod_that_is_not_restricted(fuzz) -> Non
             assert_restricted(made(wanted))
         else:
             assert refusal.reason is Reason.POD_TEMPLATE_REJECTED
-            with pytest.raises(PodTemplateRejectedError):
+            with pytest.raises(RefusedError) as caught:
                 made(wanted)
+            assert caught.value.reason is Reason.POD_TEMPLATE_REJECTED
 
 
 def test_a_pod_that_somebody_changed_while_it_ran_is_not_listened_to() -> None:
@@ -321,7 +323,7 @@ def assert_harmless(result: InspectionResult, asked: InspectionRequest) -> None:
     assert is_confined(result.files.model)
     assert result.files.size_bytes <= LARGEST
     assert result.files.unpacked_bytes <= LARGEST
-    assert sum(file.size_bytes for file in result.test_data) <= MOST_BYTES
+    assert sum(file.size_bytes for file in result.test_data) <= MAX_TEST_DATA_BYTES
     assert asked.test_data or not result.test_data
     assert all(0 <= number < 2**63 for number in numbers)
     assert not asked.sha256 or result.files.files[0].sha256 == asked.sha256

@@ -8,7 +8,7 @@ import json
 import random
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -20,12 +20,15 @@ from onnx import TensorProto, helper
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.inspector import InspectorClient, InspectorUnavailableError, service, wire
+from onnx_operator.inspector import InspectorClient, service, wire
 from onnx_operator.inspector.service import Policy
 from onnx_operator.model.inspection import conversation
-from onnx_operator.model.inspection.isolation import Parser, ParserError
+from onnx_operator.model.inspection.faults import ParserError
+from onnx_operator.model.inspection.forking import Zygote
+from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.inspection.stopwatch import Stopwatch
 from onnx_operator.model.limits import InspectionLimits
+from onnx_operator.model.refusal import RefusedError
 from tests.security.fuzzing import Fuzz, mutated, pieces
 
 CAPABILITIES = load_capabilities()
@@ -130,7 +133,7 @@ async def test_a_namespace_that_is_alone_uses_all_places_but_one() -> None:
         heavy = chain(6_000)
         tasks = [
             asyncio.create_task(
-                parser.judge(InMemory(heavy), "m.onnx", size=len(heavy), capabilities=CAPABILITIES, tenant="t")
+                parser.verify(InMemory(heavy), "m.onnx", size=len(heavy), capabilities=CAPABILITIES, tenant="t")
             )
             for _ in range(4)
         ]
@@ -151,7 +154,7 @@ async def test_time_for_which_others_have_the_places_is_not_an_inspections_own()
         ticket = await parser.places.acquire("other")
         small = chain(1)
         task = asyncio.create_task(
-            parser.judge(
+            parser.verify(
                 InMemory(small), "m.onnx", size=len(small), capabilities=CAPABILITIES, tenant="t", stopwatch=watch
             )
         )
@@ -165,8 +168,8 @@ async def test_time_for_which_others_have_the_places_is_not_an_inspections_own()
     assert watch.seconds == 2
 
 
-class TakenOver(Parser):
-    """A parser whose children say what the test says."""
+class TakenOver(Zygote):
+    """A process whose children say what the test says."""
 
     def __init__(self, limits: InspectionLimits, child: Callable[[socket.socket], None]) -> None:
         super().__init__(limits)
@@ -180,7 +183,7 @@ class TakenOver(Parser):
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
-    def _submit(self) -> socket.socket:
+    def submit(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
 
@@ -193,11 +196,17 @@ class TakenOver(Parser):
         return ours
 
 
+def taken_over(limits: InspectionLimits, child: Callable[[socket.socket], None]) -> Parser:
+    parser = Parser(limits)
+    parser.zygote = TakenOver(limits, child)
+    return parser
+
+
 async def converse(
     child: Callable[[socket.socket], None], feed: InMemory | None = None, limits: InspectionLimits | None = None
 ) -> InspectionResult:
-    async with TakenOver(limits or InspectionLimits(answer_seconds=20), child) as parser:
-        return await parser.judge(feed or InMemory(bytes(100)), "m.onnx", size=100, capabilities=CAPABILITIES)
+    async with taken_over(limits or InspectionLimits(answer_seconds=20), child) as parser:
+        return await parser.verify(feed or InMemory(bytes(100)), "m.onnx", size=100, capabilities=CAPABILITIES)
 
 
 def received(connection: socket.socket, limit: int) -> bytes:
@@ -322,12 +331,12 @@ async def test_children_that_were_given_much_are_few_and_of_more_than_one_namesp
         hold.wait(60)
         connection.sendall(b'{"outcome": "Refused"}\n{"status": 0}\n')
 
-    async with TakenOver(limits, child) as parser:
+    async with taken_over(limits, child) as parser:
 
         def ask(tenant: str) -> asyncio.Task[InspectionResult]:
             feed = InMemory(b"", size=64 << 20)
             return asyncio.create_task(
-                parser.judge(feed, "m.onnx", size=64 << 20, capabilities=CAPABILITIES, tenant=tenant)
+                parser.verify(feed, "m.onnx", size=64 << 20, capabilities=CAPABILITIES, tenant=tenant)
             )
 
         tasks = [ask("greedy") for _ in range(10)]
@@ -432,7 +441,7 @@ async def test_whatever_the_inspector_answers_the_controller_has_a_result_or_kno
         async with InspectorClient(tmp_path / "hostile.sock", silence_seconds=5) as client:
             try:
                 result = await client.inspect(request)
-            except InspectorUnavailableError as error:
+            except RefusedError as error:
                 longest = max(longest, len(str(error)))
                 continue
             assert isinstance(result, InspectionResult)
@@ -441,6 +450,18 @@ async def test_whatever_the_inspector_answers_the_controller_has_a_result_or_kno
     assert longest < 3000, "what it says goes into a status"
     server.close()
     await asyncio.sleep(0.05)
+
+
+async def refuses(
+    folder: Path, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], words: str
+) -> None:
+    """The client refuses what such an inspector says."""
+    server = await asyncio.start_unix_server(serve, folder / "hostile.sock")
+    async with InspectorClient(folder / "hostile.sock") as client:
+        with pytest.raises(RefusedError, match=words):
+            await client.inspect(InspectionRequest(uri="s3://bucket/m.onnx", capabilities=CAPABILITIES))
+    server.close()
+    await asyncio.sleep(0.1)
 
 
 @pytest.mark.parametrize(
@@ -473,12 +494,7 @@ async def test_a_result_that_no_inspection_gives_is_none(tmp_path: Path, changes
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_unix_server(serve, tmp_path / "hostile.sock")
-    async with InspectorClient(tmp_path / "hostile.sock") as client:
-        with pytest.raises(InspectorUnavailableError, match="result"):
-            await client.inspect(InspectionRequest(uri="s3://bucket/m.onnx", capabilities=CAPABILITIES))
-    server.close()
-    await asyncio.sleep(0.05)
+    await refuses(tmp_path, serve, "result")
 
 
 @pytest.mark.parametrize(
@@ -497,12 +513,7 @@ async def test_a_line_without_an_end_is_not_gathered_for_ever(tmp_path: Path, en
             pass
         writer.close()
 
-    server = await asyncio.start_unix_server(serve, tmp_path / "hostile.sock")
-    async with InspectorClient(tmp_path / "hostile.sock") as client:
-        with pytest.raises(InspectorUnavailableError, match="bytes"):
-            await client.inspect(InspectionRequest(uri="s3://bucket/m.onnx", capabilities=CAPABILITIES))
-    server.close()
-    await asyncio.sleep(0.1)
+    await refuses(tmp_path, serve, "bytes")
 
 
 @pytest.mark.fuzz

@@ -14,8 +14,9 @@ import pytest
 
 from onnx_operator.api.report import InspectionRequest
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.inspector.client import InspectorClient, InspectorUnavailableError
+from onnx_operator.inspector.client import InspectorClient
 from onnx_operator.model.limits import InspectionLimits
+from onnx_operator.model.refusal import RefusedError
 from onnx_operator.model.sources.web import documents
 from tests.security.documents import ENTRY, WORST, stuffed
 from tests.unit.model.modelkit import CAPABILITIES
@@ -121,7 +122,7 @@ async def test_evil_metadata_of_many_models_takes_little_of_the_inspector(tmp_pa
             )
             try:
                 result = await client.inspect(request)
-            except InspectorUnavailableError as error:
+            except RefusedError as error:
                 return str(error)
             assert result.refusal is not None
             return f"{name}: {result.refusal.message}"

@@ -15,6 +15,7 @@ from onnx_operator.server.http.jsonbody import _once, parse_object
 from onnx_operator.server.http.openinference import Codec
 from onnx_operator.server.http.score import read_score
 from tests.security.fuzzing import Fuzz, mutated
+from tests.unit.server.http.codeckit import read
 from tests.unit.server.serving import Process, identity, linear, load_bytes, serving, tensor
 
 ANY_RANK = load_bytes(identity(TensorProto.FLOAT, None))
@@ -117,15 +118,6 @@ def test_bodies_that_have_stopped_readers_before_are_answered(server: Process, b
         status, _ = ask(server, path, body)
         assert status in (200, 400)
     assert server.get("/v2/health/live").status == 200
-
-
-def read(codec: Codec, body: bytes, header_length: bytes | None) -> Any:
-    try:
-        inference, form = codec.read(body, header_length)
-    except RequestError as error:
-        return error.status, error.message
-    feed = {name: (value.dtype.str, value.shape, value.tolist()) for name, value in inference.feed.items()}
-    return repr(feed), form.outputs, form.binary, form.id
 
 
 def thorough(model: Any) -> Codec:

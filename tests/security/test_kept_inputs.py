@@ -6,50 +6,16 @@ from typing import Any
 import pytest
 
 from onnx_operator.api import names
-from onnx_operator.api.contract import WarmUpFacts, WarmUpInputs
-from onnx_operator.api.crd import to_yaml
+from onnx_operator.api.contract import WarmUpFacts
 from onnx_operator.api.onnxmodel import Started
-from onnx_operator.controller.cluster.kube import DEPLOYMENT, ONNX_MODEL, Kube
+from onnx_operator.api.warm_up import WarmUpInputs
+from onnx_operator.controller.cluster.kinds import DEPLOYMENT, ONNX_MODEL
 from onnx_operator.controller.revision.revisions import NOTE_WARMED
 from onnx_operator.controller.rollout.history import history
 from tests import models
-from tests.security.desk import Desk, Operator, inspector
-from tests.unit.model.webkit import FileServer, Server, make_authority
+from tests.security.desk import Desk, Operator
 
 INPUTS = WarmUpInputs(shapes={"x": [1, 4]}, values={"x": [0]})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def crd(apiserver):
-    apiserver.apply(to_yaml())
-    apiserver.kubectl("wait", "--for=condition=Established", "crd/onnxmodels.onnx-operator.dev", "--timeout=30s")
-    apiserver.wait(lambda: apiserver.list("onnxmodels") is not None, 30, "OnnxModel to be served")
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return make_authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture
-async def place(apiserver, api_namespace, authority, tmp_path):
-    kube = await Kube.connect(str(apiserver.kubeconfig))
-    files = FileServer(models.linear())
-    async with Server(files, authority.server) as server, inspector(tmp_path) as socket:
-        made = Desk(kube, apiserver, api_namespace, socket, f"https://localhost:{server.port}", authority.pem)
-        yield made, files
-        await made.aclose()
-    await kube.close()
-
-
-@pytest.fixture
-def desk(place):
-    return place[0]
-
-
-@pytest.fixture
-def files(place):
-    return place[1]
 
 
 async def first_version(desk: Desk) -> Operator:
@@ -71,9 +37,9 @@ async def tell(desk: Desk, operator: Operator, facts: WarmUpFacts) -> dict[str, 
     return stored
 
 
-async def update(desk: Desk, files: FileServer, operator: Operator) -> list[str]:
+async def update(desk: Desk, operator: Operator) -> list[str]:
     """The server's arguments, once other bytes of the model are rolled out."""
-    files.body, files.etag = models.linear(1), '"v2"'
+    desk.files.body, desk.files.etag = models.linear(1), '"v2"'
     await desk.write(model={"uri": f"{desk.url}/other.onnx"})
     await operator.settle(desk.namespace, "m")
     deployment = await desk.kube.get(DEPLOYMENT, desk.namespace, "m")
@@ -90,21 +56,21 @@ async def serves(desk: Desk) -> None:
     desk.kubectl("patch", "onnx", "m", "--subresource=status", "--type=merge", "-p", json.dumps({"status": serving}))
 
 
-async def test_an_update_is_told_what_warmed_the_version_before(desk, files):
+async def test_an_update_is_told_what_warmed_the_version_before(desk):
     operator = await first_version(desk)
     stored = await tell(desk, operator, WarmUpFacts(warmed=True, inputs=INPUTS))
     assert json.loads(stored["metadata"]["annotations"][names.NOTE_PREFIX + NOTE_WARMED])["warmed"] is True
     before = await desk.deployment()
     await operator.settle(desk.namespace, "m")
     assert (await desk.deployment())["metadata"]["generation"] == before["metadata"]["generation"], "no pod restarts"
-    assert await update(desk, files, operator) == [f"--kept-inputs={INPUTS.to_text()}", "--require-warm-up"]
+    assert await update(desk, operator) == [f"--kept-inputs={INPUTS.to_text()}", "--require-warm-up"]
 
 
-async def test_going_back_to_a_version_keeps_what_warmed_it_up(desk, files):
+async def test_going_back_to_a_version_keeps_what_warmed_it_up(desk):
     operator = await first_version(desk)
     first = await tell(desk, operator, WarmUpFacts(warmed=True, inputs=INPUTS))
-    await update(desk, files, operator)
-    files.body, files.etag = models.linear(), '"v1"'
+    await update(desk, operator)
+    desk.files.body, desk.files.etag = models.linear(), '"v1"'
     await desk.write()
     await operator.settle(desk.namespace, "m")
     last = (await desk.revisions())[-1]
@@ -115,18 +81,18 @@ async def test_going_back_to_a_version_keeps_what_warmed_it_up(desk, files):
     known = operator.reconciler._revising.reader(await desk.kube.get(ONNX_MODEL, desk.namespace, "m"))(last)
     assert known
     assert known.trust.holds
-    assert await update(desk, files, operator) == [f"--kept-inputs={INPUTS.to_text()}", "--require-warm-up"]
+    assert await update(desk, operator) == [f"--kept-inputs={INPUTS.to_text()}", "--require-warm-up"]
 
 
-async def test_a_version_that_never_took_traffic_is_no_reason_to_hold_the_next(desk, files):
-    assert await update(desk, files, await first_version(desk)) == []
+async def test_a_version_that_never_took_traffic_is_no_reason_to_hold_the_next(desk):
+    assert await update(desk, await first_version(desk)) == []
 
 
-async def test_an_update_of_what_serves_must_be_warm_even_if_nobody_knows_how_that_was(desk, files):
+async def test_an_update_of_what_serves_must_be_warm_even_if_nobody_knows_how_that_was(desk):
     """Such as a version that an older operator rolled out."""
     operator = await first_version(desk)
     await serves(desk)
-    assert await update(desk, files, operator) == ["--require-warm-up"]
+    assert await update(desk, operator) == ["--require-warm-up"]
 
 
 async def test_an_operator_that_starts_again_does_not_rewrite_what_a_server_told_that_does_not_tell_of_warmth(
@@ -139,7 +105,7 @@ async def test_an_operator_that_starts_again_does_not_rewrite_what_a_server_told
 
     async def told(operator: Operator, **facts: Any) -> dict[str, Any]:
         started = Started(revision=name, execution_providers=["CPUExecutionProvider"], **facts)
-        monkeypatch.setattr(operator.reconciler._facts, "look", lambda *_: started)
+        monkeypatch.setattr(operator.reconciler._statuses._facts, "poll", lambda *_: started)
         await operator.settle(desk.namespace, "m")
         return (await desk.kube.get(ONNX_MODEL, desk.namespace, "m"))["status"]["started"]
 
@@ -157,11 +123,11 @@ FORGED = [
 
 
 @pytest.mark.parametrize("note", FORGED)
-async def test_inputs_that_a_tenant_wrote_reach_no_pod(desk, files, note):
+async def test_inputs_that_a_tenant_wrote_reach_no_pod(desk, note):
     operator = await first_version(desk)
     stored = await tell(desk, operator, WarmUpFacts(warmed=True, inputs=INPUTS))
     await serves(desk)
     patch = {"metadata": {"annotations": {names.NOTE_PREFIX + NOTE_WARMED: note}}}
     name = stored["metadata"]["name"]
     desk.kubectl("patch", "controllerrevision", name, "--type=merge", "-p", json.dumps(patch))
-    assert await update(desk, files, operator) == ["--require-warm-up"], "nor does it make the update a first version"
+    assert await update(desk, operator) == ["--require-warm-up"], "nor does it make the update a first version"

@@ -1,5 +1,6 @@
 """A pod of 256 MiB lives through every body that may be sent to it, and answers others meanwhile."""
 
+import gzip
 import http.client
 import os
 import threading
@@ -10,12 +11,13 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from backports import zstd
 from onnx import TensorProto
 
+from onnx_operator.common.cgroups import memory_limit
 from onnx_operator.server.dataplane.budget import LEAST, UNLIMITED, Account, Budget, request_bytes
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.rpc import inference_pb2 as pb
-from onnx_operator.server.runtime.cgroups import memory_limit
 from tests.unit.server.serving import Process, identity, linear, serving
 
 MIB = 1 << 20
@@ -53,6 +55,16 @@ def keys(size: int) -> tuple[str, bytes, dict[str, str]]:
     return "/score", ("{" + ",".join(f'"{number:x}":0' for number in range(size // 9)) + "}").encode(), {}
 
 
+def packed(make: SCORED, coding: str, packer: Callable[[bytes], bytes]) -> SCORED:
+    """The same body compressed, sixteen times as long, with an answer that is compressed."""
+
+    def make_packed(size: int) -> tuple[str, bytes, dict[str, str]]:
+        path, body, headers = make(16 * size if size >= MIB else size)
+        return path, packer(body), {**headers, "Content-Encoding": coding, "Accept-Encoding": "gzip"}
+
+    return make_packed
+
+
 NUMBERS: dict[str, SCORED] = {
     "short numbers": infer("1"),
     "long numbers": infer("0.12345678901234567"),
@@ -62,6 +74,9 @@ NUMBERS: dict[str, SCORED] = {
     "keys of objects": score('{"":0}'),
     "keys": keys,
     "not a number, as answers": binary("FP32", b"\0\0\xc0\x7f"),
+    "gzip": packed(infer("1"), "gzip", gzip.compress),
+    "objects, gzip": packed(score("{}"), "gzip", gzip.compress),
+    "zstd": packed(binary("FP32", b"\0\0\xc0\x7f"), "zstd", zstd.compress),
 }
 STRINGS: dict[str, SCORED] = {
     "strings": infer('"ab"', "BYTES"),
@@ -157,7 +172,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
 
 
 CASES = [("numbers", name) for name in NUMBERS] + [("strings", name) for name in STRINGS]
-CASES += [("script", name) for name in ("objects", "lists", "lists of lists")]
+CASES += [("script", name) for name in ("objects", "lists", "lists of lists", "objects, gzip")]
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)

@@ -9,20 +9,11 @@ import pytest
 
 from onnx_operator.api import names
 from onnx_operator.controller.app import _work
-from onnx_operator.controller.cluster.kube import (
-    CONFIG_MAP,
-    DEPLOYMENT,
-    ONNX_MODEL,
-    POD,
-    SECRET,
-    SERVICE,
-    ApiError,
-    Kind,
-    UnexpectedAnswerError,
-)
+from onnx_operator.controller.cluster.answers import ApiError, UnexpectedAnswerError
+from onnx_operator.controller.cluster.kinds import CONFIG_MAP, DEPLOYMENT, ONNX_MODEL, POD, SECRET, SERVICE, Kind
 from onnx_operator.controller.cluster.naming import InvalidNameError, is_model_name, is_namespace, is_object_name
 from onnx_operator.controller.cluster.queue import KeyedQueue
-from onnx_operator.controller.cluster.wakes import MOST_WOKEN, woken
+from onnx_operator.controller.cluster.wakes import MAX_WOKEN, woken
 from tests.security.fuzzing import mutated
 from tests.security.stand_in import found, nothing, stand_in
 
@@ -295,7 +286,7 @@ def test_metadata_of_any_form_wakes_nothing(metadata):
 
 
 def test_thousands_of_owners_wake_no_more_than_a_few():
-    assert len(woken(child("a", *(reference(f"m{n}") for n in range(10_000))))) <= MOST_WOKEN
+    assert len(woken(child("a", *(reference(f"m{n}") for n in range(10_000))))) <= MAX_WOKEN
 
 
 @pytest.mark.fuzz
@@ -307,7 +298,7 @@ def test_whatever_is_written_on_an_object_the_keys_are_models_of_its_namespace(f
         except (ValueError, RecursionError):
             continue
         keys = woken(body)
-        assert len(keys) <= MOST_WOKEN
+        assert len(keys) <= MAX_WOKEN
         for namespace, name in keys:
             assert is_namespace(namespace)
             assert is_model_name(name)

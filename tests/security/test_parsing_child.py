@@ -18,7 +18,8 @@ from onnx import TensorProto, helper
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.report import InspectionResult
 from onnx_operator.model.inspection import bpf, landlock, messages, profiles
-from onnx_operator.model.inspection.isolation import ForbiddenCallError, Parser, ParserError
+from onnx_operator.model.inspection.faults import ForbiddenCallError, ParserError
+from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.limits import InspectionLimits
 from tests.security import intruder
 from tests.security.calls import CALLS
@@ -77,23 +78,23 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def parser(site: Path) -> AsyncIterator[Parser]:
     async with Parser(LIMITS) as started:
-        assert (await judge(started)).outcome == "Accepted"
+        assert (await verify(started)).outcome == "Accepted"
         yield started
 
 
-async def judge(parser: Parser, name: str = "m.onnx", files: Files | None = None) -> InspectionResult:
-    return await parser.judge(files or Files(), name, size=len(GOOD), capabilities=CAPABILITIES)
+async def verify(parser: Parser, name: str = "m.onnx", files: Files | None = None) -> InspectionResult:
+    return await parser.verify(files or Files(), name, size=len(GOOD), capabilities=CAPABILITIES)
 
 
 async def run(parser: Parser, code: str) -> Any:
     """What the code left in ``answer``."""
-    result = await judge(parser, intruder.NAME + code)
+    result = await verify(parser, intruder.NAME + code)
     assert result.refusal is not None
     return json.loads(result.refusal.message)
 
 
 async def attempt(parser: Parser, number: int, arguments: tuple[int | str, ...]) -> Any:
-    result = await judge(parser, intruder.call(number, arguments))
+    result = await verify(parser, intruder.call(number, arguments))
     assert result.refusal is not None
     return json.loads(result.refusal.message)
 
@@ -121,13 +122,13 @@ def numbered() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("number", "arguments"), list(numbered()))
 async def test_no_call_that_reaches_out_is_made(parser, site, number, arguments) -> None:
-    assert parser._process is not None
-    before = state(site, parser._process.pid)
+    assert parser.zygote.process is not None
+    before = state(site, parser.zygote.process.pid)
     with pytest.raises(ForbiddenCallError, match=f"system call {number} ") as caught:
         await attempt(parser, number, arguments)
     assert caught.value.number == number
-    assert state(site, parser._process.pid) == before
-    assert parser._process.poll() is None
+    assert state(site, parser.zygote.process.pid) == before
+    assert parser.zygote.process.poll() is None
 
 
 async def test_of_all_numbers_only_those_of_the_list_are_calls(parser) -> None:
@@ -157,7 +158,7 @@ async def test_a_call_that_is_not_allowed_is_our_fault_and_counted(parser, caplo
     assert parser.forbidden_calls == before + 1
     (record,) = [each for each in caplog.records if getattr(each, "event", "") == "forbiddenCall"]
     assert record.count == parser.forbidden_calls
-    assert (await judge(parser)).outcome == "Accepted"
+    assert (await verify(parser)).outcome == "Accepted"
 
 
 async def test_a_module_that_is_imported_late_is_named(parser) -> None:
@@ -172,7 +173,7 @@ async def test_tracebacks_show_without_reading_source(parser) -> None:
 
 
 async def test_an_abort_is_a_crash_and_no_forbidden_call(parser) -> None:
-    result = await judge(parser, intruder.NAME + "os.abort()")
+    result = await verify(parser, intruder.NAME + "os.abort()")
     assert result.refusal is not None
     assert result.refusal.reason == "Corrupt"
     assert "SIGABRT" in result.refusal.message
@@ -192,10 +193,10 @@ async def test_the_signal_of_a_forbidden_call_cannot_be_escaped(parser, way) -> 
 async def test_a_child_has_its_pipe_and_nothing_else(parser) -> None:
     """Seen from outside, while several wait: no descriptor or page of the process that forks, or of another child."""
     several = [Files() for _ in range(4)]
-    tasks = [asyncio.create_task(judge(parser, "waiting", files)) for files in several]
+    tasks = [asyncio.create_task(verify(parser, "waiting", files)) for files in several]
     await asyncio.gather(*(files.asked.wait() for files in several))
-    assert parser._process is not None
-    zygote = parser._process.pid
+    assert parser.zygote.process is not None
+    zygote = parser.zygote.process.pid
     children = Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split()
     assert len(children) == 4
     for child in children:
@@ -226,8 +227,8 @@ for limits in ((hard, hard), (hard, hard + 1), (resource.RLIM_INFINITY, resource
 
 
 async def test_of_files_the_zeros_alone_can_be_opened_and_nothing_changed(parser, site) -> None:
-    assert parser._zeros is not None
-    zeros = str(parser._zeros / "zeros")
+    assert parser.zygote.zeros is not None
+    zeros = str(parser.zygote.zeros / "zeros")
     code = f"""
 def tried(path, flags=0):
     try:
@@ -238,7 +239,7 @@ def plainly(path):
     return [libc.open(path, 0), ctypes.get_errno()]
 target = {str(site / "target")!r}
 answer = [plainly(target.encode()), tried({zeros!r}), tried(target), tried("/etc/passwd"), tried("/proc/self/environ"),
-          tried({str(parser._zeros)!r}), tried("/")]
+          tried({str(parser.zygote.zeros)!r}), tried("/")]
 """
     if landlock.version():
         assert await run(parser, code) == [[-1, errno.EACCES], 4, *["refused"] * 5]
@@ -259,15 +260,15 @@ resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 kept = [bytearray(b"x") * (64 << 20) for _ in range(100)]
 answer = "had it all"
 """
-    result = await judge(parser, intruder.NAME + code)
+    result = await verify(parser, intruder.NAME + code)
     assert result.refusal is not None
     assert result.refusal.reason == "TooLarge"
-    assert (await judge(parser)).outcome == "Accepted"
+    assert (await verify(parser)).outcome == "Accepted"
 
 
 @pytest.mark.parametrize(("end", "signal"), [("os.abort()", "SIGABRT"), ("libc.strlen(None)", "SIGSEGV")])
 async def test_a_crash_of_the_runtime_is_a_refusal_that_says_so(parser, end, signal) -> None:
-    result = await judge(parser, f"{intruder.NAME}folder.trying(True); {end}")
+    result = await verify(parser, f"{intruder.NAME}folder.trying(True); {end}")
     assert result.refusal is not None
     assert result.refusal.reason == "InvalidGraph"
     assert f"ONNX Runtime itself crashes ({signal})" in result.refusal.message
@@ -295,30 +296,32 @@ ctypes.string_at(at, 1)
 async def test_an_end_for_lack_of_memory_is_no_crash_of_the_runtime(parser, code) -> None:
     if code == HOLE and not landlock.version():
         pytest.skip("no file can be opened")
-    code = code.replace("{zeros!r}", repr(str(parser._zeros / "zeros"))).replace("{end}", str(LIMITS.max_model_bytes))
+    code = code.replace("{zeros!r}", repr(str(parser.zygote.zeros / "zeros"))).replace(
+        "{end}", str(LIMITS.max_model_bytes)
+    )
     before = parser.exceeded_limits
     with pytest.raises(ParserError, match=r"1024 MiB of memory .* Nothing is known about the model"):
-        await judge(parser, intruder.NAME + code)
+        await verify(parser, intruder.NAME + code)
     assert parser.exceeded_limits == before + 1
 
 
 async def test_a_limit_that_the_runtime_meets_is_our_fault_and_counted(site, caplog) -> None:
     async with Parser(InspectionLimits(cpu_seconds=1, load_seconds=1)) as parser:
         with pytest.raises(ParserError, match="a limit of the inspection"):
-            await judge(parser, f"{intruder.NAME}folder.trying(True)\nwhile True: pass")
+            await verify(parser, f"{intruder.NAME}folder.trying(True)\nwhile True: pass")
         assert parser.exceeded_limits == 1
-        assert (await judge(parser)).outcome == "Accepted"
+        assert (await verify(parser)).outcome == "Accepted"
     assert [each.count for each in caplog.records if getattr(each, "event", "") == "exceededLimit"] == [1]
 
 
 async def test_the_file_of_zeros_takes_no_room_and_goes_with_the_parser(site) -> None:
     async with Parser(LIMITS) as parser:
-        assert parser._zeros is not None
-        (file,) = parser._zeros.iterdir()
+        assert parser.zygote.zeros is not None
+        (file,) = parser.zygote.zeros.iterdir()
         assert file.stat().st_size == LIMITS.max_model_bytes
-        await judge(parser)
+        await verify(parser)
         assert file.stat().st_blocks == 0
-        folder = parser._zeros
+        folder = parser.zygote.zeros
     assert not folder.exists()
 
 
@@ -389,9 +392,9 @@ TALK = {
 async def test_whatever_a_child_says_is_a_verdict_or_our_fault(parser, said) -> None:
     code = f"data = {TALK[said]!r}" if len(TALK[said]) < 1000 else _long(said)
     with pytest.raises(ParserError) as caught:
-        await judge(parser, f"{intruder.NAME}{code}\nwhile data: data = data[os.write(3, data):]\nos._exit(0)")
+        await verify(parser, f"{intruder.NAME}{code}\nwhile data: data = data[os.write(3, data):]\nos._exit(0)")
     assert len(str(caught.value)) < 1000
-    assert (await judge(parser)).outcome == "Accepted"
+    assert (await verify(parser)).outcome == "Accepted"
 
 
 def _long(said: str) -> str:
@@ -407,12 +410,12 @@ def _long(said: str) -> str:
 
 async def test_a_child_that_says_nothing_is_ended_in_its_time(site) -> None:
     async with Parser(InspectionLimits(answer_seconds=1, cpu_seconds=5)) as parser:
-        await judge(parser)
+        await verify(parser)
         for code in ("os.read(3, 1)", "while True: pass"):
-            result = await judge(parser, f"{intruder.NAME}folder.size('m.onnx')\n{code}")
+            result = await verify(parser, f"{intruder.NAME}folder.size('m.onnx')\n{code}")
             assert result.refusal is not None
             assert result.refusal.reason == "TooLarge"
-        assert (await judge(parser)).outcome == "Accepted"
+        assert (await verify(parser)).outcome == "Accepted"
 
 
 async def test_a_child_that_goes_without_a_word_is_no_verdict_on_the_model(parser) -> None:
@@ -424,7 +427,7 @@ async def test_a_child_that_goes_without_a_word_is_no_verdict_on_the_model(parse
 async def test_a_forged_end_is_believed_by_nobody_but_the_intruders_own_model(parser) -> None:
     with pytest.raises(ForbiddenCallError):
         await run(parser, """os.write(3, b'{"status": 31, "forbidden": 7}\\n'); os.read(3, 1)""")
-    assert (await judge(parser)).outcome == "Accepted"
+    assert (await verify(parser)).outcome == "Accepted"
 
 
 WORDS = [
@@ -445,20 +448,17 @@ async def test_any_bytes_are_a_message_of_a_known_shape_or_none(fuzz: Fuzz) -> N
     for rng in fuzz(3000):
         line = mutated(rng, rng.choice(WORDS))
         try:
-            message = messages.decode(line)
-        except ValueError:
+            message = messages.read_message(line)
+        except messages.ConversationError:
             continue
-        known = [key for key in ("size", "read", "expect", "turn", "status") if key in message]
-        assert len(known) < 2
-        if known in (["read"], ["expect"]):
-            name, begin, end = message[known[0]]
-            assert isinstance(name, str)
-            assert type(begin) is type(end) is int
-            name.encode()
-        if known == ["size"]:
-            message["size"].encode()
-        if known == ["status"]:
-            assert type(message["status"]) is int
+        if isinstance(message, messages.Question):
+            message.name.encode()
+            assert type(message.begin) is type(message.end) is int
+            assert message.asks not in ("read", "expect") or message.begin < message.end
+        elif isinstance(message, messages.End):
+            assert type(message.status) is int
+        else:
+            assert not message.keys() & {"size", "read", "expect", "turn", "trying", "status"}
 
 
 @pytest.mark.fuzz
@@ -466,8 +466,8 @@ async def test_a_child_that_babbles_gets_a_verdict_or_is_our_fault(parser, fuzz:
     for rng in fuzz(150):
         said = b"".join(mutated(rng, rng.choice(WORDS)) for _ in range(rng.randint(1, 3)))
         try:
-            result = await judge(parser, f"{intruder.NAME}os.write(3, {said!r})\nos._exit({rng.choice([0, 1, 31])})")
+            result = await verify(parser, f"{intruder.NAME}os.write(3, {said!r})\nos._exit({rng.choice([0, 1, 31])})")
         except ParserError:
             continue
         assert result.outcome == "Refused"
-    assert (await judge(parser)).outcome == "Accepted"
+    assert (await verify(parser)).outcome == "Accepted"

@@ -57,8 +57,8 @@ def patterns() -> dict[str, tuple[re.Pattern, bool]]:
 
 def begins(pattern: str) -> set[str]:
     """What a text may begin with to get into the middle of the pattern: nothing, or its literal beginning."""
-    literal = re.match(r"(?:\\?[\w \-/:<{\"#.]){0,40}", pattern)
-    return {"", re.sub(r"\\(.)", r"\1", literal[0]) if literal else ""}
+    escape_dollars = re.match(r"(?:\\?[\w \-/:<{\"#.]){0,40}", pattern)
+    return {"", re.sub(r"\\(.)", r"\1", escape_dollars[0]) if escape_dollars else ""}
 
 
 def look_through_all() -> None:

@@ -12,13 +12,13 @@ import pytest
 
 from onnx_operator.api import names
 from onnx_operator.api.report import shorten
-from onnx_operator.controller.inspection.pod import started, terminated, trouble
+from onnx_operator.controller.inspection.pod import start_cause, started, terminated
 from onnx_operator.controller.observation.observe import MAX_FAILURES, Observation, observe, pod_cause, rollout_cause
 from onnx_operator.controller.observation.pods import slim_pod
-from onnx_operator.controller.status.facts import LARGEST_NUMBER, find_facts
+from onnx_operator.controller.status.facts import MAX_INT64, find_facts
 from tests.security.fuzzing import mutated
 
-MOST_OF_A_POD = 256 * 1024
+MAX_SHARE_OF_A_POD = 256 * 1024
 """Bytes of JSON that are kept of one pod, whatever it holds: sixteen containers of a kind, each text at its longest."""
 
 FACTS = {
@@ -160,7 +160,7 @@ def test_a_pods_status_of_any_form_is_observed_in_bounded_words(fuzz):
         assert len(words) < 60_000
         for each in pods:
             slim = slim_pod(each)
-            assert len(json.dumps(slim)) < MOST_OF_A_POD
+            assert len(json.dumps(slim)) < MAX_SHARE_OF_A_POD
             assert slim_pod(slim) == slim
             assert pod_cause(slim) == pod_cause(each)
 
@@ -178,7 +178,7 @@ def test_a_deployments_status_of_any_form_is_observed(fuzz):
 def test_an_inspection_pods_status_of_any_form_is_heard(fuzz):
     for rng in fuzz(400):
         found = slim_pod(spoiled(rng, pod()))
-        for each in (trouble(found, "claim"), terminated(found), started(found)):
+        for each in (start_cause(found, "claim"), terminated(found), started(found)):
             assert len(str(each)) < 20_000
 
 
@@ -211,7 +211,7 @@ def test_a_log_of_any_form_gives_facts_of_a_bounded_size_or_none(fuzz):
         facts = find_facts("\n".join(["a line", line, "{"]))
         if facts is None:
             continue
-        assert 0 <= facts.resident_memory_bytes <= LARGEST_NUMBER
+        assert 0 <= facts.resident_memory_bytes <= MAX_INT64
         for listed in (facts.execution_providers, facts.fallback_operators, facts.fallback_causes):
             assert len(listed) <= 64
             assert all(shorten(text, 64).encode() is not None for text in listed)
@@ -278,4 +278,4 @@ def test_the_longest_pod_is_cut_to_little():
         containerStatuses=[status] * 1000,
         initContainerStatuses=[status] * 1000,
     )
-    assert len(json.dumps(slim_pod(given))) < MOST_OF_A_POD
+    assert len(json.dumps(slim_pod(given))) < MAX_SHARE_OF_A_POD

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.report import InspectionResult
-from onnx_operator.model.inspection.isolation import Parser, ParserError
+from onnx_operator.model.inspection.faults import ParserError
+from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.limits import InspectionLimits
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -101,40 +102,40 @@ ATTACKS = {
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def parser() -> AsyncIterator[Parser]:
     async with Parser(LIMITS) as started:
-        await judge(started, GOOD)
+        await verify(started, GOOD)
         yield started
 
 
 GOOD = built([node("Relu", ["x"], ["y"])], [])
 
 
-async def judge(parser: Parser, content: bytes) -> InspectionResult:
-    return await parser.judge(Files(content), "m.onnx", size=len(content), capabilities=load_capabilities())
+async def verify(parser: Parser, content: bytes) -> InspectionResult:
+    return await parser.verify(Files(content), "m.onnx", size=len(content), capabilities=load_capabilities())
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 async def test_it_ends_in_bounds_and_the_next_model_is_judged(parser: Parser, attack: str) -> None:
-    assert parser._process is not None
-    forks, forbidden = parser._process.pid, parser.forbidden_calls
+    assert parser.zygote.process is not None
+    forks, forbidden = parser.zygote.process.pid, parser.forbidden_calls
     # A limit of ours is an error, which says nothing of the model; all else is a verdict.
     with suppress(ParserError):
-        result = await judge(parser, ATTACKS[attack])
+        result = await verify(parser, ATTACKS[attack])
         assert result.outcome in ("Accepted", "Refused")
     assert parser.forbidden_calls == forbidden
-    assert parser._process.pid == forks
-    assert (await judge(parser, GOOD)).outcome == "Accepted"
+    assert parser.zygote.process.pid == forks
+    assert (await verify(parser, GOOD)).outcome == "Accepted"
 
 
 async def test_the_process_that_forks_stays_as_it_began(parser: Parser) -> None:
     """One thread, no other file, and no page of the zeros written: whatever its children loaded."""
-    assert parser._process is not None
-    pid = parser._process.pid
+    assert parser.zygote.process is not None
+    pid = parser.zygote.process.pid
     for attack in ("sparse", "forty weights of a gibibyte"):
-        await judge(parser, ATTACKS[attack])
+        await verify(parser, ATTACKS[attack])
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
     )
     assert status["Threads"].strip() == "1"
     assert Path(f"/proc/{pid}/task/{pid}/children").read_text().split() == []
-    assert parser._zeros is not None
-    assert (parser._zeros / "zeros").stat().st_blocks == 0
+    assert parser.zygote.zeros is not None
+    assert (parser.zygote.zeros / "zeros").stat().st_blocks == 0

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnx_operator.api import names
-from onnx_operator.api.crd import to_yaml
-from onnx_operator.controller.cluster.kube import CONTROLLER_REVISION, DEPLOYMENT, ONNX_MODEL, SECRET, Kube
+from onnx_operator.controller.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, ONNX_MODEL, SECRET
 from onnx_operator.controller.cluster.owners import owner_reference
 from onnx_operator.controller.revision import alpha
 from onnx_operator.controller.revision.revisions import (
@@ -24,35 +23,11 @@ from onnx_operator.controller.revision.revisions import (
 from onnx_operator.controller.revision.seal import Key, Sealer, fingerprint
 from onnx_operator.controller.revision.sealkey import SealKeyError, obtain_keys
 from onnx_operator.controller.rollout.children import desired_children
-from tests import models
-from tests.security.desk import SEAL, Desk, inspector
+from tests.security.desk import SEAL, Desk
 from tests.security.fuzzing import mutated
 from tests.unit.controller.samples import files, report, spec
-from tests.unit.model.webkit import FileServer, Server, make_authority
 
 NO_OWNER = '{"metadata":{"ownerReferences":null}}'
-
-
-@pytest.fixture(scope="module", autouse=True)
-def crd(apiserver):
-    apiserver.apply(to_yaml())
-    apiserver.kubectl("wait", "--for=condition=Established", "crd/onnxmodels.onnx-operator.dev", "--timeout=30s")
-    apiserver.wait(lambda: apiserver.list("onnxmodels") is not None, 30, "OnnxModel to be served")
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return make_authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture
-async def desk(apiserver, api_namespace, authority, tmp_path):
-    kube = await Kube.connect(str(apiserver.kubeconfig))
-    async with Server(FileServer(models.linear()), authority.server) as server, inspector(tmp_path) as socket:
-        made = Desk(kube, apiserver, api_namespace, socket, f"https://localhost:{server.port}", authority.pem)
-        yield made
-        await made.aclose()
-    await kube.close()
 
 
 async def rolled_out(desk: Desk, **fields):

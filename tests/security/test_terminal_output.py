@@ -12,12 +12,11 @@ from onnx import TensorProto, helper
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import Phase, TerminationMessage
 from onnx_operator.api.report import InspectionResult, Refusal, shorten
-from onnx_operator.api.text import visible, visible_json
 from onnx_operator.cli import output, predict, tables
 from onnx_operator.cli.__main__ import main
-from onnx_operator.controller.telemetry.logs import JsonFormatter
+from onnx_operator.common.logs import JsonFormatter, PlainFormatter
+from onnx_operator.common.text import visible, visible_json
 from onnx_operator.model.comparison import Change
-from onnx_operator.server.logs import PlainFormatter
 from tests.security.fuzzing import mutated
 from tests.unit.controller.samples import report
 

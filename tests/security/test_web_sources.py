@@ -19,17 +19,12 @@ from onnx_operator.model.sources.web.challenges import challenges
 from onnx_operator.model.sources.web.documents import ByteBudget, budget, decode
 from tests.security.documents import ENTRY, WORST, misplaced, stuffed
 from tests.security.fuzzing import Fuzz, mutated, pieces
-from tests.unit.model.webkit import Authority, FileServer, Request, Server, make_authority, read, settings
+from tests.unit.model.webkit import Authority, FileServer, Request, Server, read, settings
 
 HANG_SECONDS = 60.0
 LARGE = 256 << 10
 MODEL = b"a model" * 100
 DIGEST = "sha256:" + "0" * 64
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("authority"))
 
 
 def allowing(authority: Authority, hub: str = "", tracking: str = "", **changes):

@@ -1,10 +1,11 @@
-"""Makes the generated files: the CRD, the chart's copy of it, the capabilities of the server image, reference pages,
-and the modules of the gRPC protocol.
+"""Makes the generated files: the CRD, the chart's copy of it, its schemas for other tools, test cases for Argo CD, the
+capabilities of the server image, reference pages, and the modules of the gRPC protocol.
 
 ``python -m tests.tools.generate`` writes them, ``--check`` fails where one is not as it should be.
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from onnx_operator.api import crd, names
 from onnx_operator.api.reasons import REASONS
 from onnx_operator.controller.settings.settings import Settings
 from onnx_operator.server.runtime.capabilities import capabilities_text, probe
-from tests.tools import providers, stubs
+from tests.tools import argocd, metrics, providers, schemas, stubs
 
 ROOT = Path(__file__).parents[2]
 CRD_FILE = f"{names.PLURAL}.{names.GROUP}.yaml"
@@ -29,6 +30,8 @@ def _fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str, 
         kind = field.get("type") or ("int or string" if field.get("x-kubernetes-int-or-string") else "any")
         if "enum" in field:
             kind = " \\| ".join(map(str, field["enum"]))
+        elif words := re.fullmatch(r"\^\(([A-Za-z]+(\|[A-Za-z]+)+)\)\$", field.get("pattern", "")):
+            kind = " \\| ".join(words[1].split("|"))
         yield here, kind, field.get("description", "").replace("|", "\\|").replace("\n", " ")
         inner = field.get("items") if kind == "array" else field
         yield from _fields(inner or {}, f"{here}[]" if kind == "array" else here)
@@ -141,7 +144,11 @@ def generated() -> dict[Path, str]:
         chart / "README.md": _chart_page(chart),
         ROOT / "docs/reference/onnxmodel.md": _api_page(),
         ROOT / "docs/reference/reasons.md": _reasons_page(),
+        ROOT / "docs/reference/metrics.md": metrics.page(),
         ROOT / "docs/reference/providers.md": providers.page(),
+        ROOT / schemas.JSON_SCHEMA: schemas.json_schema(),
+        ROOT / schemas.OPENAPI: schemas.openapi(),
+        **argocd.files(ROOT),
         **stubs.stubs(ROOT),
     }
 

@@ -13,14 +13,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-import onnx_operator.model.judge as judging
+import onnx_operator.model.verdict as judging
 from onnx_operator.api.report import Capabilities, InspectionResult
 from onnx_operator.api.signatures import SignatureSettings, SignedManifest
 from onnx_operator.model.archive import ArchiveLimits
-from onnx_operator.model.inspection.isolation import Parser, SignatureRefusedError
+from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.reading.folder import Folder
 from onnx_operator.model.signatures import signing
+from tests.unit.model.feedkit import FolderFeed
 
 _T = TypeVar("_T")
 _LOOP = asyncio.new_event_loop()
@@ -34,27 +35,13 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T:
     return asyncio.run_coroutine_threadsafe(work, _LOOP).result()
 
 
-class _Feed:
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
-
-    async def size(self, name: str) -> int | None:
-        return self._folder.size(name)
-
-    async def read(self, name: str, begin: int, end: int) -> bytes:
-        return self._folder.read_at(name, begin, end)
-
-    def expect(self, name: str, begin: int, end: int) -> None:
-        pass
-
-
-def _judge(
+def _verify_model(
     folder: Folder, name: str, *, capabilities: Capabilities, archives: ArchiveLimits | None = None, **_: object
 ) -> InspectionResult:
     _COUNTS["models"] += 1
     unpacked = (archives or ArchiveLimits()).unpacked_bytes
     _PARSER._limits = replace(_LIMITS, max_model_bytes=unpacked)
-    result = _run(_PARSER.judge(_Feed(folder), name, size=None, capabilities=capabilities))
+    result = _run(_PARSER.verify(FolderFeed(folder), name, size=None, capabilities=capabilities))
     if result.report is None:
         return result
     # The capabilities of tests are not those of the runtime, which therefore is not asked.
@@ -62,19 +49,16 @@ def _judge(
     return result.model_copy(update={"report": result.report.model_copy(update={"notes": notes})})
 
 
-def _verify(signature: bytes, settings: SignatureSettings, *, now: datetime | None = None) -> SignedManifest:
+def _verify_signature(signature: bytes, settings: SignatureSettings, *, now: datetime | None = None) -> SignedManifest:
     if now is not None:
         return _VERIFY(signature, settings, now=now)
     _COUNTS["signatures"] += 1
-    try:
-        return _run(_PARSER.verify_signature(signature, settings))
-    except SignatureRefusedError as error:
-        raise signing.SignatureError(str(error)) from None
+    return _run(_PARSER.verify_signature(signature, settings))
 
 
 # Before any test or conftest imports these by their names.
-judging.judge = _judge  # type: ignore[assignment]
-signing.verify_signature = _verify
+judging.verify = _verify_model  # type: ignore[assignment]
+signing.verify_signature = _verify_signature
 
 
 def pytest_configure() -> None:

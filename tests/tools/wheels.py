@@ -22,7 +22,7 @@ _ADDRESS = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](?=(...
 """An x86-64 instruction that takes the address of something at a distance from itself (LEA)."""
 _NAME = re.compile(rb"[A-Za-z]\w{1,60}(?=\0)")
 _EXECUTABLE = 1
-_SHORTEST_LIST = 30
+_MIN_LIST_LENGTH = 30
 _DEVICES = {"All", "CPU", "GPU", "NPU"}
 
 
@@ -119,7 +119,7 @@ def _runs(names: list[str], start: int, first: str, last: str) -> Iterator[range
         if names[begin] != first:
             continue
         end = next((i for i in range(begin, len(names)) if names[i] == last or not names[i][0].isupper()), None)
-        if end is not None and names[end] == last and end - begin >= _SHORTEST_LIST:
+        if end is not None and names[end] == last and end - begin >= _MIN_LIST_LENGTH:
             yield range(begin, end + 1)
 
 

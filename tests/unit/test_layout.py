@@ -63,3 +63,14 @@ def test_onnx_runtime_reports_its_use_to_nobody():
     environment = {"PYTHONPATH": str(ROOT / "operator"), "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", threads], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize("module", ["server.rpc.inference_pb2", "model.batching.graph_pb2"])
+def test_our_messages_are_made_by_a_protobuf_that_is_older_than_the_one_of_their_compiler(module):
+    older = "from google.protobuf import runtime_version as r; r.MAJOR, r.MINOR, r.OSS_MAJOR, r.OSS_MINOR = 5, 0, 5, 0"
+    code = f"{older}; import onnx_operator.{module} as made; print(made.DESCRIPTOR.name)"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "operator", capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith(".proto")

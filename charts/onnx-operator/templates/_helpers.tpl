@@ -54,7 +54,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- /* Numbers of values are floating point: written as such, a large one would be no integer any more. */ -}}
 {{- $_ := set $settings "inspection" (merge (dict "maxModelBytes" (int64 $settings.inspection.maxModelBytes) "maxNodes" (int64 $settings.inspection.maxNodes)) $settings.inspection) -}}
-{{- toYaml $settings -}}
+{{- /* Helm drops what is set to null; the settings file has to say it. */ -}}
+{{- $user := dict "runAsUser" nil -}}
+{{- with $settings.runAsUser -}}
+{{- $user = dict "runAsUser" (int64 .) -}}
+{{- end -}}
+{{- toYaml (merge $user $settings) -}}
 {{- end -}}
 
 {{/* What the operator does in each namespace that it watches. */}}
@@ -80,6 +85,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
+# Why a pod is refused by the namespace: asked where a Deployment tells that one is. Never watched.
+- apiGroups: [apps]
+  resources: [replicasets]
+  verbs: [list]
 # Why a pod does not come up.
 - apiGroups: [""]
   resources: [pods]

@@ -52,7 +52,7 @@ class Reason(StrEnum):
     NO_MATCHING_POOL = "NoMatchingPool"
     POD_TEMPLATE_REJECTED = "PodTemplateRejected"
     SCORING_REJECTED = "ScoringRejected"
-    # ModelValid, Unknown
+    # ModelValid, Unknown; so are reasons of Progressing that keep a model from being read
     SOURCE_UNREACHABLE = "SourceUnreachable"
 
     # Progressing, True
@@ -66,16 +66,24 @@ class Reason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     DOWNLOAD_FAILED = "DownloadFailed"
     CREATION_FAILED = "CreationFailed"
+    API_UNAVAILABLE = "ApiUnavailable"
     KILLED_WHILE_SERVING = "KilledWhileServing"
+    ROLLOUT_PAUSED = "RolloutPaused"
+    RESTARTING = "Restarting"
+    SCALING = "Scaling"
     # Progressing, False
     COMPLETE = "Complete"
     OUT_OF_MEMORY = "OutOfMemory"
     LOAD_FAILED = "LoadFailed"
     TEST_FAILED = "TestFailed"
     CRASH_LOOP = "CrashLoop"
+    UNRESPONSIVE = "Unresponsive"
+    NODE_LOST = "NodeLost"
     INTERFACE_CHANGED = "InterfaceChanged"
     NAME_CONFLICT = "NameConflict"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
+    PAUSED = "Paused"
+    NEWER_VERSION = "NewerVersion"
 
     # Available
     MINIMUM_REPLICAS_READY = "MinimumReplicasReady"
@@ -95,6 +103,8 @@ class Reason(StrEnum):
     # Outdated
     SETTINGS_CHANGED = "SettingsChanged"
     NOT_SEALED = "NotSealed"
+    ALTERED = "Altered"
+    SCALED_BY_OTHERS = "ScaledByOthers"
 
     @classmethod
     def _missing_(cls, value: object) -> "Reason | None":

@@ -1,29 +1,31 @@
 """The contract between the controller and the pods it renders: what it hands in, what they report back."""
 
-import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import FailFast, Field, StrictBool, StrictInt, StrictStr
+from pydantic import Field
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.names import ENV_FETCH_PLAN
 from onnx_operator.api.sources import ApiModel, ModelFiles, SourceFile, SourcePin, SourceSettings
-from onnx_operator.api.text import visible_json
+from onnx_operator.api.warm_up import WarmUpInputs
+from onnx_operator.common.text import visible_json
+from onnx_operator.common.variables import MAX_VARIABLE_LENGTH, to_variables, variables_of
 
 TERMINATION_MESSAGE_LIMIT = 2048
 """Bytes; the kubelet keeps 4096 of a container's termination message, a pod's containers share 12 KiB."""
 
-LONGEST_PLAN_VARIABLE = 96 * 1024
-"""Bytes. Linux takes 128 KiB of one variable, its name included (MAX_ARG_STRLEN of execve(2))."""
-LONGEST_PLAN = 4 * LONGEST_PLAN_VARIABLE
+MAX_INT64 = 2**63 - 1
+"""The API server and Go's JSON take no larger number in a field of int64: what a pod says beyond it is no figure."""
+
+MAX_PLAN_LENGTH = 4 * MAX_VARIABLE_LENGTH
 """Bytes. A revision and the pods hold it too, each in an object of at most 1.5 MiB (etcd)."""
 
 
 class DataPlan(ApiModel):
-    """Recorded inputs and outputs, in the ONNX Model Zoo's layout, which ``fetch`` brings beside the model."""
+    """Test inputs and outputs in the ONNX Model Zoo's layout, which ``fetch`` brings beside the model."""
 
     uri: str = Field(description="a folder; names of files are relative to where it lies")
     files: list[SourceFile]
@@ -43,23 +45,16 @@ class FetchPlan(ApiModel):
     scoring_directory: str = Field(default="/scoring", description="folder that they are written to")
 
     def to_variables(self) -> dict[str, str]:
-        """Environment variables that hold the plan. Raises ValueError where it is longer than ``LONGEST_PLAN``."""
-        # ASCII: a character is a byte, wherever the text is cut.
+        """Environment variables that hold the plan. Raises ValueError where it is longer than ``MAX_PLAN_LENGTH``."""
         text = json.dumps(self.model_dump(mode="json", by_alias=True), separators=(",", ":"))
-        if len(text) > LONGEST_PLAN:
-            raise ValueError(f"the plan takes {len(text)} bytes, {LONGEST_PLAN} are possible")
-        parts = [text[at : at + LONGEST_PLAN_VARIABLE] for at in range(0, len(text), LONGEST_PLAN_VARIABLE)]
-        return {_plan_variable(number): part for number, part in enumerate(parts, 1)}
+        if len(text) > MAX_PLAN_LENGTH:
+            raise ValueError(f"the plan takes {len(text)} bytes; expected at most {MAX_PLAN_LENGTH}")
+        return to_variables(ENV_FETCH_PLAN, text)
 
     @classmethod
     def from_variables(cls, environment: Mapping[str, str]) -> Self:
         """The plan that variables hold. Raises pydantic's ValidationError (a ValueError) where they hold none."""
-        numbers = itertools.takewhile(lambda n: _plan_variable(n) in environment, itertools.count(1))
-        return cls.model_validate_json("".join(environment[_plan_variable(n)] for n in numbers))
-
-
-def _plan_variable(number: int) -> str:
-    return ENV_FETCH_PLAN if number == 1 else f"{ENV_FETCH_PLAN}_{number}"
+        return cls.model_validate_json("".join(environment[each] for each in variables_of(ENV_FETCH_PLAN, environment)))
 
 
 class Phase(StrEnum):
@@ -112,42 +107,8 @@ def _cut(text: str, excess: int) -> str:
     return text[:keep] + "…" if keep > 0 else ""
 
 
-MOST_KILLS = 3
+MAX_KILLS = 3
 """Of the server by made-up inputs: after as many its search is given up."""
-MOST_ELEMENTS = 1 << 24
-"""Elements of one tensor to warm up with: 64 MiB of FP32, beyond which a run costs more than it tells."""
-MOST_WARM_UP_INPUTS = 512
-"""Decoders that keep keys and values take some hundreds."""
-MOST_WARM_UP_VALUES = 256
-MOST_DIMENSIONS = 16
-
-_Sizes = Annotated[list[Annotated[int, Field(ge=0, le=MOST_ELEMENTS)]], FailFast(), Field(max_length=MOST_DIMENSIONS)]
-_FiniteFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-_Numbers = Annotated[
-    list[StrictBool | StrictInt | _FiniteFloat], FailFast(), Field(min_length=1, max_length=MOST_WARM_UP_VALUES)
-]
-_Texts = Annotated[list[StrictStr], FailFast(), Field(min_length=1, max_length=MOST_WARM_UP_VALUES)]
-
-
-class WarmUpInputs(ApiModel):
-    """Inputs without their bytes: shapes, and values or texts that fill a tensor in turn, again and again."""
-
-    shapes: dict[str, _Sizes] = Field(default_factory=dict, max_length=MOST_WARM_UP_INPUTS)
-    values: dict[str, _Numbers] = Field(default_factory=dict, max_length=MOST_WARM_UP_INPUTS)
-    texts: dict[str, _Texts] = Field(default_factory=dict, max_length=MOST_WARM_UP_INPUTS)
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is said of any input."""
-        return not (self.shapes or self.values or self.texts)
-
-    def fillings(self) -> Mapping[str, Sequence[bool | int | float | str]]:
-        """What fills each tensor, numbers and texts alike."""
-        return {**self.values, **self.texts}
-
-    def to_text(self) -> str:
-        """As JSON, for an argument or an annotation."""
-        return self.model_dump_json(by_alias=True, exclude_defaults=True)
 
 
 class WarmUpFacts(ApiModel):
@@ -156,6 +117,9 @@ class WarmUpFacts(ApiModel):
     warmed: bool
     message: str = Field(default="", description="where the input came from, or what was tried in vain")
     inputs: WarmUpInputs | None = Field(default=None, description="the input, where it can be made anew")
+    request_cpu_seconds: float | None = Field(
+        default=None, description="CPU time that a run of one row takes, of all threads together"
+    )
 
 
 class StartFacts(ApiModel):
@@ -169,3 +133,5 @@ class StartFacts(ApiModel):
     warm_up_seconds: float
     warm_up: WarmUpFacts | None = Field(default=None, description="absent where a scoring script loads the model")
     resident_memory_bytes: int
+    intra_op_threads: int | None = Field(default=None, description="threads within an operator, in each process")
+    processes: int | None = Field(default=None, description="processes behind the port")

@@ -16,18 +16,18 @@ from onnx_operator.api.onnxmodel import ROOT_RULES, SPEC_RULES, OnnxModelSpec, O
 HEADER = "# Generated from onnx_operator.api by `make generate`: do not edit.\n"
 
 _DROPPED = ("title", "$defs", "additionalProperties", "default")
+_NULL = {"type": "null"}
 
 
-def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+def _structural(node: dict[str, Any], definitions: dict[str, Any], null: bool) -> dict[str, Any]:
     if "$ref" in node:
         target = definitions[node["$ref"].rsplit("/", 1)[-1]]
         node = {**target, **{k: v for k, v in node.items() if k != "$ref"}}
-    options = [o for o in node.get("anyOf", []) if o.get("type") != "null"]
-    if len(options) == 1 and not node.get("x-kubernetes-int-or-string"):
+    options = [o for o in node.get("anyOf", []) if o != _NULL]
+    if len(options) == 1:
         rest = {k: v for k, v in node.items() if k != "anyOf"}
-        return _structural({**options[0], **rest}, definitions)
-    if node.get("x-kubernetes-int-or-string"):
-        return {k: v for k, v in node.items() if k not in ("title", "default")}
+        found = _structural({**options[0], **rest}, definitions, null)
+        return _or_null(found) if null and _NULL in node["anyOf"] else found
 
     result = {k: v for k, v in node.items() if k not in _DROPPED}
     if node.get("default") not in (None, [], {}, ""):
@@ -35,20 +35,35 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
     if "const" in result:
         result["enum"] = [result.pop("const")]
     if "properties" in node:
-        result["properties"] = {k: _structural(v, definitions) for k, v in node["properties"].items()}
+        result["properties"] = {k: _structural(v, definitions, null) for k, v in node["properties"].items()}
     if "items" in node:
-        result["items"] = _structural(node["items"], definitions)
+        result["items"] = _structural(node["items"], definitions, null)
     if isinstance(node.get("additionalProperties"), dict):
-        result["additionalProperties"] = _structural(node["additionalProperties"], definitions)
+        result["additionalProperties"] = _structural(node["additionalProperties"], definitions, null)
     if result.get("format") == "binary":
         result.pop("format")
     return result
 
 
-def structural_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The model's JSON schema in the structural form that Kubernetes asks for."""
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """What may be left out may be null: Helm renders an unset value so.
+
+    The API server finds null in no enum, not even in one that lists it: the values become a pattern.
+    """
+    rest = {k: v for k, v in schema.items() if k != "enum"}
+    values = {"pattern": f"^({'|'.join(schema['enum'])})$"} if "enum" in schema else {}
+    return rest | values | {"nullable": True}
+
+
+def structural_schema(model: type[BaseModel], *, null: bool = False) -> dict[str, Any]:
+    """The model's JSON schema in the structural form that Kubernetes asks for.
+
+    Args:
+        model: what is described.
+        null: whether fields that may be left out may be null as well.
+    """
     schema = model.model_json_schema(by_alias=True)
-    return _structural(schema, schema.get("$defs", {}))
+    return _structural(schema, schema.get("$defs", {}), null)
 
 
 def _without_defaults(node: Any) -> Any:
@@ -75,7 +90,7 @@ COLUMNS = [
     _column("Reason", _ready("reason")),
     _column("Replicas", ".status.readyReplicas", "integer", "Pods that are ready"),
     _column("Runtime", ".status.runtime"),
-    _column("Model", ".status.model.version", description="The model's version, else its digest"),
+    _column("Model", ".status.version", description="The version of the model that serves, else its digest"),
     _column("URL", ".status.url"),
     _column("Age", ".metadata.creationTimestamp", "date"),
     _column("Message", _ready("message"), priority=1),
@@ -84,7 +99,7 @@ COLUMNS = [
 
 def crd() -> dict[str, Any]:
     """The CustomResourceDefinition of OnnxModel, as one manifest."""
-    spec = structural_schema(OnnxModelSpec)
+    spec = structural_schema(OnnxModelSpec, null=True)
     spec["x-kubernetes-validations"] = SPEC_RULES
     status = _without_defaults(structural_schema(OnnxModelStatus))
     schema = {

@@ -4,23 +4,20 @@ Structure and CEL rules live here, so that the API server refuses a bad object a
 Only ``replicas`` has a default (``/scale`` needs the field); every other default is applied when rendering.
 """
 
+import math
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from onnx_operator.api.conditions import ConditionStatus
-from onnx_operator.api.contract import (
-    MOST_DIMENSIONS,
-    MOST_ELEMENTS,
-    MOST_WARM_UP_INPUTS,
-    MOST_WARM_UP_VALUES,
-    WarmUpInputs,
-)
 from onnx_operator.api.names import GROUP
+from onnx_operator.api.origins import ORIGIN
 from onnx_operator.api.report import ModelReport
 from onnx_operator.api.schemes import FOLDERS, SCHEMES, alternatives
 from onnx_operator.api.sources import ApiModel, SourcePin
+from onnx_operator.api.warm_up import FILLING, MAX_WARM_UP_INPUTS, Sizes, WarmUpInputs
 
 MAX_REPLICAS = 1000
 
@@ -69,13 +66,27 @@ DnsSubdomain = Annotated[
     ),
 ]
 
+
+def _quantity(value: Any) -> Any:
+    """A number as text: YAML makes one of 0.5 without quotes, and manifests of Deployments may hold it so."""
+    if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError("must be a quantity, such as 500m, 0.5 or 2Gi")
+    return format(Decimal(repr(value)), "f") if isinstance(value, float) else value
+
+
+# A CRD has `x-kubernetes-int-or-string`, which takes no 0.5, and no type for text or any number. So the type is left
+# open: texts must match, numbers must not be negative, and what is neither is refused by its value or size.
 Quantity = Annotated[
     int | str,
+    BeforeValidator(_quantity),
     WithJsonSchema(
         {
-            "x-kubernetes-int-or-string": True,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-preserve-unknown-fields": True,
+            "minimum": 0,
             "pattern": r"^\+?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?([0-9]+)))?$",
+            "maxItems": 0,
+            "maxProperties": 0,
+            "not": {"enum": [True, False, [], {}, None]},
         }
     ),
 ]
@@ -101,6 +112,8 @@ class Credentials(SpecModel):
 
 REQUIREMENT = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._,-]+\])?==[A-Za-z0-9.!+_-]+$"
 """A pinned requirement (https://packaging.python.org/en/latest/specifications/version-specifiers/)."""
+URI_FORMS = [scheme.pattern for scheme in SCHEMES.values()]
+"""Regular expressions of the URIs that a model may have."""
 _FORMS = [form for scheme in SCHEMES.values() for form in scheme.forms]
 _FOLDER_FORMS = [scheme.folder for scheme in FOLDERS]
 
@@ -118,9 +131,9 @@ class ModelSource(SpecModel):
         ),
         json_schema_extra=_validated(
             _matches(
-                [scheme.pattern for scheme in SCHEMES.values()],
-                f"must be {alternatives(_FORMS)}, without spaces, a user name or a fragment, "
-                "for example s3://models/resnet50.onnx",
+                URI_FORMS,
+                f"must be {alternatives(_FORMS)}, without a user name, control characters, or spaces at an end (an "
+                "address of the web: without any, and without a fragment), for example s3://models/resnet50.onnx",
             )
         ),
     )
@@ -138,7 +151,7 @@ class ModelSource(SpecModel):
         min_length=1,
         max_length=2048,
         description=(
-            "A folder with recorded inputs and outputs that the model must reproduce before it takes traffic: "
+            "A folder with test inputs and the outputs that the model must give for them before it takes traffic: "
             "input_0.pb … and output_0.pb … as the ONNX Model Zoo has them, or folders test_data_set_0 … that "
             f"hold them. {alternatives([scheme.name for scheme in FOLDERS])}; read with the model's credentials."
         ),
@@ -179,7 +192,10 @@ class Session(SpecModel):
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     intra_op_threads: int | None = Field(
-        default=None, ge=1, le=512, description="Threads within an operator. Default: the pod's CPU limit."
+        default=None,
+        ge=1,
+        le=512,
+        description="Threads within an operator. Default: the container's CPU limit, else its CPU request, rounded up.",
     )
     inter_op_threads: int | None = Field(
         default=None,
@@ -215,37 +231,40 @@ class Batching(SpecModel):
     )
 
 
-_Sizes = Annotated[list[Annotated[int, Field(ge=0, le=MOST_ELEMENTS)]], Field(max_length=MOST_DIMENSIONS)]
+# Taken as manifests on a disk write them, where YAML may read 1e3 as a text; WarmUpInputs is stricter.
 _Number = Annotated[int | Annotated[float, Field(allow_inf_nan=False)], WithJsonSchema({"type": "number"})]
-_Numbers = Annotated[list[_Number], Field(min_length=1, max_length=MOST_WARM_UP_VALUES)]
-_Texts = Annotated[list[Annotated[str, Field(max_length=256)]], Field(min_length=1, max_length=MOST_WARM_UP_VALUES)]
+_ShortText = Annotated[str, Field(max_length=256)]
 
 
 class WarmUp(SpecModel):
     """Inputs to warm the model up with, where they cannot be found from its graph and there is no test data."""
 
-    shapes: dict[str, _Sizes] | None = Field(
+    shapes: dict[str, Sizes] | None = Field(
         default=None,
-        max_length=MOST_WARM_UP_INPUTS,
+        max_length=MAX_WARM_UP_INPUTS,
         description="Sizes by the input's name, such as audio: [1, 16000].",
     )
-    values: dict[str, _Numbers] | None = Field(
+    values: dict[str, Annotated[list[_Number], FILLING]] | None = Field(
         default=None,
-        max_length=MOST_WARM_UP_INPUTS,
+        max_length=MAX_WARM_UP_INPUTS,
         description=(
             "Numbers (for truth values 0 and 1) by the input's name, which fill it in turn, again and again, such as "
             "speed: [1.0]."
         ),
     )
-    texts: dict[str, _Texts] | None = Field(
+    texts: dict[str, Annotated[list[_ShortText], FILLING]] | None = Field(
         default=None,
-        max_length=MOST_WARM_UP_INPUTS,
+        max_length=MAX_WARM_UP_INPUTS,
         description="Texts by the input's name, which fill it in turn, again and again, such as color: [red, green].",
     )
 
     def inputs(self) -> WarmUpInputs:
         """The same, as the server takes it."""
         return WarmUpInputs.model_validate(self.model_dump(exclude_none=True))
+
+
+ENTRY_SCRIPT = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*\.py$"
+"""A Python file, or one in folders; none of them hidden, and none above."""
 
 
 class Scoring(SpecModel):
@@ -265,6 +284,13 @@ class Scoring(SpecModel):
         max_length=512,
         description="A server image that holds the script and its packages, made by kubectl onnx package.",
     )
+    entry_script: str | None = Field(
+        default=None,
+        max_length=256,
+        pattern=ENTRY_SCRIPT,
+        description="The script's path in the ConfigMap or image, such as src/score.py. Default: score.py, the only "
+        "Python file, or the only score.py in the folders within.",
+    )
     requirements: list[Annotated[str, Field(max_length=256, pattern=REQUIREMENT)]] | None = Field(
         default=None,
         max_length=64,
@@ -272,11 +298,30 @@ class Scoring(SpecModel):
     )
 
 
+class Cors(SpecModel):
+    """Web pages of other origins that may ask and read the answers, without cookies."""
+
+    allow_origins: list[Annotated[str, Field(max_length=262, pattern=ORIGIN)]] = Field(
+        min_length=1,
+        max_length=64,
+        description="Origins such as https://app.example.com, in small letters and without a path; * is any.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+
+
+class Endpoint(SpecModel):
+    """How callers reach the model."""
+
+    cors: Cors | None = None
+
+
 class Resources(SpecModel):
     """Resources of the server container. Default: derived from the model's weights and activations."""
 
-    requests: dict[str, Quantity] | None = Field(default=None, max_length=32)
-    limits: dict[str, Quantity] | None = Field(default=None, max_length=32)
+    requests: dict[str, Quantity] | None = Field(
+        default=None, max_length=32, description="Amounts by resource, such as cpu: 500m (or 0.5) and memory: 2Gi."
+    )
+    limits: dict[str, Quantity] | None = Field(default=None, max_length=32, description="As requests.")
 
 
 _OWN_LABEL = f"k.startsWith('{GROUP}/')"
@@ -305,8 +350,9 @@ class PodTemplate(SpecModel):
     spec: dict[str, Any] | None = Field(
         default=None,
         description=(
-            "A PodSpec, or a part of one; lists merge by their Kubernetes merge key (containers by name …). The "
-            "containers are called server and fetch; the volume model cannot be changed."
+            "A PodSpec, or a part of one, merged as kubectl patch --type=strategic does; a volume or probe of another "
+            "kind takes the place of ours. The containers are called server and fetch; the volume model cannot be "
+            "changed."
         ),
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
@@ -339,11 +385,16 @@ class OnnxModelSpec(SpecModel):
                 "exactly one of configMapName, script and image says where the script is",
             ),
             _rule(
+                "!has(self.entryScript) || !has(self.script)",
+                "script is the whole script; entryScript names one in the ConfigMap or image",
+            ),
+            _rule(
                 "!has(self.requirements) || !has(self.image)",
                 "an image brings its own packages; requirements go with configMapName or script",
             ),
         ),
     )
+    endpoint: Endpoint | None = None
     service_account_name: DnsSubdomain | None = Field(
         default=None,
         description="The pods' service account. Its token is not mounted unless podTemplate asks for it.",
@@ -402,8 +453,25 @@ class Started(ApiModel):
     fallback_operators: list[str] = Field(default_factory=list, max_length=64)
     fallback_causes: list[str] = Field(default_factory=list, max_length=8)
     resident_memory_bytes: int
+    intra_op_threads: int | None = Field(default=None, description="threads within an operator, in each process")
+    processes: int | None = Field(default=None, description="processes that answer")
+    request_cpu_microseconds: int | None = Field(
+        default=None,
+        description="CPU time that a run of one row took at the warm-up; the CPU request of the next revision follows",
+    )
     warmed: bool | None = Field(default=None, description="whether the model has answered an input before traffic")
     warm_up: str = Field(default="", description="where that input came from, or what was tried in vain")
+
+
+class EffectiveResources(ApiModel):
+    """What each pod of the newest revision asks for, and why."""
+
+    requests: dict[str, str] = Field(default_factory=dict, description="of the server container")
+    limits: dict[str, str] = Field(default_factory=dict, description="of the server container")
+    cpu_from: str = Field(default="", description="what the CPU request follows from")
+    limits_from: str = Field(default="", description="why containers have limits of more than memory")
+    threads: int | None = Field(default=None, description="threads within an operator, once a pod has told")
+    threads_from: str = Field(default="", description="what the number of threads follows from")
 
 
 class OnnxModelStatus(ApiModel):
@@ -415,6 +483,10 @@ class OnnxModelStatus(ApiModel):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     url: str | None = None
+    version: str | None = Field(
+        default=None,
+        description="Version or digest of the model that serves; until one does, of the one that is wanted.",
+    )
     runtime: Runtime | None = Field(default=None, description="The runtime of the spec, with its default applied.")
     replicas: int | None = None
     ready_replicas: int | None = None
@@ -423,6 +495,7 @@ class OnnxModelStatus(ApiModel):
     inspection: Inspection | None = None
     model: ModelReport | None = None
     serving: Serving | None = None
+    resources: EffectiveResources | None = None
     started: Started | None = None
     failures: list[PodFailure] | None = Field(default=None, json_schema_extra={"x-kubernetes-list-type": "atomic"})
 

@@ -10,11 +10,11 @@ from onnx_operator.api.capabilities import Capabilities as Capabilities
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import ApiModel, ModelFiles, SourceFile, SourcePin, SourceSettings
-from onnx_operator.api.text import visible
+from onnx_operator.api.warm_up import MAX_DIMENSIONS
+from onnx_operator.common.text import visible
 
-MAX_TENSORS = 64
+MAX_REPORT_TENSORS = 64
 """Inputs and outputs together."""
-MAX_DIMENSIONS = 16
 MAX_METADATA = 32
 MAX_OPSETS = 16
 MAX_OPERATORS = 24
@@ -24,9 +24,9 @@ MAX_NOTES = 8
 MAX_TEXT_BYTES = 256
 MAX_SHORT_TEXT_BYTES = 64
 """Of symbolic dimensions and operator domains."""
-MAX_DETAIL_BYTES = 2 * 1024
+MAX_DETAIL_BYTES = 1024 + 768
 """Of notes, fallbacks and operators together, as JSON; what callers ask for, inputs and outputs, has the rest."""
-MAX_REPORT_BYTES = 7 * 1024
+MAX_REPORT_BYTES = 6 * 1024 + 768
 """As JSON, whatever the model holds: the status shares its 16 KiB with conditions and failing pods."""
 
 
@@ -71,7 +71,10 @@ class MemoryEstimate(ApiModel):
 
     weights_bytes: int
     activations_bytes: int
-    resident_bytes: int = Field(description="weights, folded constants, activations and the runtime together")
+    resident_bytes: int = Field(
+        description="at the peak, which is mostly while loading: weights, folded constants, activations and the runtime"
+    )
+    serving_bytes: int = Field(default=0, description="the same once the model is loaded; 0 where it was not estimated")
 
 
 class ProviderCoverage(ApiModel):
@@ -129,9 +132,9 @@ class ModelReport(ApiModel):
 
     def bounded(self) -> "ModelReport":
         """Cut tensors, metadata and texts to what ``status`` may hold, and say so in ``truncated``."""
-        few_inputs = min(len(self.inputs), max(MAX_TENSORS // 2, MAX_TENSORS - len(self.outputs)))
+        few_inputs = min(len(self.inputs), max(MAX_REPORT_TENSORS // 2, MAX_REPORT_TENSORS - len(self.outputs)))
         inputs = [_bounded_tensor(t) for t in self.inputs[:few_inputs]]
-        outputs = [_bounded_tensor(t) for t in self.outputs[: MAX_TENSORS - few_inputs]]
+        outputs = [_bounded_tensor(t) for t in self.outputs[: MAX_REPORT_TENSORS - few_inputs]]
         metadata = [
             (shorten(k, MAX_TEXT_BYTES), shorten(v, MAX_TEXT_BYTES))
             for k, v in list(self.metadata.items())[:MAX_METADATA]
@@ -161,7 +164,7 @@ class ModelReport(ApiModel):
         kept_inputs: list[TensorSpec] = []
         kept_outputs: list[TensorSpec] = []
         # In turn, so that neither side pushes out the other.
-        for position in range(MAX_TENSORS):
+        for position in range(MAX_REPORT_TENSORS):
             for kept, tensors in ((kept_inputs, inputs), (kept_outputs, outputs)):
                 if position < len(tensors):
                     room -= _json_bytes(tensors[position].model_dump(mode="json", by_alias=True)) + 2
@@ -240,7 +243,10 @@ class InspectionRequest(ApiModel):
     workload_identity: bool = Field(default=False, description="whether the process's own cloud identity may read it")
     sources: SourceSettings = Field(default_factory=SourceSettings)
     signatures: SignatureSettings = Field(default_factory=SignatureSettings)
-    test_data: str = Field(default="", description="folder of recorded inputs and outputs; empty: none")
+    whole_folder: bool = Field(
+        default=False, description="whether all files of the folder are wanted, as by a scoring script"
+    )
+    test_data: str = Field(default="", description="folder of test inputs and outputs; empty: none")
     capabilities: Capabilities
 
 
@@ -256,6 +262,6 @@ class InspectionResult(ApiModel):
     interface: str = ""
     files: ModelFiles | None = Field(default=None, description="of an accepted model: what pods fetch")
     test_data: list[SourceFile] = Field(
-        default_factory=list, description="of an accepted model: recorded inputs and outputs"
+        default_factory=list, description="of an accepted model: test inputs and outputs"
     )
     refusal: Refusal | None = None

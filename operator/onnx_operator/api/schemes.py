@@ -24,6 +24,10 @@ _AZ = (
 _MLFLOW = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", *_S3, *_GS, *_AZ)
 
 _REST = r"/[^#\s]+"
+_TEXT = r"[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?"
+"""A name as the store has it: anything that can be printed, blanks within it too."""
+_KEY = "/" + _TEXT
+_MODEL = r"[^/:@\x00-\x20\x7f]([^/:@\x00-\x1f\x7f]*[^/:@\x00-\x20\x7f])?"
 _CONTAINER = r"(\$root|\$web|[a-z0-9](-?[a-z0-9]){2,62})"
 _LABEL = "[A-Za-z0-9][A-Za-z0-9._-]*"
 
@@ -94,8 +98,17 @@ _ALL = (
         folder="https://HOST/PATH",
     ),
     Scheme(
+        "http",
+        pattern=r"http://[^/?#@\s]+" + _REST,
+        forms=("http://HOST/PATH",),
+        source=("https", "HttpsSource"),
+        holds="none, since anybody on the way could read them.",
+        settings=("https",),
+        folder="http://HOST/PATH",
+    ),
+    Scheme(
         "s3",
-        pattern="s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]" + _REST,
+        pattern="s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]" + _KEY,
         forms=("s3://BUCKET/KEY",),
         source=("s3", "S3Source"),
         holds="AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally AWS_SESSION_TOKEN.",
@@ -112,7 +125,7 @@ _ALL = (
     ),
     Scheme(
         "gs",
-        pattern="gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]" + _REST,
+        pattern="gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]" + _KEY,
         forms=("gs://BUCKET/KEY",),
         source=("gcs", "GcsSource"),
         holds="GOOGLE_SERVICE_ACCOUNT_KEY, the account's JSON key.",
@@ -128,7 +141,7 @@ _ALL = (
     ),
     Scheme(
         "az",
-        pattern="az://" + _CONTAINER + _REST,
+        pattern="az://" + _CONTAINER + _KEY,
         forms=("az://CONTAINER/PATH",),
         source=("azure", "AzureSource"),
         holds=_AZURE + "AZURE_CLIENT_SECRET; always with AZURE_STORAGE_ACCOUNT_NAME, the account that they are for.",
@@ -153,7 +166,7 @@ _ALL = (
         pattern="abfss://"
         + _CONTAINER
         + r"@[a-z0-9]{3,24}\.dfs\.core\.(windows\.net|usgovcloudapi\.net|chinacloudapi\.cn)"
-        + _REST,
+        + _KEY,
         forms=("abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH",),
         source=("azure", "AzureSource"),
         holds="as az.",
@@ -174,7 +187,7 @@ _ALL = (
     ),
     Scheme(
         "hf",
-        pattern="hf://" + _LABEL + "/" + _LABEL + r"(@[^/?#@\s]+)?(/[^#\s]*)?",
+        pattern="hf://" + _LABEL + "/" + _LABEL + rf"(@[^/?#@\s]+)?(/({_TEXT})?)?",
         forms=("hf://ORGANISATION/REPOSITORY[@REVISION][/PATH]",),
         source=("huggingface", "HuggingFaceSource"),
         holds="HF_TOKEN.",
@@ -185,7 +198,7 @@ _ALL = (
     ),
     Scheme(
         "mlflow",
-        pattern="mlflow://[A-Za-z0-9][A-Za-z0-9_-]*" + _REST,
+        pattern="mlflow://[A-Za-z0-9][A-Za-z0-9_-]*" + _KEY,
         forms=("mlflow://RUN_ID/PATH",),
         options=(
             SettingOption(
@@ -205,8 +218,8 @@ _ALL = (
     ),
     Scheme(
         "models",
-        pattern=r"models:/([^/:?#@\s]+(/([0-9]+|latest)|@[^/:?#@\s]+)|m-[0-9a-f]{32})",
-        forms=("models:/NAME/VERSION", "models:/NAME@ALIAS"),
+        pattern=rf"models:/({_MODEL}(/([0-9]+|[A-Za-z]+)|@[^/:?#@\s]+)|m-[0-9a-f]{{32}})",
+        forms=("models:/NAME/VERSION", "models:/NAME/STAGE", "models:/NAME@ALIAS"),
         source=("mlflow", "MlflowSource"),
         holds="as mlflow.",
         credentials=_MLFLOW,
@@ -215,7 +228,7 @@ _ALL = (
     ),
     Scheme(
         "pvc",
-        pattern="pvc://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?" + _REST,
+        pattern="pvc://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?" + _KEY,
         forms=("pvc://CLAIM/PATH",),
         source=("files", "FileSource"),
         mounted=True,

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from onnx_operator.api.sources import ApiModel
 
-LONGEST_PEM = 64 * 1024
+MAX_PEM_LENGTH = 64 * 1024
 """Characters of one setting that holds keys or certificates."""
 
 
@@ -16,12 +16,12 @@ class SignatureSettings(ApiModel):
     required: bool = Field(default=False, description="Refuse models without a signature that is trusted here")
     public_keys: str = Field(
         default="",
-        max_length=LONGEST_PEM,
+        max_length=MAX_PEM_LENGTH,
         description="PEM public keys (elliptic curve), one after another; each may sign",
     )
     certificate_authorities: str = Field(
         default="",
-        max_length=LONGEST_PEM,
+        max_length=MAX_PEM_LENGTH,
         description="PEM certificates of the authorities that certify signers: the root, and intermediates if any",
     )
     certificate_subjects: list[str] = Field(

@@ -11,7 +11,9 @@ from onnx_operator.api.schemes import SCHEMES, STORES
 class ApiModel(BaseModel):
     """Base of everything that is written as JSON or YAML: camelCase outside, snake_case inside."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, protected_namespaces=(), defer_build=True
+    )
 
 
 class SourcePin(ApiModel):
@@ -25,15 +27,18 @@ class SourcePin(ApiModel):
     value: str
 
 
-LONGEST_CA_BUNDLE = 64 * 1024
+MAX_CA_BUNDLE_LENGTH = 64 * 1024
 """Characters. It travels in one environment variable of the pods, of which Linux takes 128 KiB."""
 
 
 class HttpsSettings(ApiModel):
-    """Settings of ``https`` sources."""
+    """Settings of ``https`` sources, and of ``http`` ones."""
 
+    plain_http_hosts: list[str] = Field(
+        default_factory=list, description="HOST or HOST:PORT of servers that http:// URIs may lead to, without TLS"
+    )
     ca_bundle: str = Field(
-        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted besides the system's"
+        default="", max_length=MAX_CA_BUNDLE_LENGTH, description="PEM certificates trusted besides the system's"
     )
 
 
@@ -43,7 +48,7 @@ class S3Settings(ApiModel):
     endpoint: str = Field(default="", description="URL of an S3-compatible store; empty: Amazon S3")
     region: str = "us-east-1"
     ca_bundle: str = Field(
-        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted for the endpoint"
+        default="", max_length=MAX_CA_BUNDLE_LENGTH, description="PEM certificates trusted for the endpoint"
     )
     virtual_hosted_style: bool = Field(default=False, description="Address buckets as host names")
 
@@ -53,7 +58,7 @@ class GcsSettings(ApiModel):
 
     endpoint: str = Field(default="", description="URL of a compatible store; empty: Google Cloud Storage")
     ca_bundle: str = Field(
-        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted for the endpoint"
+        default="", max_length=MAX_CA_BUNDLE_LENGTH, description="PEM certificates trusted for the endpoint"
     )
 
 
@@ -66,7 +71,7 @@ class AzureSettings(ApiModel):
         description="URL of a compatible store, in front of the account's name as Azurite has it; empty: Azure",
     )
     ca_bundle: str = Field(
-        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted for the endpoint"
+        default="", max_length=MAX_CA_BUNDLE_LENGTH, description="PEM certificates trusted for the endpoint"
     )
 
 
@@ -77,7 +82,7 @@ class OciSettings(ApiModel):
         default_factory=list, description="HOST:PORT of registries that are asked without TLS"
     )
     ca_bundle: str = Field(
-        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted besides the system's"
+        default="", max_length=MAX_CA_BUNDLE_LENGTH, description="PEM certificates trusted besides the system's"
     )
 
 
@@ -86,7 +91,7 @@ class HuggingFaceSettings(ApiModel):
 
     endpoint: str = Field(default="https://huggingface.co", description="URL of the hub, or of a mirror")
     ca_bundle: str = Field(
-        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted besides the system's"
+        default="", max_length=MAX_CA_BUNDLE_LENGTH, description="PEM certificates trusted besides the system's"
     )
 
 
@@ -95,7 +100,7 @@ class MlflowSettings(ApiModel):
 
     tracking_uri: str = Field(default="", description="URL of the MLflow tracking server; empty: there is none")
     ca_bundle: str = Field(
-        default="", max_length=LONGEST_CA_BUNDLE, description="PEM certificates trusted besides the system's"
+        default="", max_length=MAX_CA_BUNDLE_LENGTH, description="PEM certificates trusted besides the system's"
     )
 
 
@@ -120,9 +125,9 @@ class SourceSettings(ApiModel):
     connect_timeout_seconds: float = 5.0
     read_timeout_seconds: float = Field(default=10.0, description="Longest silence in the middle of a read")
 
-    def for_scheme(self, scheme: str) -> "SourceSettings":
-        """These settings with the defaults for all stores but those that a URI of this scheme may lead to."""
-        used = SCHEMES[scheme].settings if scheme in SCHEMES else ()
+    def for_schemes(self, *schemes: str) -> "SourceSettings":
+        """These settings with the defaults for all stores but those that a URI of these schemes may lead to."""
+        used = {name for scheme in schemes if scheme in SCHEMES for name in SCHEMES[scheme].settings}
         return self.model_copy(update={name: type(getattr(self, name))() for name in STORES if name not in used})
 
 

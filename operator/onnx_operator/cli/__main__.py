@@ -11,6 +11,7 @@ from onnx_operator import __version__
 from onnx_operator.cli.options import source_options
 from onnx_operator.cli.output import Commands, echo, echo_json, show
 from onnx_operator.cli.package import package
+from onnx_operator.common.listening import shown_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ def main() -> None:
 def _digest(_context: click.Context, _option: click.Parameter, value: str) -> str:
     digest = value.lower().removeprefix("sha256:")
     if value and not re.fullmatch("[0-9a-f]{64}", digest):
-        raise click.BadParameter(f"{value!r} is no digest: it has 64 hex digits.")
+        raise click.BadParameter(f"{value!r} is not a digest: it has 64 hex digits.")
     return digest
 
 
@@ -43,10 +44,18 @@ _OUTPUT = click.option("--output", "-o", type=click.Choice(["text", "json"]), de
     metavar="DIGEST",
     help="Refuse a file with another digest (64 hex digits).",
 )
+@click.option(
+    "--warm-up",
+    "warmed",
+    is_flag=True,
+    help="Also load the model and run it, as a pod does before it is ready; what lies elsewhere is downloaded.",
+)
 @_OUTPUT
 @source_options
 @click.pass_context
-def inspect_command(context: click.Context, /, uri: str, sha256: str, output: str, **sources: Any) -> None:
+def inspect_command(
+    context: click.Context, /, uri: str, sha256: str, warmed: bool, output: str, **sources: Any
+) -> None:
     """Say whether a model can run, and what it is.
 
     URI is a file or folder of this machine, or ADDRESSES; a file may be an archive (.zip, .tar, .tar.gz). Only what
@@ -58,17 +67,28 @@ def inspect_command(context: click.Context, /, uri: str, sha256: str, output: st
 
     With --sha256, --public-key or --certificate-authority, files whose digest the store does not know are read whole.
 
-    Exit codes: 0 valid, 1 refused, 2 could not be read.
+    Exit codes: 0 valid, 1 refused or (with --warm-up) not able to start, 2 could not be read.
     """
     from onnx_operator.cli import tables
     from onnx_operator.cli.inspect import exit_code
 
     result = _inspect(uri, sha256, sources)
     code = exit_code(result)
+    warmth = None
+    if warmed and result.refusal is None:
+        from onnx_operator.cli.fetching import fetch_model
+        from onnx_operator.cli.warming import warm
+
+        identity = sources["workload_identity"]
+        warmth = warm(fetch_model(uri, result, sources["sources"], workload_identity=identity).path)
+        code = int(warmth.outcome == "Failed")
     if output == "json":
-        echo_json(_as_json(result), indent=2)
+        told = {} if warmth is None else {"warmUp": warmth.model_dump(mode="json", by_alias=True, exclude_none=True)}
+        echo_json(_as_json(result) | told, indent=2)
     else:
         show(tables.refusal(uri, result, code == 2) if result.refusal else tables.report(uri, result))
+        if warmth is not None:
+            show(tables.warm_up(warmth))
     context.exit(code)
 
 
@@ -128,10 +148,12 @@ def _interruptible() -> "Iterator[None]":
         signal.signal(signal.SIGINT, before)
 
 
-def _inspect(uri: str, sha256: str, sources: dict[str, Any], *, typed: bool = True) -> "InspectionResult":
+def _inspect(
+    uri: str, sha256: str, sources: dict[str, Any], *, typed: bool = True, whole_folder: bool = False
+) -> "InspectionResult":
     from onnx_operator.cli.inspect import inspect_model
     from onnx_operator.cli.progress import reading
-    from onnx_operator.model.inspection.isolation import ParserError
+    from onnx_operator.model.inspection.faults import ParserError
 
     try:
         with _interruptible(), reading(uri) as progress:
@@ -142,6 +164,7 @@ def _inspect(uri: str, sha256: str, sources: dict[str, Any], *, typed: bool = Tr
                 sources["signatures"],
                 workload_identity=sources["workload_identity"],
                 typed=typed,
+                whole_folder=whole_folder,
                 progress=progress,
             )
     except KeyboardInterrupt:
@@ -154,14 +177,14 @@ def _inspect(uri: str, sha256: str, sources: dict[str, Any], *, typed: bool = Tr
         raise SystemExit(2) from None
 
 
-def _accepted(sources: dict[str, Any]) -> "Callable[[str, str, bool], InspectionResult]":
+def _accepted(sources: dict[str, Any]) -> "Callable[[str, str, bool, bool], InspectionResult]":
     """An inspection that ends the command where the model is refused, saying why."""
 
-    def inspect(uri: str, sha256: str, typed: bool) -> "InspectionResult":
+    def inspect(uri: str, sha256: str, typed: bool, whole_folder: bool) -> "InspectionResult":
         from onnx_operator.cli import tables
         from onnx_operator.cli.inspect import exit_code
 
-        result = _inspect(uri, sha256, sources, typed=typed)
+        result = _inspect(uri, sha256, sources, typed=typed, whole_folder=whole_folder)
         if result.refusal is not None:
             code = exit_code(result)
             show(tables.refusal(uri, result, code == 2), to_stderr=True)
@@ -180,6 +203,7 @@ def _accepted(sources: dict[str, Any]) -> "Callable[[str, str, bool], Inspection
 @click.option("--page/--no-page", default=True, show_default=True, help="A page at / to try the model.")
 @click.option("--open", "open_browser", is_flag=True, help="Show the page in the browser.")
 @click.option("--script", type=click.Path(path_type=Path, exists=True), help="A scoring script, or its folder.")
+@click.option("--entry-script", metavar="PATH", help="The script in the folder of --script: src/score.py.")
 @click.option(
     "--test-data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -195,6 +219,13 @@ def _accepted(sources: dict[str, Any]) -> "Callable[[str, str, bool], Inspection
     metavar="NAME",
     help="Answer under this name too, besides localhost; * is any. May be repeated.",
 )
+@click.option(
+    "--cors-allow-origin",
+    "cors_allow_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Web pages of this origin may ask and read answers; * is any. May be repeated.",
+)
 @click.option("--json-log", is_flag=True, help="Log as the pods do, a JSON object a line.")
 @source_options
 def serve(
@@ -206,11 +237,13 @@ def serve(
     page: bool,
     open_browser: bool,
     script: Path | None,
+    entry_script: str | None,
     test_data: Path | None,
     warm_up: str | None,
     max_batch_size: int | None,
     processes: int,
     allowed_hosts: tuple[str, ...],
+    cors_allow_origins: tuple[str, ...],
     json_log: bool,
     **sources: Any,
 ) -> None:
@@ -221,24 +254,28 @@ def serve(
     elsewhere is downloaded once.
     """
     from onnx_operator.cli.serving import addresses, prepare, state_folder
-    from onnx_operator.server import logs
-    from onnx_operator.server.__main__ import WarmUpText, run_server, serve_defaults
+    from onnx_operator.common import logs
+    from onnx_operator.server.__main__ import WarmUpText, run_server, serve_parameters
 
     inputs = WarmUpText()(warm_up) if warm_up is not None else None
     logs.configure(plain=not json_log)
     identity = sources["workload_identity"]
-    prepared = prepare(model, name, _accepted(sources), sources["sources"], workload_identity=identity)
-    options = serve_defaults() | prepared.options
+    prepared = prepare(
+        model, name, _accepted(sources), sources["sources"], workload_identity=identity, scripted=script is not None
+    )
+    options = serve_parameters(prepared.arguments)
     given = {"script": script, "test_data": test_data, "warm_up": inputs, "max_batch_size": max_batch_size}
+    given |= {"cors_allow_origins": cors_allow_origins or None, "entry_script": entry_script}
     options |= {option: value for option, value in given.items() if value is not None}
     options |= {"host": host, "port": port, "grpc_port": grpc_port, "page": page, "processes": processes}
     options |= {"allowed_hosts": allowed_hosts, "local": True, "state": state_folder(prepared.path)}
+    options |= {"model_directory": prepared.folder}
     if port:
         grpc = None if options["script"] else grpc_port
         for line in addresses(host, port, grpc, prepared.name, page=page):
             echo(line, err=True)
     if open_browser and page and port:
-        _open_when_ready(f"http://{'127.0.0.1' if host == '::' else host}:{port}/")
+        _open_when_ready(f"http://{shown_host(host)}:{port}/")
     run_server(model=prepared.path, name=prepared.name, **options)
 
 
@@ -264,7 +301,9 @@ def _open_when_ready(url: str) -> None:
 @main.command()
 @click.argument("model", required=False)
 @click.option("--endpoint", metavar="URL", help="Ask a running server; MODEL is then the model's name.")
-@click.option("--data", metavar="JSON", help="The body of /score or of an inference request; @FILE, or - to read it.")
+@click.option(
+    "--data", metavar="JSON", help="The body of /score or of an inference request; @FILE (also .csv), or - to read it."
+)
 @click.option("--input", "inputs", multiple=True, metavar="NAME=FILE", help="A .npy, .npz, .pb or .json file; repeat.")
 @click.option(
     "--token-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The endpoint's token."
@@ -296,7 +335,7 @@ def predict(
         token = token_file.read_text().strip() if token_file else ""
         if model is None and (arrays or (body and b'"inputs"' in body)):
             raise click.UsageError("name the model: kubectl onnx predict NAME --endpoint URL")
-        answer = work.predict_there(endpoint, model or "", body, arrays, token)
+        answer = work.predict_there(endpoint, model or "", body, arrays, token, work.media_type(data))
     elif model is None:
         raise click.UsageError("name a model, or a running server with --endpoint")
     else:
@@ -304,9 +343,9 @@ def predict(
 
         identity = sources["workload_identity"]
         prepared = prepare(model, None, _accepted(sources), sources["sources"], workload_identity=identity)
-        if "script" in prepared.options:
+        if prepared.scripted:
             raise click.ClickException("the manifest has a scoring script: run it with serve, and ask with --endpoint")
-        answer = work.predict_here(prepared.path, prepared.name, body, arrays)
+        answer = work.predict_here(prepared.path, prepared.name, body, arrays, work.media_type(data))
     if output == "json":
         echo_json(answer)
     else:

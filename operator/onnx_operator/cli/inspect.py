@@ -1,6 +1,5 @@
 """``kubectl onnx inspect``: the controller's own inspection, on this machine."""
 
-import asyncio
 import os
 from collections.abc import Callable
 
@@ -10,9 +9,10 @@ from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.api.schemes import scheme_of
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import SourceSettings
+from onnx_operator.cli import interrupts
 from onnx_operator.cli.credentials import credentials_of
 from onnx_operator.cli.proof import prove
-from onnx_operator.model.inspection.inspection import inspect_source, refused
+from onnx_operator.model.inspection.inspection import inspect_source
 from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.sources import Source, SourceError, open_source
@@ -46,16 +46,17 @@ def inspect_model(
     *,
     workload_identity: bool = False,
     typed: bool = True,
+    whole_folder: bool = False,
     progress: Progress | None = None,
 ) -> InspectionResult:
     """Inspect a file or folder of this machine, or a source; credentials are the store's standard variables.
 
-    ``typed`` tells that a person gave the URI, not a manifest.
+    ``typed`` tells that a person gave the URI, not a manifest, ``whole_folder`` that what lies beside the model counts.
     """
     try:
         credentials = credentials_of(uri, os.environ, typed=typed)
     except SourceError as error:
-        return refused(error)
+        return error.result()
     request = InspectionRequest(
         uri=uri,
         sha256=sha256,
@@ -63,9 +64,10 @@ def inspect_model(
         workload_identity=workload_identity,
         sources=settings or SourceSettings(),
         signatures=signatures or SignatureSettings(),
+        whole_folder=whole_folder,
         capabilities=load_capabilities(),
     )
-    return asyncio.run(_inspect(request, progress))
+    return interrupts.run(_inspect(request, progress))
 
 
 async def _inspect(request: InspectionRequest, progress: Progress | None) -> InspectionResult:
@@ -77,7 +79,7 @@ async def _inspect(request: InspectionRequest, progress: Progress | None) -> Ins
                 await prove(source, result.files, progress)
             return result
     except SourceError as error:
-        return refused(error)
+        return error.result()
 
 
 def _open(request: InspectionRequest) -> Source:

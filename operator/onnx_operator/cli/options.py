@@ -24,7 +24,9 @@ _OPTIONS = (
         help="The operator's settings file (or Helm values): its sources and signatures count; options override.",
     ),
     *(click.option(f"--{each.name}", envvar=each.variable, help=each.help) for each in OPTIONS),
-    click.option("--plain-http", multiple=True, metavar="HOST:PORT", help="A registry that is asked without TLS."),
+    click.option(
+        "--plain-http", multiple=True, metavar="HOST[:PORT]", help="A registry or web server that is asked without TLS."
+    ),
     click.option("--ca-bundle", type=_FILE, help="PEM certificates that are trusted besides the system's."),
     click.option("--allow-network", multiple=True, metavar="CIDR", help="A private network that addresses may reach."),
     click.option("--public-key", type=_FILE, help="Refuse models that are not signed with this key (PEM)."),
@@ -84,7 +86,7 @@ def _check(sources: "SourceSettings", signatures: "SignatureSettings") -> None:
         try:
             ip_network(network, strict=False)
         except ValueError:
-            raise click.UsageError(f"--allow-network: {network!r} is no network; write one as 10.0.0.0/8.") from None
+            raise click.UsageError(f"--allow-network: {network!r} is not a network; write it as 10.0.0.0/8.") from None
     if signatures.required:
         from onnx_operator.model.signatures.signing import SignatureError, check_settings
 
@@ -98,7 +100,7 @@ def _text(path: Path, option: str) -> str:
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"--{option.replace('_', '-')} {path} is no PEM file: {error}") from None
+        raise click.UsageError(f"--{option.replace('_', '-')} {path} is not a PEM file: {error}") from None
 
 
 def _documents(path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -109,7 +111,7 @@ def _documents(path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
         document: dict[str, Any] = values.get("settings", values)
         return dict(document.get("sources") or {}), dict(document.get("signatures") or {})
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
-        raise click.UsageError(f"--settings {path} is no settings file: {error}") from None
+        raise click.UsageError(f"--settings {path} is not a settings file: {error}") from None
 
 
 def _merge(sources: dict[str, Any], options: dict[str, Any]) -> None:
@@ -118,7 +120,8 @@ def _merge(sources: dict[str, Any], options: dict[str, Any]) -> None:
         if value:
             sources.setdefault(each.store, {})[each.field] = value
     if options["plain_http"]:
-        sources.setdefault("oci", {})["plainHttpRegistries"] = list(options["plain_http"])
+        for store, field in (("oci", "plainHttpRegistries"), ("https", "plainHttpHosts")):
+            sources.setdefault(store, {})[field] = list(options["plain_http"])
     if options["allow_network"]:
         sources["allowedNetworks"] = list(options["allow_network"])
     if options["ca_bundle"]:

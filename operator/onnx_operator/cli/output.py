@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_operator.api.text import visible, visible_json
+from onnx_operator.common.text import visible, visible_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from onnx_operator.api.names import IMAGE_MODEL_DIRECTORY, IMAGE_SCORING_DIRECTORY
 from onnx_operator.cli.output import echo
 
 BUILDERS: dict[str, tuple[str, ...]] = {
@@ -18,7 +19,7 @@ BUILDERS: dict[str, tuple[str, ...]] = {
 }
 """Programs that build an image from a Dockerfile, in the order in which they are tried."""
 
-SCRIPT, REQUIREMENTS, MODEL = "/opt/scoring", "/opt/requirements", "/opt/model"
+SCRIPT, REQUIREMENTS, MODEL = IMAGE_SCORING_DIRECTORY, "/opt/requirements", IMAGE_MODEL_DIRECTORY
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".git", ".venv", ".ipynb_checkpoints")
 _IMAGE = re.compile(r"[a-z0-9]([\w.:/@-]*[\w])?", re.ASCII | re.IGNORECASE)
 
@@ -35,6 +36,8 @@ class Contents:
     base: str
     pins: tuple[str, ...] = ()
     model: Path | None = None
+    entry: str = ""
+    """The script's path in the folder ``scoring``; where empty the server looks for it."""
 
 
 def dockerfile(contents: Contents) -> str:
@@ -52,6 +55,8 @@ def dockerfile(contents: Contents) -> str:
             "USER 65532:65532",
         ]
     variables = [f"ONNX_SERVER_SERVE_SCRIPT={SCRIPT}"]
+    if contents.entry:
+        variables.append(f"ONNX_SERVER_SERVE_ENTRY_SCRIPT={_plain(contents.entry, 'the entry script')}")
     if contents.pins:
         variables.append(f"ONNX_SERVER_SERVE_REQUIREMENTS={REQUIREMENTS}")
     if contents.model is not None:
@@ -67,7 +72,7 @@ def write_context(contents: Contents, folder: Path) -> list[str]:
     """
     if not _IMAGE.fullmatch(contents.base):
         raise PackageError(
-            f"{contents.base!r} is no name of an image; expected such as registry.example.com/server:1.0"
+            f"{contents.base!r} is not the name of an image; expected one such as registry.example.com/server:1.0"
         )
     text = dockerfile(contents)
     if folder.exists() and any(folder.iterdir()) and not (folder / "Dockerfile").is_file():
@@ -107,9 +112,9 @@ def _entry(model: Path) -> str:
     return _plain(str(found[0]))
 
 
-def _plain(name: str) -> str:
+def _plain(name: str, what: str = "the model's file") -> str:
     if not re.fullmatch(r"[\w./+-]+", name, re.ASCII):
-        raise PackageError(f"the model's file is called {name!r}; expected letters, digits and . _ - + / only")
+        raise PackageError(f"{what} is called {name!r}; expected letters, digits and . _ - + / only")
     return name
 
 
@@ -158,6 +163,7 @@ def next_steps(folder: Path, tag: str, built: bool, model: bool) -> str:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A conda environment (myenv.yml); its pip part is installed.",
 )
+@click.option("--entry-script", "entry", default="", metavar="PATH", help="The script in the folder: src/score.py.")
 @click.option("--with-model", "model", type=click.Path(path_type=Path, exists=True), help="Put the model in as well.")
 @click.option("--context", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path("onnx-package"))
 @click.option("--build", "build_it", is_flag=True, help="Build it with buildah, podman or docker.")
@@ -170,6 +176,7 @@ def package(
     requirements: tuple[str, ...],
     files: tuple[Path, ...],
     conda_files: tuple[Path, ...],
+    entry: str,
     model: Path | None,
     folder: Path,
     build_it: bool,
@@ -189,10 +196,10 @@ def package(
     if build_it and not tag:
         raise click.UsageError("--build needs --tag, the image's name")
     try:
-        entry_script(scoring)
+        entry_script(scoring, entry)
         pins = read_pins(requirements, files, conda_files, installed_version)
         command = find_builder(builder) if build_it else ()
-        names = write_context(Contents(scoring, base, pins.pins, model), folder)
+        names = write_context(Contents(scoring, base, pins.pins, model, entry), folder)
         for note in pins.notes:
             echo(f"note: {note}", err=True)
         echo(f"{folder} holds {', '.join(names)}")

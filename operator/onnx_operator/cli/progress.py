@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
-from onnx_operator.api.text import visible
+from onnx_operator.api.urls import shown_uri
 from onnx_operator.cli.output import console
+from onnx_operator.common.text import visible
 
 _LONGEST = 30
 
@@ -29,7 +30,7 @@ def reading(uri: str) -> Iterator[Callable[[int, int | None], None]]:
         TransferSpeedColumn(),
     )
     with Progress(*columns, TimeElapsedColumn(), console=terminal, transient=True) as progress:
-        task = progress.add_task(visible(_short(uri.partition("?")[0])), total=None)
+        task = progress.add_task(visible(_short(shown_uri(uri))), total=None)
 
         def update(read: int, total: int | None) -> None:
             progress.update(task, completed=read, total=total)

@@ -6,92 +6,98 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from onnx_operator.api.report import InspectionResult
 from onnx_operator.api.schemes import scheme_of
+from onnx_operator.api.serving import Places, serve_arguments
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.cli.bringing import bring, cache_folder
+from onnx_operator.api.urls import last_name, model_path
+from onnx_operator.cli.fetching import cache_folder, fetch_model, is_local
 from onnx_operator.cli.manifest import Manifest, is_manifest, read_manifest
 from onnx_operator.cli.output import echo
+from onnx_operator.common.listening import shown_host
+from onnx_operator.model.sources.files import local_path
+from onnx_operator.model.sources.opening import may_name_folder
 
-Inspect = Callable[[str, str, bool], InspectionResult]
+Inspect = Callable[[str, str, bool, bool], InspectionResult]
 """Judges a URI, with the digest that it must have; ends the command where the model is refused.
 
-The last argument tells whether a person typed the URI."""
+The last two arguments tell whether a person typed the URI, and whether all files of its folder are wanted."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What there is to serve, and the server's options that follow from it."""
+    """What there is to serve, and the server's arguments that follow from its manifest."""
 
-    uri: str
     path: Path
+    folder: Path
+    """All that came with the model."""
     name: str
-    options: dict[str, Any]
+    arguments: list[str]
+    scripted: bool = False
 
 
 def prepare(
-    model: str, name: str | None, inspect: Inspect, sources: SourceSettings, *, workload_identity: bool
+    model: str,
+    name: str | None,
+    inspect: Inspect,
+    sources: SourceSettings,
+    *,
+    workload_identity: bool,
+    scripted: bool = False,
 ) -> Prepared:
-    """Judge what ``model`` names, bring it here, and read its manifest if it is one. Raises click's exceptions."""
+    """Judge what ``model`` names, bring it here, and read its manifest if it is one. Raises click's exceptions.
+
+    With a scoring script, ``scripted`` or the manifest's, all files of the model's folder are brought.
+    """
     manifest = read_manifest(model) if is_manifest(model) else None
     uri = manifest.spec.model.uri if manifest else model
     if manifest and scheme_of(uri) == "pvc":
         raise click.ClickException(f"{model}: {uri} is a claim of a cluster, which this machine cannot mount")
-    result = inspect(uri, (manifest.spec.model.sha256 or "") if manifest else "", manifest is None)
-    brought = bring(uri, result, sources, workload_identity=workload_identity, typed=manifest is None)
+    script = scripted or bool(manifest and manifest.scoring)
+    # What lies on this machine is used where it lies.
+    whole_folder = script and not is_local(uri) and may_name_folder(uri)
+    result = inspect(uri, (manifest.spec.model.sha256 or "") if manifest else "", manifest is None, whole_folder)
+    brought = fetch_model(uri, result, sources, workload_identity=workload_identity, typed=manifest is None)
     found = name or (manifest.name if manifest else _name(uri, brought.path))
-    return Prepared(uri, brought.path, found, _options(manifest) if manifest else {})
+    if manifest is None:
+        return Prepared(brought.path, brought.folder, found, [])
+    return Prepared(brought.path, brought.folder, found, server_arguments(manifest), bool(manifest.scoring))
 
 
 def _name(uri: str, path: Path) -> str:
-    last = uri.partition("?")[0].rstrip("/").rpartition("/")[2]
-    stem = last.partition("@")[0].partition(":")[0]
+    stem = local_path(uri).name if is_local(uri) else last_name(uri).partition("@")[0].partition(":")[0]
     for ending in (".onnx", ".zip", ".tar.gz", ".tgz", ".tar"):
         stem = stem.removesuffix(ending)
     return stem or path.stem
 
 
-def _options(manifest: Manifest) -> dict[str, Any]:
-    spec, options = manifest.spec, dict[str, Any]()
-    if spec.model.version:
-        options["version"] = spec.model.version
-    if spec.session:
-        session = spec.session
-        providers = tuple(provider.value for provider in session.execution_providers or ())
-        found = {
-            "providers": providers,
-            "intra_op_threads": session.intra_op_threads,
-            "inter_op_threads": session.inter_op_threads,
-            "on_fallback": session.on_fallback,
-        }
-        options |= {option: value for option, value in found.items() if value}
-    if spec.batching and spec.batching.max_batch_size:
-        options["max_batch_size"] = spec.batching.max_batch_size
-    if spec.batching and spec.batching.max_delay_milliseconds is not None:
-        options["max_delay_milliseconds"] = float(spec.batching.max_delay_milliseconds)
+def server_arguments(manifest: Manifest) -> list[str]:
+    """What the manifest says of serving, as the pods' server takes it; its script is written and installed for it."""
+    spec = manifest.spec
     if spec.warm_up and spec.scoring:
         raise click.ClickException(
             "spec.warmUp: with spec.scoring the script loads the model; let its init() warm it up"
         )
-    if spec.warm_up:
-        options["warm_up"] = spec.warm_up.inputs()
-    if spec.batching and spec.batching.assume_independent_rows:
-        options["assume_independent_rows"] = True
-    if manifest.scoring:
-        options["script"] = _written(manifest)
-        if spec.scoring and spec.scoring.requirements:
-            options["requirements"] = _installed(spec.scoring.requirements)
-    if spec.model.test_data:
-        data = Path(spec.model.test_data.removeprefix("file://"))
-        if data.is_dir():
-            options["test_data"] = data
-        else:
-            echo(f"{spec.model.test_data} is not tested here; name a folder with --test-data", err=True)
-    return options
+    requirements = spec.scoring.requirements if spec.scoring else None
+    places = Places(
+        script=str(_written(manifest)) if manifest.scoring else "",
+        requirements=str(_installed(requirements)) if requirements else "",
+        test_data=_test_data(spec.model.test_data or ""),
+    )
+    return serve_arguments(spec, places)
+
+
+def _test_data(uri: str | None) -> str:
+    if not uri:
+        return ""
+    folder = local_path(uri)
+    if folder.is_dir():
+        return str(folder)
+    echo(f"{uri} is not tested here; name a folder with --test-data", err=True)
+    return ""
 
 
 def _written(manifest: Manifest) -> Path:
@@ -99,7 +105,7 @@ def _written(manifest: Manifest) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="onnx-scoring-"))
     for name, text in manifest.scoring.items():
         if "/" in name or name in ("", ".", ".."):
-            raise click.ClickException(f"spec.scoring: {name!r} is no file name")
+            raise click.ClickException(f"spec.scoring: {name!r} is not a file name")
         (folder / name).write_text(text)
     return folder
 
@@ -124,9 +130,9 @@ def state_folder(model: Path) -> Path:
 
 def addresses(host: str, port: int, grpc_port: int | None, name: str, *, page: bool) -> list[str]:
     """Lines that tell where the server answers; without gRPC it is a scoring script that does."""
-    shown = "127.0.0.1" if host in ("::", "0.0.0.0") else host  # noqa: S104 - only shown
+    shown = shown_host(host)
     lines = [f"page    http://{shown}:{port}/"] if page else []
     lines.append(f"score   http://{shown}:{port}/score")
     if grpc_port is not None:
-        lines += [f"REST    http://{shown}:{port}/v2/models/{name}/infer", f"gRPC    {shown}:{grpc_port}"]
+        lines += [f"REST    http://{shown}:{port}{model_path(name)}/infer", f"gRPC    {shown}:{grpc_port}"]
     return lines

@@ -10,7 +10,8 @@ from rich.text import Text
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import InspectionResult, ModelReport, ProviderCoverage, RowsProof, TensorSpec
 from onnx_operator.api.schemes import credential_names
-from onnx_operator.api.text import visible
+from onnx_operator.cli.warming import Warmth
+from onnx_operator.common.text import visible
 from onnx_operator.model.comparison import Change
 
 
@@ -46,6 +47,26 @@ def report(uri: str, result: InspectionResult) -> RenderableType:
     if found.truncated:
         parts.append(Text("Not all tensors, texts or metadata are shown: a status holds only so much.", "yellow"))
     return Group(*(part for part in parts if part is not None))
+
+
+def warm_up(found: Warmth) -> RenderableType:
+    """What the first runs of a model showed."""
+    head = {
+        "Warmed": Text.assemble("warm-up: ", ("warm", "bold green"), f", {visible(found.message)}"),
+        "Unwarmed": Text.assemble("warm-up: ", ("serves without", "bold yellow"), f": {visible(found.message)}"),
+        "Failed": Text.assemble("warm-up: ", ("cannot start", "bold red"), f": {visible(found.message)}"),
+    }[found.outcome]
+    rows: dict[str, str] = {}
+    if found.inputs is not None:
+        rows["spec.warmUp"] = found.inputs.to_text()
+    if found.seconds:
+        timed = (
+            f"{count} {'row' if count == 1 else 'rows'} {taken * 1e3:.3g} ms" for count, taken in found.seconds.items()
+        )
+        rows["a run takes"] = ", ".join(timed)
+    if found.batching:
+        rows["batching"] = f"requests run alone: {found.batching}"
+    return Group(head, *([_pairs("", rows.items())] if rows else []))
 
 
 def changes(found: list[Change], rows: Iterable[tuple[str, str, str]]) -> RenderableType:

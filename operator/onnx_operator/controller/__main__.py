@@ -1,6 +1,7 @@
 """Command line of the operator: ``controller``; in a container of its own ``inspector``, in a pod ``inspect-once``."""
 
 import asyncio
+import logging
 import os
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ import click
 
 from onnx_operator import __version__
 from onnx_operator.api.names import SOURCE_DIRECTORY
+from onnx_operator.common import logs
+from onnx_operator.common.listening import ANY_V6
 from onnx_operator.controller.settings.settings import SettingsError, load_settings
-from onnx_operator.controller.telemetry.logs import configure_logging
 from onnx_operator.model.limits import InspectionLimits
 
+LIBRARY_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKIO_WORKER_THREADS": "4"}
+"""Threads of numpy, which calculates nothing here, and of obstore: without, one for each CPU of the node."""
 SOCKET = Path("/run/onnx-operator/inspector.sock")
 
 
@@ -23,7 +27,9 @@ SOCKET = Path("/run/onnx-operator/inspector.sock")
 )
 def main(log_level: str) -> None:
     """Turn OnnxModels into scoring services."""
-    configure_logging(log_level)
+    logs.configure(logging.getLevelNamesMapping()[log_level.upper()])
+    for name, count in LIBRARY_THREADS.items():
+        os.environ.setdefault(name, count)
 
 
 def _settings_option(function: click.decorators.FC) -> click.decorators.FC:
@@ -53,7 +59,7 @@ def _socket_option(function: click.decorators.FC) -> click.decorators.FC:
 @click.option("--namespace", default="onnx-operator-system", show_default=True, help="Where the Lease is kept.")
 @click.option("--lease-name", default="onnx-operator", show_default=True, help="Name of the Lease.")
 @click.option("--kubeconfig", default=None, help="Cluster to work on; default: the one this pod runs in.")
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address of the endpoints.")  # noqa: S104
+@click.option("--host", default=ANY_V6, show_default=True, help="Address of the endpoints; :: means all, IPv4 too.")
 @click.option("--port", default=8080, show_default=True, help="Port of /healthz, /readyz and /metrics.")
 def controller(
     settings_path: Path,
@@ -65,7 +71,7 @@ def controller(
     port: int,
 ) -> None:
     """Watch OnnxModels and reconcile them."""
-    from onnx_operator.controller.app import Options, run_controller
+    from onnx_operator.controller.app import InspectorGoneError, Options, run_controller
 
     try:
         settings = load_settings(settings_path)
@@ -79,7 +85,11 @@ def controller(
         host=host,
         port=port,
     )
-    asyncio.run(run_controller(settings, options))
+    try:
+        asyncio.run(run_controller(settings, options))
+    except InspectorGoneError as error:
+        # Started anew, it stands by until there is an inspector.
+        raise click.ClickException(str(error)) from error
 
 
 @main.command()

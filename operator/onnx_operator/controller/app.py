@@ -9,20 +9,25 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-
-import kopf
 
 from onnx_operator.api.capabilities import load_capabilities
+from onnx_operator.common.listening import ANY_V6
+from onnx_operator.controller.cluster.answers import ApiError
 from onnx_operator.controller.cluster.keys import ModelKey
-from onnx_operator.controller.cluster.kube import ONNX_MODEL, ApiError, Kube
-from onnx_operator.controller.cluster.lease import Lease
+from onnx_operator.controller.cluster.kinds import ONNX_MODEL
+from onnx_operator.controller.cluster.kube import Kube
+from onnx_operator.controller.cluster.lease import Lease, LeaseLostError
 from onnx_operator.controller.cluster.naming import InvalidNameError
 from onnx_operator.controller.cluster.queue import KeyedQueue
-from onnx_operator.controller.cluster.watches import build_registry, build_settings
+from onnx_operator.controller.cluster.reflector import Reflectors
+from onnx_operator.controller.cluster.sight import Sight
+from onnx_operator.controller.cluster.store import Store
+from onnx_operator.controller.cluster.watches import wake
 from onnx_operator.controller.endpoints import Health, start_endpoints
 from onnx_operator.controller.reconcile import Reconciler
 from onnx_operator.controller.revision.sealkey import SealKeyError, SealKeys, obtain_keys
+from onnx_operator.controller.rollout.revising import Revising
+from onnx_operator.controller.rollout.shapes import shapes
 from onnx_operator.controller.settings.settings import Settings
 from onnx_operator.controller.telemetry import metrics
 from onnx_operator.inspector import InspectorClient
@@ -32,8 +37,14 @@ logger = logging.getLogger(__name__)
 CRD_RETRY_SECONDS = 2.0
 PROBE_TIMEOUT_SECONDS = 5.0
 INSPECTOR_RETRY_SECONDS = 0.5
+INSPECTOR_CHECK_SECONDS = 5.0
+INSPECTOR_GONE_SECONDS = 30.0
+"""How long a leader waits for an inspector that does not answer: its container is started anew in seconds."""
 SEAL_RETRY_SECONDS = 5.0
-STOP_TIMEOUT_SECONDS = 10.0
+
+
+class InspectorGoneError(Exception):
+    """The inspector has not answered for long: another replica, with an inspector, is to lead."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class Options:
     inspector_socket: Path
     namespace: str
     kubeconfig: str | None = None
-    host: str = "0.0.0.0"  # noqa: S104
+    host: str = ANY_V6
     port: int = 8080
     lease_name: str = "onnx-operator"
 
@@ -65,7 +76,7 @@ async def _work(queue: KeyedQueue[ModelKey], reconciler: Reconciler) -> None:
             # One model's trouble must never end the worker; the key comes again, later each time.
             delay = queue.retry(key)
             metrics.RECONCILES.labels(result="error").inc()
-            known = isinstance(error, ApiError | OSError | TimeoutError)
+            known = isinstance(error, ApiError | OSError | TimeoutError | LeaseLostError)
             logger.warning(
                 "reconciling failed, again in %.0f s: %s",
                 delay,
@@ -79,17 +90,27 @@ async def _work(queue: KeyedQueue[ModelKey], reconciler: Reconciler) -> None:
 
 
 async def _wait_for_crd(kube: Kube, namespaces: list[str]) -> None:
-    """Watches begin with what is served then: wait until OnnxModel is."""
+    """Watches begin with what is served then: wait until OnnxModel is, in any of the namespaces."""
     while True:
-        try:
-            await kube.list(ONNX_MODEL, namespaces[0] if namespaces else "default", {"onnx-operator.dev/none": "none"})
-        except ApiError as error:
-            logger.warning("OnnxModel is not served yet, or may not be listed: %s", error.message)
-        except (OSError, TimeoutError) as error:
-            logger.warning("the API server does not answer: %s", error)
-        else:
-            return
+        for namespace in namespaces or ["default"]:
+            try:
+                await kube.list(ONNX_MODEL, namespace, {"onnx-operator.dev/none": "none"})
+            except ApiError as error:
+                logger.warning("OnnxModel is not served yet, or may not be listed: %s", error.message)
+            except (OSError, TimeoutError) as error:
+                logger.warning("the API server does not answer: %s", error)
+            else:
+                return
         await asyncio.sleep(CRD_RETRY_SECONDS)
+
+
+async def _wait_until_gone(inspector: InspectorClient) -> None:
+    """Return once the inspector has not answered for long."""
+    answered = time.monotonic()
+    while time.monotonic() - answered < INSPECTOR_GONE_SECONDS:
+        await asyncio.sleep(INSPECTOR_CHECK_SECONDS)
+        if await inspector.healthy():
+            answered = time.monotonic()
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
@@ -99,9 +120,19 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
 
 async def _lead(
-    kube: Kube, lease: Lease, settings: Settings, options: Options, health: Health, stop: asyncio.Event
+    kube: Kube,
+    lease: Lease,
+    settings: Settings,
+    options: Options,
+    health: Health,
+    stop: asyncio.Event,
+    probe: InspectorClient,
 ) -> None:
-    """Reconcile until ``stop``, and hand the lease on before anything else is wound up."""
+    """Reconcile until ``stop``, and hand the lease on before anything else is wound up.
+
+    Raises:
+        InspectorGoneError: there is nobody to ask about models any more.
+    """
     renewal = asyncio.create_task(_renew(lease))
     keys = await _seal_keys(kube, options, stop)
     if keys is None:
@@ -109,47 +140,44 @@ async def _lead(
         await asyncio.gather(renewal, return_exceptions=True)
         await lease.release()
         return
-    # A quarter of the workers is always there for the others of a namespace whose models take long.
-    most = max(1, settings.workers - settings.workers // 4)
+    # A quarter of the workers, and one at least, is always there for others than a namespace whose models take long.
+    most = max(1, settings.workers - max(1, settings.workers // 4))
     queue: KeyedQueue[ModelKey] = KeyedQueue(party=lambda key: key[0], most=most)
     inspector = InspectorClient(options.inspector_socket, max_model_bytes=settings.inspection.max_model_bytes)
     identity = os.environ.get("HOSTNAME", socket.gethostname())
-    reconciler = Reconciler(kube, settings, load_capabilities(), inspector, queue, identity, keys)
-    workers = [asyncio.create_task(_work(queue, reconciler)) for _ in range(settings.workers)]
-    ready = asyncio.Event()
-
-    async def announce() -> None:
-        await ready.wait()
-        health.watching = True
-        # kopf has put its own handlers in place of ours; it would let the next leader wait for seconds.
-        _stop_on_signals(stop)
-
-    announcement, stopping = asyncio.create_task(announce()), asyncio.create_task(stop.wait())
-    watches = asyncio.create_task(
-        kopf.operator(
-            registry=build_registry(queue, options.kubeconfig, reconciler.known_models, scripts=settings.allow_scoring),
-            settings=build_settings(),
-            clusterwide=not settings.namespaces,
-            namespaces=settings.namespaces,
-            standalone=True,
-            # kopf would look up the user's name, which an arbitrary user id does not have.
-            identity=cast(Any, identity),
-            ready_flag=ready,
-        )
+    revising = Revising(kube, settings, keys)
+    store = Store(shapes(revising.own, scripts=settings.allow_scoring, models=settings.model_selector))
+    # What the operator itself writes is known at once.
+    kube.heard, kube.missed = store.heard, store.missed
+    wake(queue, store)
+    reconciler = Reconciler(
+        kube, settings, load_capabilities(), inspector, queue, identity, revising, Sight(kube, store)
     )
+    reflectors = Reflectors(kube, store, settings.namespaces)
+    health.degraded = reflectors.degraded
+
+    async def reconcile() -> None:
+        await reflectors.start()
+        health.watching = True
+        await asyncio.gather(*(_work(queue, reconciler) for _ in range(settings.workers)))
+
+    working, stopping = asyncio.create_task(reconcile()), asyncio.create_task(stop.wait())
+    missing = asyncio.create_task(_wait_until_gone(probe))
     try:
-        await asyncio.wait({watches, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, stopping, missing}, return_when=asyncio.FIRST_COMPLETED)
+        gone = missing.done() and not stop.is_set()
     finally:
-        ours = (announcement, stopping, *workers, renewal)
+        ours = (working, stopping, missing, renewal)
         for task in ours:
             task.cancel()
         await asyncio.gather(*ours, return_exceptions=True)
         await lease.release()
-        watches.cancel()
-        await asyncio.wait({watches}, timeout=STOP_TIMEOUT_SECONDS)
+        await reflectors.stop()
         await inspector.aclose()
-    if watches.done() and not watches.cancelled():
-        watches.result()
+    if working.done() and not working.cancelled():
+        working.result()
+    if gone:
+        raise InspectorGoneError(f"the inspector has not answered for {INSPECTOR_GONE_SECONDS:.0f} s: another leads")
 
 
 async def _seal_keys(kube: Kube, options: Options, stop: asyncio.Event) -> SealKeys | None:
@@ -194,6 +222,7 @@ async def run_controller(settings: Settings, options: Options) -> None:
     kube = await Kube.connect(options.kubeconfig)
     identity = f"{os.environ.get('HOSTNAME', socket.gethostname())}_{os.urandom(4).hex()}"
     lease = Lease(kube, options.namespace, options.lease_name, identity)
+    kube.may_write = lease.check
 
     async def work() -> None:
         await _wait_for_crd(kube, settings.namespaces)
@@ -203,7 +232,7 @@ async def run_controller(settings: Settings, options: Options) -> None:
             await asyncio.sleep(INSPECTOR_RETRY_SECONDS)
         await lease.acquire()
         health.leading = True
-        await _lead(kube, lease, settings, options, health, stop)
+        await _lead(kube, lease, settings, options, health, stop, probe)
 
     working, stopping = asyncio.create_task(work()), asyncio.create_task(stop.wait())
     try:

@@ -1,11 +1,13 @@
 """The operator's own endpoints: ``/healthz``, ``/readyz``, ``/metrics``."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from onnx_operator.common.listening import listen
 from onnx_operator.controller.telemetry import metrics
 from onnx_operator.inspector import InspectorClient
 
@@ -18,6 +20,8 @@ class Health:
     leading: bool = False
     watching: bool = False
     inspector: InspectorClient | None = field(default=None)
+    degraded: Callable[[], dict[str, list[str]]] = dict
+    """By namespace, the kinds that cannot be followed there: its models suffer, and those of others go on."""
 
     async def problem(self) -> str | None:
         """Why this replica is not ready; None when it is. A replica that stands by is ready to take over."""
@@ -32,7 +36,7 @@ class Health:
     async def count(self) -> None:
         """Ask the inspector what it counts; while it does not say, what it said last stands."""
         if self.inspector and (counts := await self.inspector.counts()):
-            metrics.INSPECTOR.tell(
+            metrics.INSPECTOR.update(
                 forbidden_calls=counts.forbidden_calls,
                 exceeded_limits=counts.exceeded_limits,
             )
@@ -46,7 +50,7 @@ async def start_endpoints(health: Health, host: str, port: int) -> web.AppRunner
 
     async def readyz(_: web.Request) -> web.Response:
         problem = await health.problem()
-        body = {"status": problem or "ok", "leading": health.leading}
+        body = {"status": problem or "ok", "leading": health.leading, "notFollowed": health.degraded()}
         return web.json_response(body, status=503 if problem else 200)
 
     async def metrics_page(_: web.Request) -> web.Response:
@@ -61,5 +65,5 @@ async def start_endpoints(health: Health, host: str, port: int) -> web.AppRunner
     app.router.add_get("/metrics", metrics_page)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    await web.SockSite(runner, listen(host, port)).start()
     return runner

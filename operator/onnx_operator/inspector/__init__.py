@@ -1,8 +1,8 @@
 """The sidecar that looks at models, without any cluster token, and the controller's way to it.
 
-Nothing here imports kopf or kubernetes.
+Nothing here imports kubernetes.
 """
 
-from onnx_operator.inspector.client import InspectorClient, InspectorUnavailableError
+from onnx_operator.inspector.client import InspectorClient
 
-__all__ = ["InspectorClient", "InspectorUnavailableError"]
+__all__ = ["InspectorClient"]

@@ -4,26 +4,23 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import aiohttp
 
+from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import InspectionRequest, InspectionResult
+from onnx_operator.common.closing import Closing
 from onnx_operator.inspector import wire
 from onnx_operator.inspector.report import ReportError, checked
 from onnx_operator.model.inspection.fair import FairPlaces
 from onnx_operator.model.limits import InspectionLimits
+from onnx_operator.model.refusal import RefusedError
 
 SILENCE_SECONDS = 30.0
 _ATTEMPTS = 2
 
 
-class InspectorUnavailableError(Exception):
-    """The inspector is not there, is broken, or fell silent. Says nothing about the model; try again later."""
-
-
-class InspectorClient:
+class InspectorClient(Closing):
     """Asks the inspector behind a Unix socket; may be used by many tasks at once.
 
     No more requests are on the socket than the inspector has places for; the others wait here, tenants in turn.
@@ -53,14 +50,6 @@ class InspectorClient:
         self._texts = wire.CapabilityTexts()
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
     async def aclose(self) -> None:
         """Close the connections."""
         if self._session is not None:
@@ -70,7 +59,8 @@ class InspectorClient:
     async def inspect(self, request: InspectionRequest) -> InspectionResult:
         """Have a model inspected; cancelling the call cancels the inspection.
 
-        Raises :class:`InspectorUnavailableError`.
+        Raises :class:`RefusedError` (``SourceUnreachable``) where it is not there, is broken, or fell silent: that says
+        nothing about the model.
         """
         async with self._places.hold(request.tenant):
             digest, capabilities = self._texts.text(request.capabilities)
@@ -80,7 +70,7 @@ class InspectorClient:
                 if result is not None:
                     return self._believed(result, request)
                 await self._send(digest, capabilities)
-        raise InspectorUnavailableError("the inspector does not keep the capabilities that it is sent")
+        raise _unavailable("the inspector does not keep the capabilities that it is sent")
 
     async def healthy(self) -> bool:
         """Tell whether the inspector answers."""
@@ -94,7 +84,7 @@ class InspectorClient:
         """What the inspector has counted since it began; None where it does not say."""
         try:
             async with asyncio.timeout(self._silence), self._open().get("http://inspector/healthz") as response:
-                body = await response.content.read(wire.LONGEST_HEALTH)
+                body = await response.content.read(wire.MAX_HEALTH_LENGTH)
                 return wire.read_counts(body) if response.status == 200 else None
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, LookupError, wire.WireError):
             return None
@@ -104,7 +94,7 @@ class InspectorClient:
         try:
             return checked(result, request, self._max_model_bytes)
         except ReportError as error:
-            raise InspectorUnavailableError(f"the inspector's result does not count: {error!s:.500}") from None
+            raise _unavailable(f"the inspector's result does not count: {error!s:.500}") from None
 
     async def _ask(self, body: bytes) -> InspectionResult | None:
         """The result; None where the inspector lacks the capabilities that are named."""
@@ -118,7 +108,7 @@ class InspectorClient:
                     result = wire.read_line(line)
                     if result is not None:
                         return result
-        raise InspectorUnavailableError("the inspector ended in the middle of an inspection")
+        raise _unavailable("the inspector ended in the middle of an inspection")
 
     async def _send(self, digest: str, capabilities: bytes) -> None:
         async with self._request("PUT", f"/capabilities/{digest}", capabilities) as response:
@@ -128,7 +118,7 @@ class InspectorClient:
     async def _expect_ok(response: aiohttp.ClientResponse) -> None:
         if response.status != 200:
             told = await response.content.read(200)
-            raise InspectorUnavailableError(f"the inspector answered {response.status}: {told!r:.200}")
+            raise _unavailable(f"the inspector answered {response.status}: {told!r:.200}")
 
     @asynccontextmanager
     async def _request(self, method: str, path: str, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -139,12 +129,12 @@ class InspectorClient:
             ) as response:
                 yield response
         except TimeoutError:
-            raise InspectorUnavailableError(f"the inspector has said nothing for {self._silence:g} s") from None
+            raise _unavailable(f"the inspector has said nothing for {self._silence:g} s") from None
         except wire.WireError as error:
-            raise InspectorUnavailableError(f"the inspector answers: {error}") from None
+            raise _unavailable(f"the inspector answers: {error}") from None
         # A peer that does not speak HTTP makes the client raise any of these.
         except (aiohttp.ClientError, OSError, ValueError, LookupError) as error:
-            raise InspectorUnavailableError(f"the inspector does not answer at {self._socket}: {error}") from error
+            raise _unavailable(f"the inspector does not answer at {self._socket}: {error}") from error
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -155,3 +145,8 @@ class InspectorClient:
                 auto_decompress=False,
             )
         return self._session
+
+
+def _unavailable(told: str) -> RefusedError:
+    message = f"the operator's inspector cannot be asked: {told}"
+    return RefusedError(Reason.SOURCE_UNREACHABLE, message, retriable=True)

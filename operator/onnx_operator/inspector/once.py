@@ -1,7 +1,6 @@
 """One inspection in a pod of its own: the request comes in the environment, the result goes to the log."""
 
 import asyncio
-import itertools
 import json
 import logging
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from onnx_operator.api.report import InspectionRequest, InspectionResult
+from onnx_operator.common.variables import to_variables, variables_of
 from onnx_operator.inspector.report import EVENT
 from onnx_operator.inspector.service import scrub_environment
 from onnx_operator.model.inspection.inspection import inspect
@@ -19,35 +19,26 @@ from onnx_operator.model.limits import InspectionLimits
 _LOG = logging.getLogger(__name__)
 ENV_REQUEST = "ONNX_INSPECTION_REQUEST"
 """JSON of the request; a long one goes on in ``ONNX_INSPECTION_REQUEST_2``, ``…_3``."""
-LONGEST_VARIABLE = 96 * 1024
-"""Bytes. Linux takes 128 KiB of one variable, its name included (MAX_ARG_STRLEN of execve(2))."""
 PROGRESS_SECONDS = 10.0
 
 
-def to_variables(request: InspectionRequest) -> dict[str, str]:
+def request_variables(request: InspectionRequest) -> dict[str, str]:
     """Environment variables that hold a request.
 
     Raises ValueError for one with credentials: whoever may read pods must not find any.
     """
     if request.credentials:
         raise ValueError("credentials never go into a pod's environment")
-    # ASCII: a character is a byte, wherever the text is cut.
     text = json.dumps(request.model_dump(mode="json", by_alias=True, exclude={"credentials"}), separators=(",", ":"))
-    parts = [text[at : at + LONGEST_VARIABLE] for at in range(0, len(text), LONGEST_VARIABLE)]
-    return {_variable(number): part for number, part in enumerate(parts, 1)}
+    return to_variables(ENV_REQUEST, text)
 
 
 def take_request(environment: MutableMapping[str, str]) -> InspectionRequest:
     """Remove the request from the environment and return it. Raises ValueError where there is none, or a broken one."""
-    numbers = itertools.takewhile(lambda n: _variable(n) in environment, itertools.count(1))
-    parts = [environment.pop(_variable(number)) for number in numbers]
+    parts = [environment.pop(name) for name in variables_of(ENV_REQUEST, environment)]
     if not parts:
         raise ValueError(f"{ENV_REQUEST} is not set; the operator sets it in the pods that it makes")
     return InspectionRequest.model_validate_json("".join(parts))
-
-
-def _variable(number: int) -> str:
-    return ENV_REQUEST if number == 1 else f"{ENV_REQUEST}_{number}"
 
 
 def report_line(result: InspectionResult) -> str:
@@ -81,11 +72,11 @@ def run(environment: MutableMapping[str, str], limits: InspectionLimits, root: P
 
 async def inspect_once(request: InspectionRequest, limits: InspectionLimits, root: Path) -> InspectionResult:
     """Inspect: a ``pvc`` source in the folder ``root``, any other where its URI leads."""
-    told = telling(time.monotonic)
+    told = log_progress(time.monotonic)
     return await inspect(request, limits=limits, progress=told, claims=root)
 
 
-def telling(clock: Callable[[], float]) -> Callable[[int, int | None], None]:
+def log_progress(clock: Callable[[], float]) -> Callable[[int, int | None], None]:
     """A receiver of progress that logs it now and then, and ever more seldom: the log is read up to some length."""
     pause, due = PROGRESS_SECONDS, clock() + PROGRESS_SECONDS
 

@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import LONGEST_PLAN
+from onnx_operator.api.contract import MAX_INT64, MAX_PLAN_LENGTH
+from onnx_operator.api.reasons import VERDICTS
 from onnx_operator.api.report import (
     MAX_REPORT_BYTES,
     InspectionRequest,
@@ -24,40 +25,19 @@ from onnx_operator.api.report import (
     shorten,
 )
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
-from onnx_operator.model.inspection.testdata import MOST_BYTES, MOST_DATA_SETS, MOST_TENSORS
+from onnx_operator.model.inspection.testdata import MAX_DATA_SETS, MAX_TEST_DATA_BYTES, MAX_TEST_DATA_TENSORS
 from onnx_operator.model.sources.base import is_confined
 
 EVENT = "inspected"
 """Of the line of the log that is the report."""
-LONGEST_REPORT = 1 << 20
+MAX_REPORT_LENGTH = 1 << 20
 """Bytes of the report's line. A model of more files than fit could not be told to its pods either."""
-LOG_BYTES = LONGEST_REPORT + 256 * 1024
+LOG_BYTES = MAX_REPORT_LENGTH + 256 * 1024
 """Bytes that are read of a pod's log: the report comes last, after messages and progress."""
-LONGEST_MESSAGE = 2048
-LONGEST_PIN = 512
+MAX_MESSAGE_LENGTH = 2048
+MAX_PIN_LENGTH = 512
 MAX_PROVIDERS = 16
-_LARGEST_NUMBER = 2**63 - 1
 _TEST_DATA = re.compile(r"(test_data_set_[0-9]{1,2}/)?(input|output)_[0-9]{1,2}\.pb")
-
-VERDICTS = frozenset(
-    {
-        Reason.SOURCE_NOT_FOUND,
-        Reason.SOURCE_UNAUTHORIZED,
-        Reason.SOURCE_REFUSED,
-        Reason.SOURCE_UNREACHABLE,
-        Reason.DIGEST_MISMATCH,
-        Reason.SIGNATURE_INVALID,
-        Reason.NOT_ONNX,
-        Reason.CORRUPT,
-        Reason.UNSUPPORTED_IR_VERSION,
-        Reason.UNSUPPORTED_OPSET,
-        Reason.UNKNOWN_OPERATOR,
-        Reason.INVALID_GRAPH,
-        Reason.EXTERNAL_DATA_MISSING,
-        Reason.TOO_LARGE,
-    }
-)
-"""Reasons that looking at a model can give; others are the controller's own to tell."""
 
 
 class ReportError(Exception):
@@ -77,8 +57,8 @@ def find_report(log: str, request: InspectionRequest, max_model_bytes: int) -> I
     """
     for line in reversed(log.splitlines()):
         if f'"{EVENT}"' in line and line.startswith("{"):
-            if len(line.encode()) > LONGEST_REPORT:
-                raise ReportError(f"it takes more than {LONGEST_REPORT} bytes")
+            if len(line.encode()) > MAX_REPORT_LENGTH:
+                raise ReportError(f"it takes more than {MAX_REPORT_LENGTH} bytes")
             try:
                 if json.loads(line).get("event") != EVENT:
                     continue
@@ -100,17 +80,17 @@ def _require(holds: bool, what: str) -> None:
 def checked(result: InspectionResult, request: InspectionRequest, max_model_bytes: int) -> InspectionResult:
     """A result as an honest inspection gives it, cut to what a status may hold. Raises :class:`ReportError`."""
     for number in _numbers(result.model_dump()):
-        _require(-1 <= number <= _LARGEST_NUMBER, f"the number {number!r:.40} is out of all bounds")
+        _require(-1 <= number <= MAX_INT64, f"the number {number!r:.40} is out of all bounds")
     if result.source:
         _check_pin(result.source)
-    _require(re.fullmatch("([0-9a-f]{12})?", result.interface) is not None, "interface is no hash")
+    _require(re.fullmatch("([0-9a-f]{12})?", result.interface) is not None, "interface is not a hash")
     report = _bounded(result.report) if result.report else None
     if result.outcome == "Refused":
         refusal = result.refusal
         _require(refusal is not None, "it refuses without a reason")
         assert refusal is not None
-        _require(refusal.reason in VERDICTS, f"{refusal.reason} is no verdict on a model")
-        refusal = refusal.model_copy(update={"message": shorten(refusal.message, LONGEST_MESSAGE)})
+        _require(refusal.reason in VERDICTS, f"{refusal.reason} is not a verdict on a model")
+        refusal = refusal.model_copy(update={"message": shorten(refusal.message, MAX_MESSAGE_LENGTH)})
         return result.model_copy(update={"report": report, "refusal": refusal, "files": None})
     _require(result.refusal is None, "it accepts and refuses")
     _require(bool(result.interface), "interface is missing")
@@ -141,15 +121,18 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def _check_pin(pin: SourcePin) -> None:
-    _require(0 < len(pin.value.encode()) <= LONGEST_PIN and pin.value.isprintable(), "a pin is no text of a store")
+    _require(
+        0 < len(pin.value.encode()) <= MAX_PIN_LENGTH and pin.value.isprintable(),
+        "a pin is not a text that a store gives",
+    )
 
 
 def _bounded(report: ModelReport) -> ModelReport:
-    _require(re.fullmatch("(sha256:[0-9a-f]{64})?", report.digest) is not None, "report.digest is no sha256")
+    _require(re.fullmatch("(sha256:[0-9a-f]{64})?", report.digest) is not None, "report.digest is not a sha256")
     _require(len(report.coverage) <= MAX_PROVIDERS, "report.coverage names too many providers")
     _check_pin(report.source)
     for coverage in report.coverage:
-        _require(re.fullmatch("[A-Za-z0-9]{1,32}", coverage.provider) is not None, "a provider is no name")
+        _require(re.fullmatch("[A-Za-z0-9]{1,32}", coverage.provider) is not None, "a provider is not a name")
         _require(0 <= coverage.fallback_flops_share <= 1, "a share is not between 0 and 1")
     least = min(
         report.size_bytes,
@@ -157,6 +140,7 @@ def _bounded(report: ModelReport) -> ModelReport:
         report.memory.weights_bytes,
         report.memory.activations_bytes,
         report.memory.resident_bytes,
+        report.memory.serving_bytes,
     )
     _require(least >= 0, "a size is negative")
     bounded = report.bounded()
@@ -185,7 +169,7 @@ def _too_many(result: InspectionResult) -> Refusal | None:
     """The refusal of a model of more files than its pods could be told of."""
     files = [*(result.files.files if result.files else []), *result.test_data]
     size = sum(len(file.model_dump_json(by_alias=True)) for file in files)
-    if size <= LONGEST_PLAN:
+    if size <= MAX_PLAN_LENGTH:
         return None
     message = (
         f"the model consists of {len(files)} files, more than a pod can be told of; keep its external data in fewer "
@@ -203,12 +187,13 @@ def _check_file(file: SourceFile) -> None:
 def _check_test_data(files: list[SourceFile], request: InspectionRequest) -> None:
     _require(bool(request.test_data) or not files, "testData was not asked for")
     _require(
-        len({file.name for file in files}) == len(files) <= 2 * MOST_TENSORS * MOST_DATA_SETS, "testData is no set"
+        len({file.name for file in files}) == len(files) <= 2 * MAX_TEST_DATA_TENSORS * MAX_DATA_SETS,
+        "testData is not a set of files",
     )
     for file in files:
-        _require(_TEST_DATA.fullmatch(file.name) is not None, f"{file.name!r:.80} is no name of test data")
+        _require(_TEST_DATA.fullmatch(file.name) is not None, f"{file.name!r:.80} is not the name of a test data file")
         _check_file(file)
-    _require(sum(file.size_bytes for file in files) <= MOST_BYTES, "testData is larger than it may be")
+    _require(sum(file.size_bytes for file in files) <= MAX_TEST_DATA_BYTES, "testData is larger than it may be")
 
 
 def _check_proofs(files: ModelFiles, report: ModelReport, request: InspectionRequest) -> None:

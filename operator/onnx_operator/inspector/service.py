@@ -17,15 +17,16 @@ from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.api.schemes import HTTPS_CREDENTIALS, HTTPS_HOSTS
 from onnx_operator.inspector import wire
 from onnx_operator.model.inspection.fair import FairPlaces
-from onnx_operator.model.inspection.inspection import inspect, refused
-from onnx_operator.model.inspection.isolation import ForbiddenCallError, Parser
+from onnx_operator.model.inspection.faults import ForbiddenCallError
+from onnx_operator.model.inspection.inspection import inspect
+from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.inspection.sandbox import seal
 from onnx_operator.model.inspection.stopwatch import Stopwatch
 from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.sources import SourceError
 
 _LOG = logging.getLogger(__name__)
-_MOST_REQUESTS = 1024
+_MAX_REQUESTS = 1024
 """At the same time; the controller has far fewer."""
 _THREADS_PER_INSPECTION = 4
 """For names that are looked up and bytes that are hashed: a slow name server of one tenant holds up no other."""
@@ -107,7 +108,7 @@ def application(limits: InspectionLimits, policy: Policy, parser: Parser) -> web
     store = wire.CapabilityStore()
 
     async def inspect_model(request: web.Request) -> web.StreamResponse:
-        if desk.requests >= _MOST_REQUESTS:
+        if desk.requests >= _MAX_REQUESTS:
             return web.json_response({"error": "too many requests"}, status=503)
         try:
             asked = wire.read_request(await request.read(), store)
@@ -121,7 +122,7 @@ def application(limits: InspectionLimits, policy: Policy, parser: Parser) -> web
 
     async def put_capabilities(request: web.Request) -> web.Response:
         body = await request.read()
-        if len(body) > wire.LONGEST_CAPABILITIES:
+        if len(body) > wire.MAX_CAPABILITIES_LENGTH:
             return web.json_response({"error": "the capabilities are too long"}, status=413)
         try:
             store.put(request.match_info["digest"], body)
@@ -134,7 +135,7 @@ def application(limits: InspectionLimits, policy: Policy, parser: Parser) -> web
         body = wire.write_health(counts, running=desk.running, queued=desk.queued)
         return web.Response(body=body, content_type="application/json")
 
-    app = web.Application(client_max_size=wire.LONGEST_REQUEST)
+    app = web.Application(client_max_size=wire.MAX_REQUEST_LENGTH)
     app.add_routes(
         [
             web.post("/inspect", inspect_model),
@@ -200,7 +201,7 @@ class _Desk:
         except Exception:
             _LOG.exception("the inspection failed by a fault of the inspector")
             return wire.write_error("the inspection failed, see the inspector's log")
-        if len(line) > wire.LONGEST_LINE:
+        if len(line) > wire.MAX_LINE_LENGTH:
             return wire.write_error("the result is too long to be told")
         return line
 
@@ -216,7 +217,7 @@ class _Desk:
             try:
                 return await self._watch(task, tenant, watch)
             except SourceError as error:
-                return refused(error)
+                return error.result()
             finally:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -240,7 +241,7 @@ class _Desk:
                 self._giving_way.add(tenant)
                 raise _retried(
                     "so many models of this namespace are inspected, and their stores are so slow, that this one gave"
-                    " way to those of other namespaces; it is tried again"
+                    " way to those of other namespaces"
                 )
         return task.result()
 

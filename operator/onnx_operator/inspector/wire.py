@@ -19,13 +19,13 @@ from onnx_operator.api.capabilities import Capabilities, load_capabilities
 from onnx_operator.api.report import InspectionRequest, InspectionResult
 
 KEEPALIVE_SECONDS = 5.0
-LONGEST_REQUEST = 4 << 20
-LONGEST_LINE = 4 << 20
+MAX_REQUEST_LENGTH = 4 << 20
+MAX_LINE_LENGTH = 4 << 20
 """Bytes of a line of an answer; a result has about 200 bytes for each file of the model."""
-LONGEST_CAPABILITIES = 1 << 20
-LONGEST_HEALTH = 4096
-_LARGEST_COUNT = 1 << 53
-_MOST_CAPABILITIES = 8
+MAX_CAPABILITIES_LENGTH = 1 << 20
+MAX_HEALTH_LENGTH = 4096
+_MAX_COUNT = 1 << 53
+_MAX_CAPABILITIES = 8
 _DIGEST = "capabilitiesDigest"
 
 
@@ -71,7 +71,7 @@ class CapabilityStore:
         except ValidationError as error:
             raise WireError(_faults(error)) from None
         self._sent.move_to_end(digest)
-        while len(self._sent) > _MOST_CAPABILITIES:
+        while len(self._sent) > _MAX_CAPABILITIES:
             self._sent.popitem(last=False)
 
 
@@ -88,7 +88,7 @@ class CapabilityTexts:
             body = _dump(capabilities)
             # The object is kept with its id, so that no other one gets this id.
             known = self._known[id(capabilities)] = (capabilities, _digest(body), body)
-            while len(self._known) > _MOST_CAPABILITIES:
+            while len(self._known) > _MAX_CAPABILITIES:
                 self._known.popitem(last=False)
         return known[1:]
 
@@ -121,8 +121,8 @@ def read_counts(body: bytes) -> Counts:
     """What it counts, of that answer. Raises :class:`WireError`."""
     content = _parsed(body)
     numbers = [content.get(name, 0) for name in ("forbiddenCalls", "exceededLimits")]
-    if not all(type(number) is int and 0 <= number <= _LARGEST_COUNT for number in numbers):
-        raise WireError("its counts are no numbers")
+    if not all(type(number) is int and 0 <= number <= _MAX_COUNT for number in numbers):
+        raise WireError("its counts are not numbers")
     return Counts(*numbers)
 
 
@@ -172,8 +172,8 @@ class Lines:
             del self._rest[: end + 1]
             searched = 0
             yield line
-        if len(self._rest) > LONGEST_LINE:
-            raise WireError(f"a line of its answer has more than {LONGEST_LINE} bytes")
+        if len(self._rest) > MAX_LINE_LENGTH:
+            raise WireError(f"a line of its answer has more than {MAX_LINE_LENGTH} bytes")
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _parsed(text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise WireError("that is no JSON object")
+        raise WireError("that is not a JSON object")
     return content
 
 

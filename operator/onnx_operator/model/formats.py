@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from onnx_operator.model.lfs import pointer_text
+
 _TF = "convert it with tf2onnx"
 _TORCH = "export the model with torch.onnx.export"
 _UNPACK = "unpack it and upload the .onnx file that is in it"
@@ -10,7 +12,6 @@ _DECRYPT = "decrypt it before the upload"
 _ORT_FORMAT = "a model in ONNX Runtime's own format; upload the .onnx file it was made of"
 
 _MAGICS: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"version https://git-lfs.github.com/spec", "a Git LFS pointer; upload the file it stands for"),
     (0, b"\x89HDF\r\n\x1a\n", f"an HDF5 file (Keras .h5); {_TF}"),
     (0, b"PK\x03\x04", "a zip archive"),
     (0, b"PK\x05\x06", "an empty zip archive"),
@@ -87,6 +88,8 @@ def name_format(head: bytes, size: int) -> str:
     """
     if size == 0 or not head:
         return "an empty file"
+    if size == len(head) and (pointer := pointer_text(head)):
+        return pointer
     for offset, magic, name in _MAGICS:
         if head[offset : offset + len(magic)] == magic:
             return name

@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass
 
-LARGEST_FILE_BYTES = 2**31 - 1
+MAX_FILE_BYTES = 2**31 - 1
 """Protobuf's limit for one message, which ONNX Runtime has too: no single ONNX file is larger."""
+
+MAX_NODES = 200_000
+"""Nodes of a structure that anything goes through, those of a local function at each of its calls. What platform teams
+set by ``inspection.maxNodes`` is what a model may have; the proof of batching and the estimate of memory, which take
+longer for each node, stay with this."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class InspectionLimits:
     """Longest time that the child may think without asking for a byte."""
     memory_bytes: int = 1 << 30
     """Address space of the parsing child, for the structure and the checks on it."""
-    max_nodes: int = 200_000
+    max_nodes: int = MAX_NODES
     """Larger structures are refused as ``TooLarge`` (the setting ``inspection.maxNodes``). Every node counts, those of
     a local function at each of its calls."""
     timeout_seconds: float = 3600

@@ -1,8 +1,16 @@
 """Walking over the nodes of a model, those in subgraphs and functions too, and naming them for people."""
 
-from collections.abc import Iterable, Iterator
+from __future__ import annotations
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+
+if TYPE_CHECKING:
+    # The scoring server, which has no onnx package, names nodes too: messages of its own with the same fields.
+    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+_GRAPH = 5
+"""AttributeProto.GRAPH."""
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx.ml"})
 """Domains whose operators the onnx package defines and every runtime has; others the runtime must list."""
@@ -18,7 +26,54 @@ def domain_text(domain: str) -> str:
     return domain or "ai.onnx"
 
 
-def node_text(node: NodeProto) -> str:
+class Node(Protocol):
+    """A NodeProto, onnx's or our own."""
+
+    @property
+    def name(self) -> str:
+        """May be empty."""
+
+    @property
+    def op_type(self) -> str:
+        """The operator."""
+
+    @property
+    def domain(self) -> str:
+        """Where it is defined."""
+
+    @property
+    def output(self) -> Iterable[str]:
+        """Names of what it makes."""
+
+
+class Attribute(Protocol):
+    """An AttributeProto, onnx's or our own."""
+
+    name: str
+    ref_attr_name: str
+
+    def CopyFrom(self, other: Self) -> None:  # noqa: N802 - protobuf's name
+        """Become a copy of another."""
+
+
+Bound = TypeVar("Bound", bound=Attribute)
+
+
+def bound_attributes(attributes: Iterable[Bound], given: Mapping[str, Bound]) -> list[Bound]:
+    """Attributes of a node of a function, with those of the call in the place of references to them."""
+    found: list[Bound] = []
+    for each in attributes:
+        if not each.ref_attr_name:
+            found.append(each)
+        elif each.ref_attr_name in given:
+            value = type(each)()
+            value.CopyFrom(given[each.ref_attr_name])
+            value.name = each.name
+            found.append(value)
+    return found
+
+
+def node_text(node: Node) -> str:
     """Name a node for people: by its name, or by its first output where it has none."""
     kind = f"{node.domain}.{node.op_type}" if domain_of(node.domain) else node.op_type
     if node.name:
@@ -35,7 +90,7 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
 
 def _graphs(node: NodeProto) -> Iterator[GraphProto]:
     for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH or attribute.HasField("g"):
+        if attribute.type == _GRAPH or attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
 
@@ -77,7 +132,8 @@ def all_tensors(model: ModelProto) -> Iterator[TensorProto]:
                 yield from _tensors_of(attribute, graphs)
 
 
-def _tensors_of(attribute: AttributeProto, graphs: list[GraphProto]) -> Iterator[TensorProto]:
+def tensors_of(attribute: AttributeProto) -> Iterator[TensorProto]:
+    """The tensors of an attribute itself, those of its graphs left out."""
     if attribute.HasField("t"):
         yield attribute.t
     yield from attribute.tensors
@@ -85,6 +141,10 @@ def _tensors_of(attribute: AttributeProto, graphs: list[GraphProto]) -> Iterator
         yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
     for sparse in attribute.sparse_tensors:
         yield from (sparse.values, sparse.indices)
+
+
+def _tensors_of(attribute: AttributeProto, graphs: list[GraphProto]) -> Iterator[TensorProto]:
+    yield from tensors_of(attribute)
     if attribute.HasField("g"):
         graphs.append(attribute.g)
     graphs.extend(attribute.graphs)

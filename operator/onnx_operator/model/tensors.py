@@ -1,31 +1,18 @@
 """Inputs and outputs as callers of the Open Inference Protocol see them."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from onnx import TensorProto, TensorShapeProto, TypeProto, ValueInfoProto
 
 from onnx_operator.api.report import Dimension, TensorSpec
+from onnx_operator.model.elements import NAMES, PROTOCOL_NAMES, PROTOCOL_NAMES_BY_TEXT, RAW_NAMES
 
-_PROTOCOL_NAMES: dict[int, str] = {
-    TensorProto.BOOL: "BOOL",
-    TensorProto.UINT8: "UINT8",
-    TensorProto.UINT16: "UINT16",
-    TensorProto.UINT32: "UINT32",
-    TensorProto.UINT64: "UINT64",
-    TensorProto.INT8: "INT8",
-    TensorProto.INT16: "INT16",
-    TensorProto.INT32: "INT32",
-    TensorProto.INT64: "INT64",
-    TensorProto.FLOAT16: "FP16",
-    TensorProto.FLOAT: "FP32",
-    TensorProto.DOUBLE: "FP64",
-    TensorProto.BFLOAT16: "BF16",
-    TensorProto.STRING: "BYTES",
-}
-
-_NAMES_BY_TEXT = {f"tensor({TensorProto.DataType.Name(kind).lower()})": name for kind, name in _PROTOCOL_NAMES.items()}
-_RAW_BYTES = frozenset({"float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz"})
-"""Elements that the protocol has no name for, but that the server can make."""
+_NAMES_BY_TEXT = {f"tensor({text})": name for text, name in PROTOCOL_NAMES_BY_TEXT.items()}
+SCORES = "seq(map("
+"""How the type of scores by class begins."""
+_TRAVELS = "travels as raw bytes only, by the datatype {}: other servers' clients do not know it."
+_RAW = {f"tensor({NAMES[number].lower()})": name for number, name in RAW_NAMES.items()}
 
 
 def describe(value: ValueInfoProto) -> TensorSpec:
@@ -34,7 +21,7 @@ def describe(value: ValueInfoProto) -> TensorSpec:
     if kind.WhichOneof("value") != "tensor_type":
         return TensorSpec(name=value.name, datatype=type_text(kind), shape=[])
     tensor = kind.tensor_type
-    datatype = _PROTOCOL_NAMES.get(tensor.elem_type) or type_text(kind)
+    datatype = PROTOCOL_NAMES.get(tensor.elem_type) or type_text(kind)
     if not tensor.HasField("shape"):
         return TensorSpec(name=value.name, datatype=datatype, shape=[-1])
     return TensorSpec(name=value.name, datatype=datatype, shape=[_dimension(d) for d in tensor.shape.dim])
@@ -76,30 +63,57 @@ def _dimension(dimension: TensorShapeProto.Dimension) -> Dimension:
 
 
 def unsendable(inputs: list[TensorSpec]) -> str:
-    """Say which input nobody can give to the runtime from Python, in any way; "" for none."""
+    """Say which tensor no caller can give to the model, in any way; "" for none."""
     for each in inputs:
-        kind = each.datatype.removeprefix("tensor(").removesuffix(")")
-        if each.datatype.startswith("tensor(") and kind not in _RAW_BYTES:
+        if each.datatype.startswith("tensor(") and each.datatype not in _RAW:
             return (
-                f'The input "{each.name}" is a {each.datatype}, which neither the Open Inference Protocol nor /score'
-                " can send and the server cannot give to ONNX Runtime. Let the model take another type (INT8, FP32),"
-                " and cast it within."
+                f'The input "{each.name}" is a {each.datatype}, which no caller can send: neither the Open Inference'
+                " Protocol nor /score has a form for it. Let the model take another type (INT8, FP32), and cast it"
+                " within."
             )
     return ""
 
 
-def protocol_notes(inputs: list[TensorSpec], outputs: list[TensorSpec]) -> list[str]:
-    """What callers of the Open Inference Protocol cannot send or get, and what ``/score`` does with it."""
-    names = set(_PROTOCOL_NAMES.values())
-    notes = [
-        f'The input "{each.name}" is a {each.datatype}, which neither the Open Inference Protocol nor /score can send.'
-        for each in inputs
-        if each.datatype not in names
+def protocol_notes(
+    inputs: list[TensorSpec], outputs: list[TensorSpec], scores: Mapping[str, int] | None = None
+) -> list[str]:
+    """What callers of the Open Inference Protocol cannot send or get, or not as they are used to.
+
+    ``scores``: outputs that are maps from class to score in the file and tensors where it is served, with the number
+    of their classes.
+    """
+    served = scores or {}
+    return [_input_note(each) for each in inputs if _is_unusual(each)] + [
+        _output_note(each, served.get(each.name, 0)) for each in outputs if _is_unusual(each)
     ]
-    for each in outputs:
-        if each.datatype in names:
-            continue
-        plain = each.datatype.startswith(("seq(", "map(", "optional("))
-        how = "only /score returns it, as JSON lists and objects" if plain else "neither does /score return it"
-        notes.append(f'The output "{each.name}" is a {each.datatype}, which the protocol cannot carry; {how}.')
-    return notes
+
+
+def _is_unusual(each: TensorSpec) -> bool:
+    return each.datatype not in _NAMES_BY_TEXT.values()
+
+
+def _input_note(each: TensorSpec) -> str:
+    start = f'The input "{each.name}" is a {each.datatype}, which'
+    if name := _RAW.get(each.datatype):
+        return f"{start} {_TRAVELS.format(name)}"
+    return f"{start} no caller can send: only a scoring script can use the model."
+
+
+def _output_note(each: TensorSpec, classes: int) -> str:
+    start = f'The output "{each.name}" is a {each.datatype}, which'
+    if name := _RAW.get(each.datatype):
+        return f"{start} {_TRAVELS.format(name)}"
+    if classes:
+        return (
+            f"{start} /score returns; callers of the Open Inference Protocol get its scores as FP32 [rows, {classes}]."
+        )
+    if each.datatype.startswith(SCORES):
+        return (
+            f"{start} only /score returns: no ZipMap at the end of the graph makes it. Export the model without ZipMap"
+            " for the Open Inference Protocol to carry its scores."
+        )
+    if each.datatype.startswith(("seq(", "map(", "optional(")):
+        return (
+            f"{start} only /score returns, as JSON lists and objects: the Open Inference Protocol has no form for it."
+        )
+    return f"{start} nothing returns: callers must name the outputs that they want, without this one."

@@ -1,14 +1,21 @@
 """The command ``onnx-server``. Each command imports only what it needs."""
 
+import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from onnx_operator import __version__
-from onnx_operator.server import logs
+from onnx_operator.common import logs
+from onnx_operator.server import plugins
+
+logger = logging.getLogger(__name__)
+
+plugins.keep_out(os.environ)
 
 
 @click.group(context_settings={"auto_envvar_prefix": "ONNX_SERVER", "show_default": True})
@@ -27,6 +34,10 @@ def main() -> None:
 @click.option("--first-delay", type=click.FloatRange(min=0), default=1.0, help="Seconds before the second try.")
 def fetch(attempts: int, first_delay: float) -> None:
     """Download what the environment variable ONNX_FETCH_PLAN (and ONNX_FETCH_PLAN_2 …) says, and nothing else."""
+    from onnx_operator.server.runtime.threads import available_cpus, limit_libraries
+
+    # First: the store's client starts its threads when it is first asked, and one alone would wait for the hashing.
+    limit_libraries(os.environ, max(2, available_cpus()))
     from onnx_operator.server.fetching.fetch import Retries, run
 
     sys.exit(run(os.environ, Retries(attempts, first_delay)))
@@ -41,7 +52,7 @@ class WarmUpText(click.ParamType[Any]):
         """Parse; a message names the field at fault."""
         from pydantic import ValidationError
 
-        from onnx_operator.api.contract import WarmUpInputs
+        from onnx_operator.api.warm_up import WarmUpInputs
 
         if isinstance(value, WarmUpInputs):
             return value
@@ -60,7 +71,7 @@ _SERVE_OPTIONS = (
     click.option("--host", default="::", help="Address to listen on; :: means all, IPv4 too."),
     click.option("--port", type=click.IntRange(0, 65535), default=8080, help="0 takes a free one (see the log)."),
     click.option("--grpc-port", type=click.IntRange(0, 65535), help="Serve gRPC there too; 0 takes a free one."),
-    click.option("--intra-op-threads", type=click.IntRange(min=1), help="Default: the CPUs of this container."),
+    click.option("--intra-op-threads", type=click.IntRange(min=1), help="Default: the container's CPUs."),
     click.option(
         "--inter-op-threads", type=click.IntRange(min=1), default=1, help="Above 1, branches run in parallel."
     ),
@@ -128,6 +139,13 @@ _SERVE_OPTIONS = (
         help="A scoring script with init() and run(raw_data), or its folder: it answers /score.",
     ),
     click.option(
+        "--entry-script",
+        default="",
+        metavar="PATH",
+        help="The script in the folder of --script, as in src/score.py. Default: score.py, the only Python file, or "
+        "the only score.py in the folders within.",
+    ),
+    click.option(
         "--requirements-directory",
         "requirements",
         type=click.Path(path_type=Path, file_okay=False),
@@ -141,6 +159,14 @@ _SERVE_OPTIONS = (
         metavar="NAME",
         help="Refuse requests whose Host is neither this name nor the loopback's, and pages of other origins. May be "
         "repeated. Default: any host.",
+    ),
+    click.option(
+        "--cors-allow-origin",
+        "cors_allow_origins",
+        multiple=True,
+        metavar="ORIGIN",
+        help="Web pages of this origin (https://app.example.com; * is any) may ask and read answers. May be repeated; "
+        "AML_CORS_ORIGINS, a list with commas, adds to them.",
     ),
     click.option("--max-body-bytes", type=click.IntRange(min=1), default=64 << 20, help="Longest request body."),
     click.option(
@@ -170,9 +196,9 @@ def serve_options(command: Any) -> Any:
     return command
 
 
-def serve_defaults() -> dict[str, Any]:
-    """What the options of ``serve`` are when none is given, for :func:`run_server`."""
-    parsed = serve.make_context("serve", ["--model=.", "--name=."]).params
+def serve_parameters(arguments: Sequence[str]) -> dict[str, Any]:
+    """What the arguments say, and the defaults for all that they do not, for :func:`run_server`."""
+    parsed = serve.make_context("serve", ["--model=.", "--name=.", *arguments]).params
     return {name: value for name, value in parsed.items() if name not in ("model", "name")}
 
 
@@ -198,6 +224,7 @@ def run_server(
     tls_client_ca: Path | None,
     token_file: Path | None,
     allowed_hosts: tuple[str, ...] = (),
+    cors_allow_origins: tuple[str, ...] = (),
     local: bool = False,
     **settings: Any,
 ) -> None:
@@ -205,10 +232,13 @@ def run_server(
 
     With ``local`` requests must name this machine even where no host is allowed besides.
     """
+    from onnx_operator.server.runtime.threads import available_cpus, limit_libraries
+
+    # First: numpy starts its threads when it is imported.
+    limit_libraries(os.environ, settings.get("intra_op_threads") or available_cpus())
     import uvloop
 
     from onnx_operator.server.http.limits import Limits
-    from onnx_operator.server.runtime.threads import available_cpus
     from onnx_operator.server.serve import ServeSettings, Serving
     from onnx_operator.server.tls import TlsFiles
 
@@ -230,6 +260,7 @@ def run_server(
         tls=TlsFiles(tls_certificate, tls_key, tls_client_ca) if tls_certificate and tls_key else None,
         token=_token(token_file) if token_file else "",
         allowed_hosts=allowed_hosts if allowed_hosts or local else None,
+        cors_origins=_origins(cors_allow_origins),
         **settings,
     )
     try:
@@ -244,11 +275,39 @@ def run_server(
     os._exit(code)
 
 
+def _origins(given: tuple[str, ...]) -> tuple[str, ...]:
+    from onnx_operator.api.origins import read_azure_origins, read_origin
+
+    try:
+        found = [read_origin(each) for each in given]
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--cors-allow-origin") from None
+    added, wrong = read_azure_origins(os.environ.get("AML_CORS_ORIGINS", ""))
+    for entry in wrong:
+        logger.warning("AML_CORS_ORIGINS: %r is not an origin such as https://app.example.com; it is left out", entry)
+    return (*found, *added)
+
+
 def _token(path: Path) -> str:
     token = path.read_text().strip()
     if not token or not token.isascii() or any(character.isspace() for character in token):
         raise click.BadParameter(f"{path} must hold one word, the token.", param_hint="--token-file")
     return token
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, help="Where the server listens.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=1800.0, help="Seconds until it is given up.")
+@click.option("--tls/--no-tls", default=False, help="Whether the server speaks TLS.")
+def wait(port: int, timeout: float, tls: bool) -> None:
+    """Wait until the server beside this is ready; a startup probe that fails only where the start did.
+
+    Fails after the timeout, and says how far the server is.
+    """
+    from onnx_operator.server import waiting
+
+    if told := waiting.wait(port, timeout, waiting.connect_tls if tls else waiting.connect):
+        raise click.ClickException(told)
 
 
 @main.command(name="install-requirements")

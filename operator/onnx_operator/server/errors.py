@@ -1,6 +1,11 @@
 """What goes wrong with a start or a request, independent of the transport that carried it."""
 
+import math
+from collections.abc import Sequence
+
 from onnx_operator.api.conditions import Reason
+
+_SHOWN = 20
 
 
 class StartError(Exception):
@@ -37,8 +42,17 @@ def quote(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
+def listed(names: Sequence[str]) -> str:
+    """The first of several names in an error message, and how many more there are."""
+    shown = ", ".join(name[:60] for name in names[:_SHOWN])
+    return (shown or "none") + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
 def _number(value: object) -> str:
     # str() of an int beyond 4300 digits raises.
     if isinstance(value, int) and value.bit_length() > 512:
         return "a number of more than 150 digits"
+    if value in (math.inf, -math.inf) and type(value) is float:
+        # JSON and CSV have no such number: this is what its digits came to.
+        return f"a number beyond {'-' if value < 0 else ''}1.8e308"
     return str(value)

@@ -8,6 +8,7 @@ import mmap
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -16,7 +17,8 @@ from prometheus_client.registry import Collector
 
 SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
-PROTOCOLS = ("rest", "score", "grpc", "other")
+SCORING = ("rest", "score", "grpc")
+PROTOCOLS = (*SCORING, "other")
 """``other`` are health, metadata, metrics and the page."""
 HTTP_CODES = (200, 304, 400, 401, 403, 404, 405, 408, 413, 414, 415, 417, 421, 429, 431, 499, 500, 502, 503, 504)
 GRPC_CODES = (
@@ -24,6 +26,16 @@ GRPC_CODES = (
     *("RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE", "UNAUTHENTICATED"),
 )
 CODES = (*map(str, HTTP_CODES), *GRPC_CODES, "other")
+
+STARTED = {
+    "model_load_seconds": "Time to load the model.",
+    "model_warm_up_seconds": "Time of the warm-up inferences.",
+    "proof_contradicted": "1 where the warm-up saw rows meet that are proven not to: requests then share no run.",
+    "golden_tests": "Data sets that the model has answered as expected.",
+    "request_memory_bytes": "Memory that the requests of one process may take.",
+}
+"""Figures that only the start knows, and what they are."""
+INFO_LABELS = ("model", "version", "execution_providers")
 
 _CODE = {code: index for index, code in enumerate(CODES)}
 _HTTP_CODE = {code: _CODE[str(code)] for code in HTTP_CODES}
@@ -39,8 +51,21 @@ _ROWS = _BATCH + len(SIZES) + 2
 _REJECTED = _ROWS + 1
 _IN_FLIGHT = _REJECTED + 1
 _WAITING = _IN_FLIGHT + 1
-_CALLS = _WAITING + 1
-_SLOTS = _CALLS + 1
+_SLOTS = _WAITING + 1
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scoring requests of all protocols and processes since the start."""
+
+    answered: int
+    failed: int
+    seconds: float
+    """What all of them took together."""
+    runs: int
+    rows: int
+    waited: float
+    """Seconds that the oldest requests of all runs had waited, together."""
 
 
 class Metrics(Collector):
@@ -57,9 +82,9 @@ class Metrics(Collector):
         self._rows = [whole[at : at + _SLOTS] for at in range(0, len(whole) - _SLOTS + 1, _SLOTS)]
         self._own = self._rows[number]
         self.ready: Callable[[], float] = lambda: 0.0
-        self.gauges: dict[str, tuple[str, float]] = {}
-        """Figures of the start: name, then what it is and its value."""
+        self._started: dict[str, float] = {}
         self.info: dict[str, str] = {}
+        """The values of :data:`INFO_LABELS`; empty before they are known."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.registry.register(self)
@@ -84,34 +109,47 @@ class Metrics(Collector):
         own[_ROWS] += rows
 
     def enter(self) -> None:
-        """A call of gRPC came."""
-        self._own[_CALLS] += 1
+        """A scoring request was let in."""
+        self._own[_IN_FLIGHT] += 1
 
     def leave(self) -> None:
         """It has its answer."""
-        self._own[_CALLS] -= 1
+        self._own[_IN_FLIGHT] -= 1
 
     def reject(self) -> None:
         """A scoring request was turned away by a full queue."""
         self._own[_REJECTED] += 1
 
-    def set_present(self, in_flight: int, waiting: int) -> None:
-        """How many HTTP requests of this process have no answer, and how many inferences have not begun."""
-        self._own[_IN_FLIGHT] = in_flight
+    def set_waiting(self, waiting: int) -> None:
+        """How many inferences of this process have not begun."""
         self._own[_WAITING] = waiting
 
     def forget(self, number: int) -> None:
         """A process has ended: nothing is in flight there any more. What it counted stays."""
         row = self._rows[number]
-        row[_IN_FLIGHT] = row[_WAITING] = row[_CALLS] = 0
+        row[_IN_FLIGHT] = row[_WAITING] = 0
 
-    def set(self, name: str, documentation: str, value: float) -> None:
-        """Tell a figure of the start, such as ``model_load_seconds``."""
-        self.gauges[name] = (documentation, value)
+    def set(self, name: str, value: float) -> None:
+        """Tell a figure of the start, one of :data:`STARTED`."""
+        self._started[name] = value
 
     def render(self) -> bytes:
         """Write all metrics in Prometheus's text format."""
         return generate_latest(self.registry)
+
+    def scored(self) -> Scored:
+        """Sum over the processes."""
+        total = [sum(row[slot] for row in self._rows) for slot in range(_SLOTS)]
+        answered = failed = seconds = 0.0
+        for number in range(len(SCORING)):
+            codes = total[_REQUESTS + number * len(CODES) :][: len(CODES)]
+            good = codes[_HTTP_CODE[200]] + codes[_CODE["OK"]]
+            answered += good
+            failed += sum(codes) - good
+            seconds += total[_LATENCY + (number + 1) * _HISTOGRAM - 1]
+        runs = sum(total[_QUEUE : _QUEUE + _HISTOGRAM - 1])
+        waited = total[_QUEUE + _HISTOGRAM - 1]
+        return Scored(int(answered), int(failed), seconds, int(runs), int(total[_ROWS]), waited)
 
     def collect(self) -> Iterator[Metric]:
         """Sum over the processes."""
@@ -143,19 +181,19 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "onnx_server_requests_in_flight",
             "Scoring requests being answered or waiting.",
-            total[_IN_FLIGHT] + total[_CALLS],
+            total[_IN_FLIGHT],
         )
         yield GaugeMetricFamily("onnx_server_requests_waiting", "Inferences that have not begun.", total[_WAITING])
         yield GaugeMetricFamily("onnx_server_ready", "1 while new requests should come here.", self.ready())
-        for name, (documentation, value) in self.gauges.items():
-            yield GaugeMetricFamily(f"onnx_server_{name}", documentation, value)
+        for name, value in self._started.items():
+            yield GaugeMetricFamily(f"onnx_server_{name}", STARTED[name], value)
         if self.info:
             info = GaugeMetricFamily(
                 "onnx_server_model_info",
                 "Always 1; tells the model and the execution providers that run it.",
-                labels=list(self.info),
+                labels=INFO_LABELS,
             )
-            info.add_metric(list(self.info.values()), 1)
+            info.add_metric([self.info[label] for label in INFO_LABELS], 1)
             yield info
 
 

@@ -16,12 +16,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from onnx_operator.common.cgroups import memory_limit
 from onnx_operator.server.metrics import Metrics, memory_size
-from onnx_operator.server.runtime.cgroups import memory_limit
 
 logger = logging.getLogger(__name__)
 
-MOST_PROCESSES = 64
+MAX_PROCESSES = 64
 ENV_NUMBER = "ONNX_SERVER_PROCESS"
 """Number of a further process, 1 and up, how many there are with the first, the descriptor of the shared figures, the
 ports, and the first process."""
@@ -39,8 +39,8 @@ class Shared:
         else:
             self.number, self.count, self.port, self.grpc_port, self.parent = 0, 1, 0, 0, 0
             self.descriptor = os.memfd_create("figures", 0)
-            os.ftruncate(self.descriptor, memory_size(MOST_PROCESSES))
-        self.metrics = Metrics(mmap.mmap(self.descriptor, memory_size(MOST_PROCESSES)), self.number)
+            os.ftruncate(self.descriptor, memory_size(MAX_PROCESSES))
+        self.metrics = Metrics(mmap.mmap(self.descriptor, memory_size(MAX_PROCESSES)), self.number)
 
     @property
     def first(self) -> bool:
@@ -111,7 +111,7 @@ def end_with_parent(parent: int) -> None:
 
 def further_processes(cpus: int, resident_bytes: int, root: Path = Path("/")) -> int:
     """How many processes fit beside this one: one for each other CPU, as far as the container's memory goes."""
-    wanted = min(cpus, MOST_PROCESSES) - 1
+    wanted = min(cpus, MAX_PROCESSES) - 1
     limit = memory_limit(root)
     if limit is None:
         return wanted

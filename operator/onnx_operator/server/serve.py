@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 import ssl
 import sys
 import threading
@@ -18,24 +17,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import Phase, StartFacts, WarmUpFacts, WarmUpInputs
-from onnx_operator.api.text import visible_json
+from onnx_operator.api.contract import Phase, StartFacts, WarmUpFacts
+from onnx_operator.api.warm_up import WarmUpInputs
+from onnx_operator.common.cgroups import memory_limit
+from onnx_operator.common.listening import listen
+from onnx_operator.common.text import visible_json
+from onnx_operator.server.dataplane.admission import Admission
 from onnx_operator.server.dataplane.batching import Batcher, BatchPolicy
 from onnx_operator.server.dataplane.budget import UNLIMITED, Budget, request_bytes
 from onnx_operator.server.dataplane.plane import DataPlane
 from onnx_operator.server.errors import StartError
+from onnx_operator.server.http.cors import CrossOrigin
 from onnx_operator.server.http.hosts import host_check, is_loopback
 from onnx_operator.server.http.limits import Limits
 from onnx_operator.server.http.routes import Routes
 from onnx_operator.server.http.server import HttpServer
 from onnx_operator.server.lifecycle import Lifecycle, log_progress
 from onnx_operator.server.processes import Shared, Siblings, end_with_parent, further_processes
-from onnx_operator.server.runtime.cgroups import memory_limit
 from onnx_operator.server.runtime.memory import Resident, forget_peak, peak_memory_bytes, resident_memory_bytes
 from onnx_operator.server.runtime.threads import available_cpus
 from onnx_operator.server.termination import TerminationLog
 from onnx_operator.server.tls import TlsFiles, server_context
-from onnx_operator.server.tracing import tracer
+from onnx_operator.server.tracing import Tracer, tracer
 
 if TYPE_CHECKING:
     from onnx_operator.server.rpc.server import GrpcServer
@@ -86,10 +89,16 @@ class ServeSettings:
     state: Path | None = None
     """A folder that outlives a restart, for notes of made-up inputs that killed the process; None: nothing is noted."""
     script: Path | None = None
+    entry_script: str = ""
+    """The script's path in its folder; where empty it is looked for."""
+    model_directory: Path | None = None
+    """What lies beside the model, for a script; None is what was fetched in a pod, else the model's own folder."""
     requirements: Path | None = None
     page: bool = False
     allowed_hosts: tuple[str, ...] | None = None
     """The hosts that requests may name besides those of the loopback; None: any."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may ask and read the answers."""
     memory_budget: int | None = None
     """Bytes of memory for the requests of one process; None: what the container's limit leaves."""
     tls: TlsFiles | None = None
@@ -109,6 +118,7 @@ class Serving:
         self._lifecycle = Lifecycle()
         self._shared = Shared(os.environ)
         self._metrics = self._shared.metrics
+        self._metrics.ready = lambda: float(self._lifecycle.ready)
         self._budget = Budget()
         self._plane = DataPlane(settings.name, settings.version, settings.limits.request_timeout)
         self._log = TerminationLog.from_environment() if self._shared.first else TerminationLog(None)
@@ -118,6 +128,7 @@ class Serving:
         self._http: HttpServer
         self._routes: Routes
         self._tls: ssl.SSLContext | None = None
+        self._tracer: Tracer | None = None
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code.
@@ -131,14 +142,15 @@ class Serving:
         limit = memory_limit()
         # Nothing is scored before the model is there, when it is known what is left.
         self._budget.total = limit // 8 if limit else UNLIMITED
-        self._http = HttpServer(self._lifecycle, self._metrics, settings.limits, settings.token, self._budget)
-        self._http.access_log = settings.access_log
+        self._tracer = tracer(settings.name, settings.version)
+        self._http = HttpServer(self._lifecycle, self._admission(), settings.limits, self._budget)
+        if settings.cors_origins:
+            self._http.cross_origin = CrossOrigin(settings.cors_origins)
         if settings.allowed_hosts is not None:
             addresses = not is_loopback(settings.host)
-            self._http.check_host = host_check(settings.allowed_hosts, addresses=addresses)
-        traces = tracer(settings.name, settings.version)
-        if traces is not None:
-            self._http.on_finished = traces.finished
+            self._http.check_host = host_check(
+                settings.allowed_hosts, addresses=addresses, cross_origin=self._http.cross_origin
+            )
         self._routes = Routes(self._http, self._plane, self._lifecycle, self._metrics)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -165,10 +177,21 @@ class Serving:
             await self._http.close(settings.drain_timeout)
             if self._script is not None:
                 await self._script.stop()
-            if traces is not None:
-                await asyncio.to_thread(traces.close)
+            if self._tracer is not None:
+                await asyncio.to_thread(self._tracer.close)
             self._routes.close()
             self._plane.close()
+
+    def _admission(self) -> Admission:
+        """Who may come in by one of the ports."""
+        settings = self._settings
+        return Admission(
+            self._metrics,
+            settings.limits.places,
+            settings.token,
+            access_log=settings.access_log,
+            on_answered=self._tracer.record if self._tracer is not None else None,
+        )
 
     async def _listen(self) -> None:
         port = self._shared.port or self._settings.port
@@ -195,7 +218,7 @@ class Serving:
 
     async def _drain(self) -> None:
         self._lifecycle.draining = True
-        logger.info("draining", extra={"fields": {"inFlight": self._http.in_flight}})
+        logger.info("draining", extra={"fields": {"inFlight": self._http.admission.present}})
         siblings = asyncio.create_task(self._siblings.stop(self._settings.drain_delay + self._settings.drain_timeout))
         if self._lifecycle.phase is Phase.SERVING:
             await asyncio.sleep(self._settings.drain_delay)
@@ -230,21 +253,21 @@ class Serving:
 
     async def _start_script(self) -> StartFacts:
         from onnx_operator.server.script.host import ScriptHost
-        from onnx_operator.server.script.settings import ScriptSettings
+        from onnx_operator.server.script.settings import ScriptSettings, model_folder
 
         settings = self._settings
         assert settings.script is not None
+        cpus = settings.intra_op_threads or available_cpus()
         started = time.perf_counter()
-        # AZUREML_MODEL_DIR holds what was fetched; a model on this machine is taken with its folder.
-        model_folder = settings.model if settings.model.is_dir() else settings.model.parent
         self._script = ScriptHost(
             ScriptSettings(
                 script=settings.script,
-                model_directory=model_folder,
+                entry_script=settings.entry_script,
+                model_directory=model_folder(settings.model, settings.model_directory),
                 requirements=settings.requirements,
                 name=settings.name,
                 version=settings.version,
-                cpus=settings.intra_op_threads or available_cpus(),
+                cpus=cpus,
             )
         )
         facts = await self._script.start()
@@ -259,12 +282,14 @@ class Serving:
             load_seconds=seconds,
             warm_up_seconds=0,
             resident_memory_bytes=resident_memory_bytes(),
+            intra_op_threads=cpus,
+            processes=1,
         )
 
     async def _start_model(self) -> StartFacts:
         settings = self._settings
         model, warm, facts, data_sets, run_bytes = await asyncio.wrap_future(_in_daemon(self._load_blocking))
-        further = 0
+        further, threads = 0, settings.intra_op_threads or available_cpus()
         cpus = available_cpus()
         if self._shared.first and settings.processes != 1 and (warm.inline or settings.processes):
             further = (settings.processes or 1 + further_processes(cpus, facts.resident_memory_bytes)) - 1
@@ -272,18 +297,19 @@ class Serving:
         policy = batch_policy(settings, warm)
         if settings.intra_op_threads is None and (further or not self._shared.first):
             # Each process has a CPU of its own now.
-            model, _ = await asyncio.wrap_future(_in_daemon(lambda: self._load(1)))
+            threads = 1
+            model, _ = await asyncio.wrap_future(_in_daemon(lambda: self._load(threads)))
         if policy.pad:
             model.fill_up()
         self._plane.attach(model, Batcher(model, policy, settings.limits.workers, self._metrics.run))
         self._routes.example = example_of(model, warm) if warm.inline else None
+        self._routes.most_rows = settings.max_batch_size
         self._routes.attach()
         self._add_page(model.inputs, model.outputs, facts.execution_providers)
-        self._metrics.set("model_load_seconds", "Time to load the model.", facts.load_seconds)
-        self._metrics.set("model_warm_up_seconds", "Time of the warm-up inferences.", facts.warm_up_seconds)
-        contradicted = "1 where the warm-up saw rows meet that are proven not to: requests then share no run."
-        self._metrics.set("proof_contradicted", contradicted, float(warm.contradicted))
-        self._metrics.set("golden_tests", "Data sets that the model has answered as expected.", data_sets)
+        self._metrics.set("model_load_seconds", facts.load_seconds)
+        self._metrics.set("model_warm_up_seconds", facts.warm_up_seconds)
+        self._metrics.set("proof_contradicted", float(warm.contradicted))
+        self._metrics.set("golden_tests", data_sets)
         self._metrics.info = {
             "model": settings.name,
             "version": settings.version,
@@ -298,7 +324,7 @@ class Serving:
         if not self._shared.first:
             await self._listen()
         self._siblings.start(further)
-        return facts
+        return facts.model_copy(update={"intra_op_threads": threads, "processes": self._shared.count})
 
     def _set_budget(self, resident: int, run_bytes: int, runs: int) -> None:
         """Give requests the memory that is left, now that it is known what everything else takes."""
@@ -308,24 +334,20 @@ class Serving:
         self._budget.total = total
         self._budget.memory = Resident(resident_memory_bytes())
         logger.info("memory for requests", extra={"fields": {"bytes": total, "resident": resident, "run": run_bytes}})
-        self._metrics.set("request_memory_bytes", "Memory that the requests of one process may take.", total)
+        self._metrics.set("request_memory_bytes", total)
 
     async def _serve_grpc(self, port: int) -> None:
-        from onnx_operator.server.rpc.server import GrpcLimits, serve_grpc
+        from onnx_operator.server.rpc.server import serve_grpc
 
         settings = self._settings
         self._grpc = await serve_grpc(
             self._plane,
             self._lifecycle,
+            self._admission(),
+            max_body_bytes=settings.limits.max_body_bytes,
             host=settings.host,
             port=port,
-            limits=GrpcLimits(
-                max_body_bytes=settings.limits.max_body_bytes,
-                most_calls=settings.limits.workers + settings.limits.queue,
-            ),
-            metrics=self._metrics,
             tls=settings.tls,
-            token=settings.token,
             reuse_port=settings.processes != 1,
             budget=self._budget,
         )
@@ -362,6 +384,8 @@ class Serving:
                 fail_on_fallback=settings.fail_on_fallback,
             ),
         )
+        # Read from the file here: the first table that somebody sends is read on the event loop.
+        _ = model.categories
         return model, time.perf_counter() - started
 
     def _sources(self) -> "Sources":
@@ -407,7 +431,12 @@ class Serving:
             fallback_causes=[f"{provider}: {cause}" for provider, cause in model.assignment.causes.items()],
             load_seconds=round(load_seconds, 6),
             warm_up_seconds=round(warmed - loaded, 6),
-            warm_up=WarmUpFacts(warmed=warm.warmed, message=warm.message, inputs=warm.recipe),
+            warm_up=WarmUpFacts(
+                warmed=warm.warmed,
+                message=warm.message,
+                inputs=warm.recipe,
+                request_cpu_seconds=None if warm.cpu_seconds is None else round(warm.cpu_seconds, 6),
+            ),
             resident_memory_bytes=resident_memory_bytes(),
         )
         return model, warm, facts, data_sets, run_bytes
@@ -437,16 +466,6 @@ def example_of(model: "Model", warm: "WarmUp") -> dict[str, Any] | None:
     if sum(value.size for value in feed.values()) > 4096:
         return None
     return {name: encode_nested(value) for name, value in feed.items()}
-
-
-def listen(host: str, port: int, reuse: bool = False) -> socket.socket:
-    """Open the listening socket. ``::`` serves both families, and IPv4 alone on a node without IPv6."""
-    if host == "::" and not socket.has_dualstack_ipv6():
-        host = "0.0.0.0"  # noqa: S104 - a pod's own network namespace
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server(
-        (host, port), family=family, backlog=2048, dualstack_ipv6=host == "::", reuse_port=reuse
-    )
 
 
 def _in_daemon(function: Callable[[], T]) -> Future[T]:

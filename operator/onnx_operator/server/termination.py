@@ -11,6 +11,8 @@ from onnx_operator.api.sources import SourcePin
 
 ENV_TERMINATION_LOG = "ONNX_TERMINATION_LOG"
 """Where to write instead of the kubelet's default path."""
+MAX_READ_BYTES = 4096
+"""What the kubelet reads of it (Kubernetes documentation, "Determine the Reason for Pod Failure")."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,24 @@ class TerminationLog:
         if self._path is None:
             return
         try:
-            # In place: the kubelet mounts this very file, a rename would leave it empty.
-            self._path.write_text(message.to_json(), encoding="utf-8")
+            _rewrite(self._path, message.to_json().encode())
         except OSError as error:
             logger.warning("cannot write the termination message: %s", error)
+
+
+def _rewrite(path: Path, message: bytes) -> None:
+    """Write in place, so that a kill at any moment leaves a whole message.
+
+    The kubelet mounts this very file, so that a rename would leave it empty; and a file that is emptied first loses
+    the phase where the kill comes before the text. JSON may end in blanks: they cover what was longer before.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        before = os.fstat(descriptor).st_size
+        if before > MAX_READ_BYTES:
+            os.ftruncate(descriptor, 0)
+            before = 0
+        os.pwrite(descriptor, message.ljust(before), 0)
+        os.ftruncate(descriptor, len(message))
+    finally:
+        os.close(descriptor)

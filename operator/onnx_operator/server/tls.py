@@ -22,7 +22,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     try:
         context.load_cert_chain(files.certificate, files.key)
     except (OSError, ssl.SSLError) as error:
-        raise ValueError(f"{files.certificate} and {files.key} are no certificate and its key: {error}") from None
+        raise ValueError(f"{files.certificate} and {files.key} are not a certificate and its key: {error}") from None
     if files.client_ca is not None:
         try:
             context.load_verify_locations(files.client_ca)

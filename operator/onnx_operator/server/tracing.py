@@ -10,7 +10,8 @@ import time
 from typing import Any
 
 from onnx_operator import __version__
-from onnx_operator.server.http.connection import Exchange
+from onnx_operator.server.dataplane.admission import Answered
+from onnx_operator.server.metrics import SCORING
 
 logger = logging.getLogger(__name__)
 
@@ -34,39 +35,45 @@ class Tracer:
         self._propagator = TraceContextTextMapPropagator()
         self._attributes = {"gen_ai.request.model": model, "onnx.model.version": version}
 
-    def finished(self, exchange: Exchange, status: int) -> None:
+    def record(self, answered: Answered) -> None:
         """Record a request that has been answered."""
-        if exchange.route is None or not exchange.route.scoring:
+        if answered.protocol not in SCORING:
             return
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
-        carrier = {
-            name.decode("latin-1"): value.decode("latin-1")
-            for name, value in exchange.headers.items()
-            if name in (b"traceparent", b"tracestate")
-        }
-        end = time.time_ns()
-        seconds = time.monotonic() - exchange.started
-        path = exchange.path[:200].decode("latin-1")
+        headers = answered.headers()
+        carrier = {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+        # It may have had its answer a while ago.
+        end = time.time_ns() - int((time.monotonic() - answered.started - answered.seconds) * 1e9)
         span: Any = self._tracer.start_span(
-            f"{exchange.method.decode('latin-1')} {path}",
+            answered.method if answered.path is None else f"{answered.method} {answered.path}",
             context=self._propagator.extract(carrier),
             kind=SpanKind.SERVER,
-            start_time=end - int(seconds * 1e9),
-            attributes=self._attributes
-            | {
-                "http.request.method": exchange.method.decode("latin-1"),
-                "url.path": path,
-                "http.response.status_code": status,
-            },
+            start_time=end - int(answered.seconds * 1e9),
+            attributes=self._attributes | _attributes(answered),
         )
-        if status >= 500:
+        if answered.failed:
             span.set_status(Status(StatusCode.ERROR))
         span.end(end)
 
     def close(self) -> None:
         """Send what has not been sent."""
         self._provider.shutdown()
+
+
+def _attributes(answered: Answered) -> dict[str, Any]:
+    """By the semantic conventions for HTTP and for gRPC: https://opentelemetry.io/docs/specs/semconv/."""
+    if answered.path is None:
+        return {
+            "rpc.system.name": "grpc",
+            "rpc.method": answered.method,
+            "rpc.response.status_code": answered.code,
+        }
+    return {
+        "http.request.method": answered.method,
+        "url.path": answered.path,
+        "http.response.status_code": answered.code,
+    }
 
 
 def tracer(model: str, version: str) -> Tracer | None:

@@ -11,7 +11,7 @@ import yaml
 from onnx_operator.api import names
 from onnx_operator.api.crd import crd, to_yaml
 from onnx_operator.api.onnxmodel import MAX_REPLICAS
-from onnx_operator.api.schemes import ALL_CREDENTIALS, secret_key
+from onnx_operator.api.schemes import ALL_CREDENTIALS, SCHEMES, secret_key
 
 ROOT = Path(__file__).resolve().parents[3]
 VERSION = crd()["spec"]["versions"][0]
@@ -37,23 +37,31 @@ def at(path: str) -> dict[str, Any]:
     return dict(ALL)[path]
 
 
-@pytest.mark.parametrize("word", ["$ref", "$defs", "title", "allOf", "oneOf", "not", "const", "nullable", "examples"])
+QUANTITIES = [".spec.resources.requests.*", ".spec.resources.limits.*"]
+
+
+@pytest.mark.parametrize("word", ["$ref", "$defs", "title", "allOf", "anyOf", "oneOf", "const", "examples"])
 def test_the_schema_is_structural(word):
     assert [path for path, node in ALL if word in node] == []
 
 
-def test_only_quantities_and_dimensions_have_alternative_types():
-    assert {path for path, node in ALL if "anyOf" in node} == {".spec.resources.requests.*", ".spec.resources.limits.*"}
-    assert all(node.get("x-kubernetes-int-or-string") for _, node in ALL if "anyOf" in node)
+def test_every_field_but_quantities_and_dimensions_has_one_type():
+    # A quantity is 500m, 2 or 0.5, and a CRD has no type for that.
+    untyped = [path for path, node in ALL if not isinstance(node.get("type"), str)]
+    dimensions = [path for path, node in ALL if node.get("x-kubernetes-int-or-string")]
+    assert untyped == [*QUANTITIES, *dimensions]
+    assert all(path.startswith(".status.model.") for path in dimensions)
 
 
-def test_every_field_has_one_type():
-    untyped = [
-        path
+def test_what_may_be_left_out_of_the_spec_may_be_null_and_nothing_else():
+    nullable = {path for path, node in ALL if node.get("nullable")}
+    optional = {
+        f"{path}.{name}"
         for path, node in ALL
-        if not isinstance(node.get("type"), str) and not node.get("x-kubernetes-int-or-string")
-    ]
-    assert untyped == []
+        if path.startswith(".spec")
+        for name in node.get("properties", {}).keys() - set(node.get("required", []))
+    }
+    assert nullable == optional - {".spec.replicas"}, "null replicas are the default"
 
 
 def test_replicas_is_the_only_field_with_a_default():
@@ -71,6 +79,7 @@ def test_the_status_requires_nothing_so_that_a_part_of_it_can_be_written():
 
 
 def test_the_spec_holds_the_fields_whose_behaviour_exists_and_no_others():
+    # A new field is named here when the tests of its behaviour are there.
     assert set(SPEC["properties"]) == {
         "model",
         "runtime",
@@ -81,6 +90,7 @@ def test_the_spec_holds_the_fields_whose_behaviour_exists_and_no_others():
         "batching",
         "warmUp",
         "scoring",
+        "endpoint",
         "serviceAccountName",
         "podTemplate",
         "suspend",
@@ -103,11 +113,11 @@ def test_every_field_of_the_spec_is_explained_or_self_evident():
     assert unexplained == []
 
 
-@pytest.mark.parametrize("store", ["https", "s3", "gs", "az", "abfss", "oci", "hf", "mlflow", "models", "pvc"])
+@pytest.mark.parametrize("store", SCHEMES)
 def test_the_uri_and_the_credentials_are_explained_for_every_store(store):
     words = at(".spec.model.uri")["description"]
     (rule,) = at(".spec.model.uri")["x-kubernetes-validations"]
-    form = f"{store}:/" if store == "models" else f"{store}://"
+    form = SCHEMES[store].prefix
     assert form in words
     assert form in rule["message"]
     assert form in rule["rule"]
@@ -128,7 +138,9 @@ def test_replicas_are_zero_to_a_thousand():
 
 def test_only_a_pod_spec_accepts_unknown_fields():
     # Elsewhere an unknown name must be refused, not kept.
-    assert [p for p, n in ALL if n.get("x-kubernetes-preserve-unknown-fields")] == [".spec.podTemplate.spec"]
+    open_ = {p: n for p, n in ALL if n.get("x-kubernetes-preserve-unknown-fields")}
+    assert set(open_) == {".spec.podTemplate.spec", *QUANTITIES}
+    assert {open_[path]["maxProperties"] for path in QUANTITIES} == {0}
 
 
 def test_everything_that_cel_walks_through_is_bounded():

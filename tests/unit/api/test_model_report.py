@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx_operator.api.report import (
     MAX_METADATA,
     MAX_REPORT_BYTES,
-    MAX_TENSORS,
+    MAX_REPORT_TENSORS,
     MAX_TEXT_BYTES,
     MemoryEstimate,
     ModelReport,
@@ -18,7 +18,7 @@ from onnx_operator.api.report import (
     shorten,
 )
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.api.text import visible
+from onnx_operator.common.text import visible
 
 MEMORY = MemoryEstimate(weights_bytes=2**40, activations_bytes=2**40, resident_bytes=2**41)
 
@@ -53,20 +53,20 @@ def test_an_ordinary_model_is_reported_whole():
 
 def test_more_tensors_than_fit_are_cut_and_that_is_said():
     cut = report(inputs=[tensor(f"i{i}") for i in range(60)], outputs=[tensor(f"o{i}") for i in range(60)]).bounded()
-    assert len(cut.inputs) + len(cut.outputs) == MAX_TENSORS
+    assert len(cut.inputs) + len(cut.outputs) == MAX_REPORT_TENSORS
     assert cut.truncated
 
 
 def test_the_outputs_are_shown_also_beside_very_many_inputs():
     cut = report(inputs=[tensor(f"i{i}") for i in range(500)], outputs=[tensor("y")]).bounded()
     assert [t.name for t in cut.outputs] == ["y"]
-    assert len(cut.inputs) == MAX_TENSORS - 1
+    assert len(cut.inputs) == MAX_REPORT_TENSORS - 1
 
 
 def test_the_inputs_are_shown_also_beside_very_many_outputs():
     cut = report(inputs=[tensor("x")], outputs=[tensor(f"o{i}") for i in range(500)]).bounded()
     assert [t.name for t in cut.inputs] == ["x"]
-    assert len(cut.outputs) == MAX_TENSORS - 1
+    assert len(cut.outputs) == MAX_REPORT_TENSORS - 1
 
 
 def test_more_metadata_than_fits_is_cut_and_that_is_said():
@@ -156,7 +156,7 @@ def test_a_bounded_report_is_within_all_bounds_and_bounding_again_changes_nothin
 
     assert original == before
     assert size(cut) <= MAX_REPORT_BYTES
-    assert len(cut.inputs) + len(cut.outputs) <= MAX_TENSORS
+    assert len(cut.inputs) + len(cut.outputs) <= MAX_REPORT_TENSORS
     assert len(cut.metadata) <= MAX_METADATA
     assert cut.bounded() == cut
     assert cut.truncated or cut == original

@@ -6,7 +6,7 @@ import pytest
 
 from onnx_operator.api.conditions import ConditionType, Reason
 from onnx_operator.api.contract import Phase, TerminationMessage
-from onnx_operator.api.reasons import REASONS
+from onnx_operator.api.reasons import REASONS, VERDICTS
 
 PROMISED = [
     "Inspected",
@@ -68,10 +68,15 @@ def test_what_an_earlier_version_said_is_still_understood():
 
 
 def test_everything_is_known_of_every_reason():
-    assert list(REASONS) == list(Reason)
+    assert set(Reason) - set(REASONS) == set(), "each member of Reason has a record in api/reasons.py"
+    assert list(REASONS) == list(Reason), "the records of api/reasons.py are in the order of Reason"
     assert all(facts.meaning.endswith(".") for facts in REASONS.values())
     claimed = [facts for facts in REASONS.values() if facts.claimable]
     assert all(facts.precedence is not None for facts in claimed), "what a container claims has a place among causes"
+
+
+def test_what_looking_at_a_model_ends_with_is_told_by_model_valid():
+    assert {REASONS[reason].condition for reason in VERDICTS} == {ConditionType.MODEL_VALID}
 
 
 def test_the_conditions_are_the_promised_ones():

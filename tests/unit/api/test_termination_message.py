@@ -129,7 +129,7 @@ def test_schemes_and_claims_are_read_from_uris(uri, scheme, claim):
 def test_every_scheme_is_written_as_its_pattern_says_and_has_a_source_that_can_be_made(scheme):
     assert all(form.startswith(scheme.prefix) for form in scheme.forms)
     assert re.match(scheme.pattern.partition(":")[0] + ":", scheme.prefix)
-    assert set(scheme.settings) <= SourceSettings.model_fields.keys()
+    assert set(scheme.settings) <= SourceSettings.model_fields.keys(), "settings of a store: a field of SourceSettings"
     module, name = scheme.source
     source = getattr(import_module(f"onnx_operator.model.sources.{module}"), name)
     assert {"locate", "stat", "open"} <= set(dir(source))

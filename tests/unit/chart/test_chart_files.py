@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 import onnx_operator
 from onnx_operator.api import crd
-from onnx_operator.controller.settings.settings import Settings, SettingsError, parse_settings
+from onnx_operator.controller.settings.settings import Settings, SettingsError, SettingsModel, parse_settings
 
 CHART = Path(__file__).parents[3] / "charts" / "onnx-operator"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -24,12 +24,13 @@ def test_the_settings_of_the_values_are_the_operators_defaults() -> None:
     assert parse_settings(_settings()) == Settings(server_image="localhost/onnx-server:1")
 
 
-def test_the_values_name_every_setting() -> None:
+def test_the_values_name_every_setting_and_none_is_misspelt_in_silence() -> None:
     def compare(model: type[BaseModel], values: dict[str, Any], path: str) -> None:
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        assert set(values) == set(fields), path
+        assert set(values) == set(fields), f"values.yaml and Settings differ in {path}"
         for name, field in fields.items():
             if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                assert issubclass(field.annotation, SettingsModel), f"{path}.{name} would ignore a misspelt name"
                 compare(field.annotation, values[name], f"{path}.{name}")
 
     compare(Settings, VALUES["settings"], "settings")

@@ -8,10 +8,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from onnx_operator.api.warm_up import WarmUpInputs
+from onnx_operator.cli import warming
 from tests import models
+from tests.corpus.remade import divides
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
@@ -19,7 +23,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
 
 def inspect(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "onnx_operator.cli", "inspect", *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture
@@ -100,8 +104,65 @@ def test_who_interrupts_a_slow_read_gets_no_verdict() -> None:
             connection, _ = server.accept()
             with connection:
                 process.send_signal(signal.SIGINT)
-                out, told = process.communicate(timeout=60)
+                try:
+                    out, told = process.communicate(timeout=60)
+                finally:
+                    process.kill()
 
     assert process.returncode == 130
     assert out == ""
     assert told == f"{uri}: not inspected: interrupted\n"
+
+
+def warmed(path: Path, content: bytes) -> tuple[int, dict[str, Any]]:
+    path.write_bytes(content)
+    done = inspect(path, "--warm-up", "--output", "json")
+    return done.returncode, json.loads(done.stdout)["warmUp"]
+
+
+def test_who_asks_for_a_warm_up_learns_what_warms_the_model_and_how_long_a_run_takes(model: Path) -> None:
+    done = inspect(model, "--warm-up")
+
+    assert done.returncode == 0, done.stderr
+    assert "warm-up: warm, by made-up inputs" in done.stdout
+    assert '"shapes":{"x":[1,4]}' in done.stdout
+    assert "1 row " in done.stdout
+
+
+def test_what_a_warm_up_tells_can_be_given_back_as_spec_warm_up(tmp_path: Path) -> None:
+    code, told = warmed(tmp_path / "m.onnx", models.linear())
+
+    assert code == 0
+    assert told["outcome"] == "Warmed"
+    assert WarmUpInputs.model_validate(told["inputs"]).shapes == {"x": [1, 4]}
+    assert told["batching"] == ""
+    assert set(told["seconds"]) >= {"1", "2", "32"}
+
+
+def test_a_model_for_which_no_input_is_found_is_told_to_serve_unwarmed_before_it_is_rolled_out(tmp_path: Path) -> None:
+    code, told = warmed(tmp_path / "m.onnx", models.fails_warm_up())
+
+    assert code == 0
+    assert told["outcome"] == "Unwarmed"
+    assert "spec.warmUp" in told["message"]
+    assert told["batching"] != ""
+
+
+def test_a_made_up_input_that_ends_the_process_ends_neither_the_command_nor_the_model(tmp_path: Path) -> None:
+    code, told = warmed(tmp_path / "m.onnx", divides().SerializeToString())
+
+    assert code == 0
+    assert told["outcome"] in ("Warmed", "Unwarmed")
+
+
+def test_a_model_that_cannot_start_is_told_so_although_its_structure_is_good(tmp_path: Path) -> None:
+    code, told = warmed(tmp_path / "m.onnx", models.crashes_at_load())
+
+    assert code == 1
+    assert told["outcome"] == "Failed"
+    assert "SIGFPE" in told["message"]
+
+
+@pytest.mark.parametrize(("code", "said"), [(-9, "by SIGKILL"), (-40, "by signal 40"), (3, "with exit code 3")])
+def test_whatever_ends_a_warm_up_is_told(code: int, said: str) -> None:
+    assert warming._how(code) == said

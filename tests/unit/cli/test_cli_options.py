@@ -30,13 +30,13 @@ def run(*arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--sha256", "abc"], "'abc' is no digest: it has 64 hex digits"),
-        (["--allow-network", "intranet"], "--allow-network: 'intranet' is no network; write one as 10.0.0.0/8"),
-        (["--ca-bundle", "binary"], "--ca-bundle binary is no PEM file"),
-        (["--public-key", "binary"], "--public-key binary is no PEM file"),
+        (["--sha256", "abc"], "'abc' is not a digest: it has 64 hex digits"),
+        (["--allow-network", "intranet"], "--allow-network: 'intranet' is not a network; write it as 10.0.0.0/8"),
+        (["--ca-bundle", "binary"], "--ca-bundle binary is not a PEM file"),
+        (["--public-key", "binary"], "--public-key binary is not a PEM file"),
         (["--public-key", "text"], "BEGIN PUBLIC KEY"),
         (["--certificate-authority", "text"], "signatures.certificateAuthorities"),
-        (["--settings", "binary"], "--settings binary is no settings file"),
+        (["--settings", "binary"], "--settings binary is not a settings file"),
         (["--settings", "typo.yaml"], "s3.endpoint: "),
         (["--output", "yaml"], "'yaml' is not one of 'text', 'json'"),
     ],

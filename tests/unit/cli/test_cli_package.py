@@ -53,12 +53,23 @@ def test_the_model_goes_in_when_asked_and_a_second_run_replaces_the_first(tmp_pa
     assert "ONNX_SERVER_SERVE_MODEL=/opt/model/mnist.onnx" in (context / "Dockerfile").read_text()
 
 
+def test_an_entry_script_in_a_folder_is_named_for_the_server(tmp_path: Path, scoring: Path) -> None:
+    (scoring / "src").mkdir()
+    (scoring / "src" / "main.py").write_text("def init(): pass\ndef run(data): pass\n")
+    context = tmp_path / "context"
+    call(scoring, "--from", "server", "--entry-script", "src/main.py", "--context", context)
+    assert "scoring/src/main.py" in tree(context)
+    assert "ONNX_SERVER_SERVE_ENTRY_SCRIPT=src/main.py" in (context / "Dockerfile").read_text()
+    said = call(scoring, "--from", "server", "--entry-script", "src/other.py", "--context", context, code=1)
+    assert "holds no script src/other.py" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--requirement", "pillow"], "expected NAME==VERSION"),
         (["--build"], "--build needs --tag"),
-        (["--from", "two words"], "is no name of an image"),
+        (["--from", "two words"], "is not the name of an image"),
         (["--with-model", "."], "must hold one .onnx file, it holds: none"),
     ],
 )

@@ -130,11 +130,16 @@ def pod(
     fetch: Mapping[str, Any] | None = None,
     server: Mapping[str, Any] | None = None,
     conditions: list[Object] | None = None,
+    since: str = "",
     **metadata: Any,
 ) -> Object:
-    """A pod as the API server shows it; ``fetch`` and ``server`` are its containers' statuses."""
+    """A pod as the API server shows it; ``fetch`` and ``server`` are its containers' statuses.
+
+    It is ready, or not, ``since`` then.
+    """
     status: Object = {"phase": phase, "conditions": [*(conditions or [])]}
-    status["conditions"].append({"type": "Ready", "status": "True" if ready else "False"})
+    changed = {"lastTransitionTime": since} if since else {}
+    status["conditions"].append({"type": "Ready", "status": "True" if ready else "False", **changed})
     if fetch is not None:
         status["initContainerStatuses"] = [{"name": names.CONTAINER_FETCH, "image": "registry.example/i:1", **fetch}]
     if server is not None:
@@ -160,6 +165,19 @@ def running(**last: Any) -> Object:
     return {"state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}} | (
         {"lastState": {"terminated": last}} if last else {}
     )
+
+
+STARTED_AT = "2026-01-01T00:00:00Z"
+"""When containers that run were started."""
+
+
+def silent(**last: Any) -> Object:
+    """A container that has started, and is not ready."""
+    return {**running(**last), "started": True, "ready": False}
+
+
+ROLLED_OUT = [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]
+"""What a Deployment says whose rollout came to its end once."""
 
 
 def waiting(reason: str, message: str = "", /, **last: Any) -> Object:

@@ -1,5 +1,7 @@
 """What an earlier life of the operator concluded: kept while it is complete, otherwise looked for again."""
 
+from dataclasses import replace
+
 import pytest
 
 from onnx_operator.api import names
@@ -8,9 +10,11 @@ from onnx_operator.api.onnxmodel import Condition, Inspection, OnnxModelStatus
 from onnx_operator.api.report import InspectionResult, ModelReport
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.controller.reconcile import _kept, inspection_key, persisted_result
-from onnx_operator.controller.revision.revisions import NOTE_INSPECTION, Revision, RevisionData, pod_spec
+from onnx_operator.controller.inspection.conclusions import inspection_key, persisted_result
+from onnx_operator.controller.revision.fetching import wants_folder
+from onnx_operator.controller.revision.revisions import NOTE_INSPECTION, NOTE_SIGNER, Revision, RevisionData, pod_spec
 from onnx_operator.controller.revision.warm_up import Kept
+from onnx_operator.controller.rollout.deciding import _kept
 from onnx_operator.controller.rollout.history import History
 from tests.unit.controller.samples import files, report, spec
 
@@ -88,6 +92,11 @@ def test_what_was_found_at_one_source_says_nothing_of_another_whose_key_is_the_s
     assert persisted_result("key", spec(model=source), status(), [revision()]) is None
 
 
+def test_who_signed_the_model_is_known_although_it_was_found_out_after_the_revision_was_made():
+    later = replace(revision(), notes={NOTE_INSPECTION: "key", NOTE_SIGNER: "key 12ab"})
+    assert persisted_result("key", spec(), status(), [later]).report == report(signer="key 12ab")
+
+
 def test_a_refusal_counts_without_any_revision():
     found = persisted_result("key", spec(), status("Refused", Reason.CORRUPT), [])
     assert (found.outcome, found.refusal.reason, found.refusal.message) == ("Refused", Reason.CORRUPT, "words")
@@ -122,6 +131,19 @@ def test_what_decides_about_the_source_is_a_reason_to_look_again(fields):
 )
 def test_nothing_else_is_a_reason_to_look_again(fields):
     assert key(**fields) == key()
+
+
+@pytest.mark.parametrize("uri", ["s3://models/iris/", "models:/iris/1", "oci://registry.example.com/iris:1"])
+def test_a_script_is_a_reason_to_look_for_what_lies_beside_the_model(uri):
+    script = {"scoring": {"script": "def init(): pass"}}
+    assert key(model={"uri": uri}, **script) != key(model={"uri": uri})
+    assert wants_folder(spec(model={"uri": uri}, **script))
+    assert not wants_folder(spec(model={"uri": uri}))
+
+
+@pytest.mark.parametrize("uri", ["s3://models/m.onnx", "s3://models/m.zip", "https://h.example/m.onnx"])
+def test_a_script_beside_a_single_file_is_no_reason_to_look_again(uri):
+    assert key(model={"uri": uri}, scoring={"script": "def init(): pass"}) == key(model={"uri": uri})
 
 
 def test_a_service_account_that_reads_nothing_is_no_reason_to_look_again():

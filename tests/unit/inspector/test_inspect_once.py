@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from onnx_operator.api.report import Capabilities, InspectionRequest, InspectionResult
 from onnx_operator.api.sources import SourceSettings
+from onnx_operator.common.variables import MAX_VARIABLE_LENGTH
 from onnx_operator.controller.__main__ import main
 from onnx_operator.inspector import once
 from onnx_operator.inspector.report import find_report
@@ -33,7 +34,7 @@ def volume(tmp_path: Path) -> Path:
 
 def run(asked: InspectionRequest, root: Path, limits: InspectionLimits = LIMITS) -> InspectionResult:
     out = io.StringIO()
-    assert once.run(once.to_variables(asked), limits, root, out) == 0
+    assert once.run(once.request_variables(asked), limits, root, out) == 0
     return find_report(out.getvalue(), asked, limits.max_model_bytes)
 
 
@@ -69,7 +70,7 @@ def test_a_model_that_is_larger_than_the_settings_allow_is_refused(volume: Path)
 
 def test_the_command_prints_one_line_that_is_the_report(volume: Path) -> None:
     arguments = ["inspect-once", "--max-model-bytes=1000000", f"--root={volume}"]
-    done = CliRunner().invoke(main, arguments, env=once.to_variables(request()))
+    done = CliRunner().invoke(main, arguments, env=once.request_variables(request()))
     assert done.exit_code == 0, done.output
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["event"] == "inspected"
@@ -95,7 +96,7 @@ def test_the_clouds_variables_stay_exactly_where_its_identity_is_to_be_used(
     monkeypatch.setattr(once, "inspect", look)
     given = {"AWS_WEB_IDENTITY_TOKEN_FILE": "/token", "AZURE_CLIENT_ID": "id", "PATH": "/bin"}
     asked = request("s3://b/m.onnx", workload_identity=identity)
-    environment = {**given, **once.to_variables(asked)}
+    environment = {**given, **once.request_variables(asked)}
     assert once.run(environment, LIMITS, volume, io.StringIO()) == 0
     assert environment == (given if identity else {"PATH": "/bin"})
     assert seen["request"] == asked
@@ -103,9 +104,9 @@ def test_the_clouds_variables_stay_exactly_where_its_identity_is_to_be_used(
 
 def test_a_request_of_any_length_survives_the_environment() -> None:
     asked = request(sources=SourceSettings.model_validate({"https": {"caBundle": "é" * 60_000}}))
-    variables = once.to_variables(asked)
+    variables = once.request_variables(asked)
     assert len(variables) > 1
-    assert all(len(value) <= once.LONGEST_VARIABLE for value in variables.values())
+    assert all(len(value) <= MAX_VARIABLE_LENGTH for value in variables.values())
     environment = {**variables, "PATH": "/bin"}
     assert once.take_request(environment) == asked
     assert environment == {"PATH": "/bin"}
@@ -113,7 +114,7 @@ def test_a_request_of_any_length_survives_the_environment() -> None:
 
 def test_progress_is_told_ever_more_seldom(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
-    tell = once.telling(lambda: now)
+    tell = once.log_progress(lambda: now)
     with caplog.at_level("INFO"):
         for second in range(3600):
             now = float(second)

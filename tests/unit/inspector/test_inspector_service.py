@@ -14,10 +14,12 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Capabilities, InspectionRequest, InspectionResult, Refusal
 from onnx_operator.api.sources import SourceSettings
 from onnx_operator.controller.endpoints import Health, start_endpoints
-from onnx_operator.inspector import InspectorClient, InspectorUnavailableError, service, wire
+from onnx_operator.inspector import InspectorClient, service, wire
 from onnx_operator.inspector.service import Policy
-from onnx_operator.model.inspection.isolation import ForbiddenCallError, Parser
+from onnx_operator.model.inspection.faults import ForbiddenCallError
+from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.limits import InspectionLimits
+from onnx_operator.model.refusal import RefusedError
 
 CAPABILITIES = Capabilities(onnx_runtime_version="1.32.0", ir_version=14, opsets={"ai.onnx": 28}, operators={})
 
@@ -105,7 +107,7 @@ async def test_a_refusal_is_an_answer(tmp_path: Path) -> None:
 async def test_nobody_there(tmp_path: Path) -> None:
     async with InspectorClient(tmp_path / "nothing.sock") as client:
         assert not await client.healthy()
-        with pytest.raises(InspectorUnavailableError, match=r"nothing\.sock"):
+        with pytest.raises(RefusedError, match=r"nothing\.sock"):
             await client.inspect(request(""))
 
 
@@ -115,7 +117,7 @@ async def test_a_fault_of_the_inspector(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(service, "inspect", fail)
     async with inspector(tmp_path) as socket, InspectorClient(socket) as client:
-        with pytest.raises(InspectorUnavailableError, match="inspector's log") as caught:
+        with pytest.raises(RefusedError, match="inspector's log") as caught:
             await client.inspect(request(""))
         assert await client.healthy()
     assert "very-secret" not in str(caught.value)
@@ -129,7 +131,7 @@ async def test_a_call_that_the_sandbox_lacks_is_told_by_its_number(
 
     monkeypatch.setattr(service, "inspect", fail)
     async with inspector(tmp_path) as socket, InspectorClient(socket) as client:
-        with pytest.raises(InspectorUnavailableError, match="system call 334"):
+        with pytest.raises(RefusedError, match="system call 334"):
             await client.inspect(request(""))
 
 
@@ -156,7 +158,7 @@ class Counting(Parser):
 
     def __init__(self) -> None:
         super().__init__(InspectionLimits())
-        self.forbidden_calls, self.exceeded_limits = 3, 5
+        self._endings.forbidden_calls, self._endings.exceeded_limits = 3, 5
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ async def test_an_inspector_that_falls_silent_is_noticed(tmp_path: Path, says: b
     socket = tmp_path / "mute.sock"
     server = await asyncio.start_unix_server(mute, socket)
     async with InspectorClient(socket, silence_seconds=0.5) as client:
-        with pytest.raises(InspectorUnavailableError, match=r"nothing for 0\.5 s"):
+        with pytest.raises(RefusedError, match=r"nothing for 0\.5 s"):
             await client.inspect(request(""))
         assert await client.healthy() == bool(says), "it tells no more than whether there is an answer"
     server.close()

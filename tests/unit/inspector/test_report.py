@@ -8,7 +8,7 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Capabilities, InspectionRequest, InspectionResult, ProviderCoverage, Refusal
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.inspector.once import report_line
-from onnx_operator.inspector.report import LONGEST_REPORT, ReportError, find_report
+from onnx_operator.inspector.report import MAX_REPORT_LENGTH, ReportError, find_report
 from tests.unit.controller.samples import DIGEST, files, report
 
 CAPABILITIES = Capabilities(onnx_runtime_version="1.32.0", ir_version=14, opsets={"ai.onnx": 28}, operators={})
@@ -65,7 +65,7 @@ def test_without_a_report_there_is_none(log):
 
 
 def test_a_report_without_end_is_not_read():
-    line = forged(REFUSED, refusal=Refusal(reason=Reason.NOT_ONNX, message="x" * LONGEST_REPORT))
+    line = forged(REFUSED, refusal=Refusal(reason=Reason.NOT_ONNX, message="x" * MAX_REPORT_LENGTH))
     with pytest.raises(ReportError, match="bytes"):
         heard(line)
 
@@ -156,7 +156,7 @@ def test_a_report_of_another_form_does_not_count(change):
 
 @pytest.mark.parametrize("reason", [Reason.COMPLETE, Reason.INSPECTED, Reason.CREDENTIALS_NOT_FOUND, Reason.SUSPENDED])
 def test_a_pod_refuses_only_for_what_is_wrong_with_a_model(reason):
-    with pytest.raises(ReportError, match="no verdict"):
+    with pytest.raises(ReportError, match="not a verdict"):
         heard(forged(REFUSED, refusal=Refusal(reason=reason, message="m")))
 
 

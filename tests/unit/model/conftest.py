@@ -1,13 +1,11 @@
 import pytest
 from modelkit import CAPABILITIES
-from webkit import Authority, make_authority
+from storekit import quick_retries
+from webkit import authority
 
 from onnx_operator.api.report import Capabilities
 
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("authority"))
+__all__ = ["authority", "capabilities", "quick_retries"]
 
 
 @pytest.fixture

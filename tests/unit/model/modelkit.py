@@ -5,8 +5,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_operator.api.report import Capabilities, InspectionResult
-from onnx_operator.model.judge import judge
 from onnx_operator.model.reading.folder import MemoryFolder
+from onnx_operator.model.verdict import verify
 
 CAPABILITIES = Capabilities(
     onnx_runtime_version="1.32.0",
@@ -18,7 +18,7 @@ CAPABILITIES = Capabilities(
 
 def verdict(model: onnx.ModelProto | bytes, capabilities: Capabilities = CAPABILITIES) -> InspectionResult:
     data = model if isinstance(model, bytes) else model.SerializeToString()
-    return judge(MemoryFolder({"model.onnx": data}), "model.onnx", capabilities=capabilities)
+    return verify(MemoryFolder({"model.onnx": data}), "model.onnx", capabilities=capabilities)
 
 
 def reason(model: onnx.ModelProto | bytes, capabilities: Capabilities = CAPABILITIES) -> str:

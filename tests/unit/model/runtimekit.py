@@ -11,11 +11,11 @@ import onnxruntime as ort
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.report import InspectionResult, TensorSpec
 from onnx_operator.model.inspection.trying import RuntimeTrial
-from onnx_operator.model.judge import judge
 from onnx_operator.model.reading.folder import MemoryFolder
 from onnx_operator.model.tensors import datatype_of
 from onnx_operator.model.trial.runtime import OnnxRuntime
 from onnx_operator.model.trial.standins import ZEROS
+from onnx_operator.model.verdict import verify
 
 
 def opened(model: onnx.ModelProto | bytes | Path) -> ort.InferenceSession | str:
@@ -63,4 +63,4 @@ def judged(model: onnx.ModelProto | bytes, files: Mapping[str, bytes] | None = N
 def judged_in(folder: MemoryFolder, name: str) -> InspectionResult:
     """The same, of a file in a folder."""
     capabilities = load_capabilities()
-    return judge(folder, name, capabilities=capabilities, trial=_trial()[0].told(capabilities=capabilities))
+    return verify(folder, name, capabilities=capabilities, trial=_trial()[0].bound_to(capabilities=capabilities))

@@ -1,21 +1,26 @@
 """Well-formed models of every kind, from which mutants are made."""
 
+import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.backend.test
 from modelkit import linear, model, tensor, value
 from onnx import TensorProto, helper, numpy_helper
+from onnx.backend.test.loader import load_model_tests
 
 INT64, BOOL = TensorProto.INT64, TensorProto.BOOL
-_LARGEST_SEED = 64 << 10
+_MAX_SEED = 64 << 10
+_STORED = Path(onnx.backend.test.__file__).parent / "data"
 
 
 def light() -> list[bytes]:
     """The light networks that the onnx package brings, as far as they are small."""
     folder = Path(onnx.__file__).parent / "backend/test/data"
     files = sorted((*folder.glob("light/*.onnx"), *folder.glob("simple/*/model.onnx")))
-    return [each.read_bytes() for each in files if each.stat().st_size <= _LARGEST_SEED]
+    return [each.read_bytes() for each in files if each.stat().st_size <= _MAX_SEED]
 
 
 def made() -> list[bytes]:
@@ -135,3 +140,15 @@ def quantized() -> onnx.ModelProto:
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
     ]
     return model(nodes, initializers=[scale, zero])
+
+
+@cache
+def models() -> dict[str, bytes]:
+    """Every model that the package holds or generates, by name; generated ones have no folder in theirs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = {case.name: case.model.SerializeToString() for case in load_model_tests(kind="node")}
+    for path in sorted(_STORED.rglob("*.onnx")):
+        name = path.relative_to(_STORED)
+        found[(name.parent if name.stem == "model" else name.with_suffix("")).as_posix()] = path.read_bytes()
+    return found

@@ -1,12 +1,38 @@
 """A store of objects made up here, which fails on command."""
 
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
 from webkit import Handler, Request, Server, settings
 
+from onnx_operator.api.sources import SourcePin
+from onnx_operator.model.sources import Source, SourceError, objects, transfer
+
 LAST_MODIFIED = {"Last-Modified": "Wed, 01 Jan 2025 00:00:00 GMT"}
+
+
+@pytest.fixture
+def quick_retries(monkeypatch) -> None:
+    """Nobody waits between two tries."""
+    monkeypatch.setattr(objects, "FIRST_DELAY_SECONDS", 0.001)
+
+
+async def error_of(handler: Handler, make: Callable[[Server], Source]) -> SourceError:
+    """What a source tells of a store that answers like this."""
+    async with Server(handler, None) as server, make(server) as source:
+        with pytest.raises(SourceError) as caught:
+            await source.stat("m.onnx")
+    return caught.value
+
+
+async def tries(handler: Handler, make: Callable[[Server], Source], body: bytes, pin: SourcePin) -> int:
+    """Read ``body`` from a store that answers like this, and count the requests that it took."""
+    async with Server(handler, None) as server, make(server) as source:
+        assert await transfer.read(source, "m.onnx", 5, 9, pin=pin) == body[5:9]
+    return len(server.requests)
 
 
 @dataclass
@@ -145,4 +171,16 @@ def _hostile(url: str, file: str) -> dict[str, str]:
     }
 
 
-__all__ = ["LAST_MODIFIED", "ObjectServer", "answering", "failing", "path_of", "query_of", "settings", "trap"]
+__all__ = [
+    "LAST_MODIFIED",
+    "ObjectServer",
+    "answering",
+    "error_of",
+    "failing",
+    "path_of",
+    "query_of",
+    "quick_retries",
+    "settings",
+    "trap",
+    "tries",
+]

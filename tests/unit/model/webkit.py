@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,7 +28,14 @@ class Authority:
     """File with the server's key and certificate."""
 
 
-def make_authority(folder: Path) -> Authority:
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> "Authority":
+    """Whoever vouches for the servers of a test; conftests import it."""
+    return make_authority(tmp_path_factory.mktemp("authority"))
+
+
+def make_authority(folder: Path, *hosts: str) -> Authority:
+    """An authority that vouches for this machine, and for servers of further names."""
     now = datetime.datetime.now(datetime.UTC)
 
     def build(subject: str, key, issuer: str, signer, *extensions) -> x509.Certificate:
@@ -51,6 +59,7 @@ def make_authority(folder: Path) -> Authority:
             x509.DNSName("localhost"),
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
             x509.IPAddress(ipaddress.ip_address("::1")),
+            *map(x509.DNSName, hosts),
         ]
     )
     leaf = build("localhost", key, "test root", root_key, (names, False))

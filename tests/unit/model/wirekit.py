@@ -197,3 +197,13 @@ _FIELDS = (
     _group,
     _packed,
 )
+
+
+class MemoryBytes:
+    """A file in memory that is read piece by piece, as one that is far away."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = memoryview(data)
+
+    def read_at(self, begin: int, end: int) -> bytes:
+        return bytes(self._data[begin:end])

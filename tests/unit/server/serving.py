@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def metadata(content: bytes, version: str = "") -> dict[str, Any]:
 
 def ask_score(model: Model, body: Any) -> Any:
     inference = read_score(model, parse_object(json.dumps(body).encode()))
-    return json.loads(encode(write_score(inference.outputs, run(model, inference))))
+    return json.loads(encode(write_score(model, inference.outputs, run(model, inference))))
 
 
 def tensor(name: str, datatype: str, shape: Sequence[int], data: Any) -> dict[str, Any]:
@@ -150,7 +150,9 @@ class Answer:
 class Process:
     """``onnx-server serve`` as a subprocess."""
 
-    def __init__(self, directory: Path, content: bytes | None, *options: str) -> None:
+    def __init__(
+        self, directory: Path, content: bytes | None, *options: str, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.model = directory / "model.onnx"
         if content is not None:
             self.model.write_bytes(content)
@@ -159,6 +161,7 @@ class Process:
             **{k: v for k, v in os.environ.items() if not k.startswith("ONNX_")},
             "PYTHONPATH": str(ROOT / "operator"),
             "ONNX_TERMINATION_LOG": str(self.termination),
+            **(variables or {}),
         }
         command = [sys.executable, "-m", "onnx_operator.server", "serve", "--model", str(self.model)]
         command += ["--name", "m", "--host", "127.0.0.1", "--port", "0", "--processes", "1", *options]
@@ -208,7 +211,11 @@ class Process:
         return self.request("POST", path, body, **headers)
 
     def message(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.termination.read_text())
+        """What the termination message tells; nothing while it is being written, which the kubelet never looks at."""
+        try:
+            found: dict[str, Any] = json.loads(self.termination.read_text())
+        except json.JSONDecodeError:
+            return {}
         return found
 
     def terminate(self) -> None:
@@ -233,9 +240,11 @@ class Process:
 
 
 @contextmanager
-def serving(content: bytes | None, *options: str, ready: bool = True) -> Iterator[Process]:
+def serving(
+    content: bytes | None, *options: str, ready: bool = True, variables: Mapping[str, str] | None = None
+) -> Iterator[Process]:
     with tempfile.TemporaryDirectory() as directory:
-        process = Process(Path(directory), content, *options)
+        process = Process(Path(directory), content, *options, variables=variables)
         try:
             if ready:
                 process.started()

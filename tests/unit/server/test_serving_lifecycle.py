@@ -1,11 +1,15 @@
 """From start to end: what the pod reports, and that nobody's request is lost on the way out."""
 
+import contextlib
 import http.client
 import json
+import os
+import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ from onnx import TensorProto
 
 from onnx_operator.api.contract import StartFacts
 from tests.unit.server.serving import (
+    ROOT,
     identity,
     linear,
     model_bytes,
@@ -43,11 +48,72 @@ def test_a_good_start_is_told_in_one_line_of_facts() -> None:
             "warmUpSeconds",
             "warmUp",
             "residentMemoryBytes",
+            "intraOpThreads",
+            "processes",
         }
+        assert facts.warm_up is not None
+        assert 0 < (facts.warm_up.request_cpu_seconds or 0) < 1
+        assert facts.processes == 1
         assert process.message() == {"phase": "Serving", "message": ""}
         process.terminate()
         assert process.wait() == 0
         assert process.other == []
+
+
+def failing() -> bytes:
+    """A model that the runtime refuses to run where the sizes do not fit, with a weight that nothing uses."""
+    inputs = [value("x", TensorProto.FLOAT, ["N", 2]), value("s", TensorProto.INT64, [2])]
+    outputs = [value("y", TensorProto.FLOAT, [None, None])]
+    return model_bytes([node("Reshape", ["x", "s"], ["y"])], inputs, outputs, {"unused": np.zeros(3, np.float32)})
+
+
+def test_every_line_of_the_log_is_json_whatever_the_runtime_and_the_libraries_have_to_say(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    with serving(failing(), "--processes", "1") as process:
+        answer = process.post("/score", {"x": [[1, 2]], "s": [7, 7]}, X_Request_Id="42")
+        assert answer.status == 500
+        process.terminate()
+        assert process.wait() == 0
+        assert process.other == []
+        (told,) = [entry for entry in process.log if entry["message"] == "request"]
+        assert (told["code"], told["requestId"]) == (500, "42")
+        assert "cannot be reshaped" in told["error"]
+    options = ("--grpc-port", "0", "--tls-certificate", str(certificate), "--tls-key", str(key))
+    with serving(failing(), *options) as process:
+        ports = [process.port, next(entry["grpcPort"] for entry in process.log if "grpcPort" in entry)]
+        for port in ports:
+            for junk in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", bytes(100)):
+                with socket.create_connection(("127.0.0.1", port), timeout=30) as stranger:
+                    stranger.sendall(junk)
+                    stranger.shutdown(socket.SHUT_WR)
+                    with contextlib.suppress(OSError):
+                        while stranger.recv(4096):
+                            pass
+        process.terminate()
+        assert process.wait() == 0
+        assert process.other == []
+
+
+def test_what_python_would_write_by_itself_is_a_line_of_json_too() -> None:
+    program = (
+        "import threading, warnings; from onnx_operator.common import logs; logs.configure()\n"
+        "warnings.warn('careful')\n"
+        "thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join()\n"
+        "raise RuntimeError('the end\\nof it')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT / "operator")}, capture_output=True
+    )
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stderr.decode().splitlines()]
+    assert "careful" in lines[0]["message"]
+    assert [line["message"] for line in lines[1:]] == [
+        "unexpected: ZeroDivisionError('division by zero')",
+        "unexpected: RuntimeError('the end\\nof it')",
+    ]
+    assert all("Traceback" in line["traceback"] for line in lines[1:])
 
 
 def test_a_gpu_that_is_not_there_is_told_and_the_cpu_serves() -> None:
@@ -154,7 +220,7 @@ def endless() -> bytes:
 
 def test_not_ready_before_the_warm_up_has_an_answer() -> None:
     with serving(endless(), ready=False) as process:
-        while process.message()["phase"] != "WarmingUp":
+        while process.message().get("phase") != "WarmingUp":
             time.sleep(0.02)
         assert process.get("/v2/health/live").status == 200
         for path in ("/v2/health/ready", "/v2/models/m/ready"):
@@ -280,7 +346,7 @@ def test_options_come_from_the_environment_and_a_taken_port_is_told() -> None:
     ("module", "absent"),
     [
         ("onnx_operator.server.fetching.fetch, onnx_operator.model.sources", ["onnxruntime", "numpy", "uvicorn"]),
-        ("onnx_operator.server.serve, onnx_operator.server.runtime.session", ["obstore", "aiohttp", "onnx", "kopf"]),
+        ("onnx_operator.server.serve, onnx_operator.server.runtime.session", ["obstore", "aiohttp", "onnx"]),
         ("onnx_operator.server.__main__", ["onnxruntime", "numpy", "obstore", "pydantic"]),
     ],
 )
@@ -293,7 +359,7 @@ def test_each_command_imports_only_what_it_needs(module: str, absent: list[str])
 
 
 def test_the_address_of_both_families_is_the_default() -> None:
-    from onnx_operator.server.serve import listen
+    from onnx_operator.common.listening import listen
 
     with listen("::", 0) as listener:
         connection = http.client.HTTPConnection("127.0.0.1", listener.getsockname()[1])

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,18 @@ def test_all_processes_answer_and_any_of_them_tells_the_figures_of_all() -> None
         process.terminate()
         assert process.wait() == 0
         assert listening(process.port) == 0
+
+
+def test_any_process_tells_of_the_requests_that_all_have_in_flight() -> None:
+    with serving(slow(), "--processes", "2", "--request-timeout", "1") as process:
+        wait_for(lambda: listening(process.port) == 2)
+        # The kernel chooses who takes a request, and who is asked of it: in a few rounds that is not the same one.
+        for _ in range(8):
+            caller = threading.Thread(target=lambda: process.post("/score", {"data": [10**12]}))
+            caller.start()
+            wait_for(lambda: b"requests_in_flight 1.0" in process.get("/metrics").body)
+            caller.join()
+            assert b"requests_in_flight 0.0" in process.get("/metrics").body
 
 
 def test_a_process_that_ends_is_replaced_and_the_others_go_on() -> None:

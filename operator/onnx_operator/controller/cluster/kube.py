@@ -1,4 +1,4 @@
-"""The API server, as the few calls the controller makes: get, list, server-side apply, create, delete, log.
+"""The API server, as the few calls the controller makes: get, list, watch, server-side apply, create, delete, log.
 
 Objects are plain JSON. The kinds are known, so nothing is discovered and no discovery cache is written to disk.
 What comes back is held to what was asked for: kind, namespace and name, and a bounded number of bytes at a time.
@@ -6,29 +6,45 @@ What comes back is held to what was asked for: kind, namespace and name, and a b
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
 import aiohttp
 from kubernetes.aio import client, config
-from pydantic_core import from_json
 from yarl import URL
 
 from onnx_operator import __version__
 from onnx_operator.api import names
-from onnx_operator.controller.cluster.naming import label_selector, object_path
-from onnx_operator.controller.cluster.nesting import parsed
+from onnx_operator.controller.cluster.answers import (
+    ApiError,
+    TooLongError,
+    UnexpectedAnswerError,
+    UnreadableError,
+    api_error,
+    as_asked,
+    following_page,
+    items_of,
+    parsed_object,
+    read_event,
+    version_of,
+)
+from onnx_operator.controller.cluster.kinds import POD, Kind, Object
+from onnx_operator.controller.cluster.naming import Labels, label_selector
+from onnx_operator.controller.cluster.writing import Patience, before_writes
 
 logger = logging.getLogger(__name__)
 
-Object = dict[str, Any]
-REQUEST_TIMEOUT_SECONDS = 30
+REQUEST_TIMEOUT_SECONDS = 30.0
+_ANSWER_SECONDS = 2.0
+"""More than a write is given, for the API server to say that the time is over: what nobody awaits may still be done."""
 
 SMALL_BYTES = 256 * 1024
 """Answers of up to this size are read side by side. Larger ones take turns: only one is in memory at a time."""
 PAGE_ITEMS = 100
+SCAN_ITEMS = 500
+"""Objects that are asked for at a time where all of a kind are read, each being cut to little as it comes."""
 PAGE_BYTES = 8 * 1024 * 1024
 """Most that is read of a page of a list; one that takes more is asked for again with fewer objects."""
 OBJECT_BYTES = 16 * 1024 * 1024
@@ -37,135 +53,35 @@ ERROR_BYTES = 64 * 1024
 LIST_ITEMS = 1000
 LIST_BYTES = 64 * 1024 * 1024
 """Most that is read of a list that may be told in part."""
+WATCH_SECONDS = 290
+"""How long a watch is asked to last."""
+SILENCE_SECONDS = 90.0
+"""A watch that brings nothing for so long has stalled: the API server sends a bookmark about each minute."""
+CONNECT_SECONDS = 10.0
+LINE_SECONDS = 30.0
+"""How long the rest of a large event may take, while others wait for their turn."""
+GONE = 410
+GATEWAY_TIMEOUT = 504
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 """https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches"""
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A namespaced resource: where its objects live in the API."""
-
-    api_version: str
-    kind: str
-    plural: str
-
-    def path(self, namespace: str, name: str | None = None, subresource: str | None = None) -> str:
-        """The URL path of a collection, an object, or an object's subresource.
-
-        Raises:
-            InvalidNameError: a part is no name that an object can have.
-        """
-        root = f"/api/{self.api_version}" if "/" not in self.api_version else f"/apis/{self.api_version}"
-        return object_path(root, self.plural, namespace, name, subresource)
+def _unreached(error: aiohttp.ClientError) -> ConnectionError:
+    return ConnectionError(f"the API server does not answer: {type(error).__name__}: {error}")
 
 
-ONNX_MODEL = Kind(names.API_VERSION, names.KIND, names.PLURAL)
-DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
-CONTROLLER_REVISION = Kind("apps/v1", "ControllerRevision", "controllerrevisions")
-SERVICE = Kind("v1", "Service", "services")
-POD_DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
-POD = Kind("v1", "Pod", "pods")
-CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
-SECRET = Kind("v1", "Secret", "secrets")
-EVENT = Kind("events.k8s.io/v1", "Event", "events")
-LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
-
-CHILD_KINDS = (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET)
-"""Kinds that a revision may hold; also those that are pruned."""
-KINDS = {k.kind: k for k in (*CHILD_KINDS, CONTROLLER_REVISION)}
-
-
-class ApiError(Exception):
-    """The API server refused a call.
-
-    ``status`` is the HTTP code, ``reason`` the machine-readable word of the API's Status object, where it sent one.
-    """
-
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
-        self.message = message
-
-    @property
-    def invalid(self) -> bool:
-        """Whether the object itself is at fault, so that sending it again cannot help.
-
-        Server-side apply answers 500 to a field that the schema does not know
-        (https://github.com/kubernetes/kubernetes/issues/125057).
-        """
-        return not self.by_webhook and (
-            self.status in (400, 422) or "failed to create typed patch object" in self.message
-        )
-
-    @property
-    def by_webhook(self) -> bool:
-        """Whether an admission webhook refused, or could not be asked: it may change its mind."""
-        return "admission webhook" in self.message or "failed calling webhook" in self.message
-
-    @property
-    def refused(self) -> bool:
-        """Whether the API server will not have the object, for whatever reason."""
-        return self.invalid or self.by_webhook or self.status == 403
-
-
-class UnexpectedAnswerError(ConnectionError):
-    """An answer that is not to what was asked, or is none of an API server's; to callers as good as no answer."""
-
-
-class _TooLongError(UnexpectedAnswerError):
-    """The answer takes more bytes than are read."""
-
-
-class _UnreadableError(UnexpectedAnswerError):
-    """The answer is no JSON that can be read: a number of thousands of digits, half a character."""
-
-
-def _api_error(status: int, reason: str, body: str) -> ApiError:
+async def _told(response: aiohttp.ClientResponse) -> str:
+    """The beginning of what an answer says."""
+    data = bytearray()
     try:
-        told = from_json(body)
-    except ValueError:
-        told = None
-    fields: Object = told if isinstance(told, dict) else {}
-    word, message = fields.get("reason"), fields.get("message") or body or reason or f"HTTP {status}"
-    return ApiError(status, word if isinstance(word, str) else "", str(message)[:2000])
-
-
-async def _parsed(body: bytearray) -> Object:
-    try:
-        found = await parsed(body)
-    except ValueError as error:
-        raise _UnreadableError(f"the API server's answer is no JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise UnexpectedAnswerError("the API server's answer is no JSON object")
-    return found
-
-
-def _is_map(value: object) -> bool:
-    return value is None or isinstance(value, dict)
-
-
-def _as_asked(found: Object, kind: Kind, namespace: str, name: str | None = None) -> Object:
-    """The object, known to be of this kind, namespace and (where given) name.
-
-    Raises:
-        UnexpectedAnswerError: it is another one, and nothing in it may be believed.
-    """
-    metadata = found.get("metadata")
-    if not isinstance(metadata, dict):
-        raise UnexpectedAnswerError(f"the API server's answer is no {kind.kind}: it has no metadata")
-    asked = (kind.api_version, kind.kind, namespace, name or metadata.get("name"))
-    got = (found.get("apiVersion"), found.get("kind"), metadata.get("namespace"), metadata.get("name"))
-    if got != asked:
-        raise UnexpectedAnswerError(f"the API server was asked for {asked} and answers with {str(got)[:500]}")
-    uid, references = metadata.get("uid"), metadata.get("ownerReferences")
-    if not (isinstance(got[3], str) and isinstance(uid, str) and 0 < len(uid) <= 253):
-        raise UnexpectedAnswerError(f"the API server's answer has no name or no UID: {str(got)[:500]}")
-    if not (_is_map(metadata.get("labels")) and _is_map(metadata.get("annotations"))) or not (
-        references is None or (isinstance(references, list) and all(isinstance(r, dict) for r in references))
-    ):
-        raise UnexpectedAnswerError(f"the API server's answer has metadata of a wrong form: {str(got)[:500]}")
-    return found
+        async for chunk in response.content.iter_any():
+            data += chunk
+            if len(data) > ERROR_BYTES:
+                del data[ERROR_BYTES:]
+                break
+    except aiohttp.ClientError as error:
+        raise _unreached(error) from error
+    return data.decode(errors="replace")
 
 
 @dataclass(frozen=True)
@@ -173,6 +89,7 @@ class _Page:
     kept: list[Any]
     following: str
     size: int
+    version: str = ""
 
 
 async def _no_redirects(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -190,13 +107,26 @@ class Kube:
         self._api = api
         api.user_agent = f"onnx-operator/{__version__}"
         # What waits for its turn waits in the network: the client would buffer 4 MiB of each answer.
-        api.configuration.client_session_kwargs = {"read_bufsize": 64 * 1024, "middlewares": (_no_redirects,)}
+        api.configuration.client_session_kwargs = {
+            "read_bufsize": 64 * 1024,
+            "middlewares": (_no_redirects,),
+            "request_class": before_writes(lambda: self.may_write()),
+        }
         self._turns = asyncio.Semaphore(1)
+        self._patience = Patience()
+        self.may_write: Callable[[], None] = lambda: None
+        """Called right before each write but the Lease's own; raises where there may be none."""
+        self.heard: Callable[[Kind, Object], None] = lambda kind, found: None
+        """Told of every object that an answer to a write shows as it is then."""
+        self.missed: Callable[[Kind, str, str, str], None] = lambda kind, namespace, name, uid: None
+        """Told kind, namespace, name and UID of what an answer to a deletion says is gone for good."""
 
     @classmethod
     async def connect(cls, kubeconfig: str | None = None) -> Self:
         """Connect with a kubeconfig, or with the pod's service account when none is given."""
         configuration = client.Configuration()
+        # Each watch keeps a connection for itself, and there are as many as kinds and namespaces.
+        configuration.connection_pool_maxsize = 0
         if kubeconfig:
             await config.load_kube_config(kubeconfig, client_configuration=configuration)
         else:
@@ -219,6 +149,7 @@ class Kube:
         accept: str = "application/json",
         most: int = OBJECT_BYTES,
         cut: bool = False,
+        seconds: float = REQUEST_TIMEOUT_SECONDS,
     ) -> AsyncIterator[bytearray]:
         """A request, and its answer's body for as long as the block lasts.
 
@@ -231,12 +162,47 @@ class Kube:
             accept: the form of the answer.
             most: bytes that are read of it.
             cut: whether a longer answer is cut there, instead of being an error.
+            seconds: how long it may take altogether.
 
         Raises:
             ApiError: the API server refused.
             UnexpectedAnswerError: the answer is longer, or leads elsewhere.
             ConnectionError: it cannot be reached.
         """
+        large = False
+        async with AsyncExitStack() as stack:
+            response = await stack.enter_async_context(
+                self._answer(method, path, query, body, content_type=content_type, accept=accept, timeout=seconds)
+            )
+            data = bytearray()
+            try:
+                async for chunk in response.content.iter_any():
+                    data += chunk
+                    if len(data) > SMALL_BYTES and not large:
+                        large = True
+                        await stack.enter_async_context(self._turns)
+                    if len(data) > most:
+                        if not cut:
+                            raise TooLongError(f"the API server's answer takes more than {most} bytes: {path}")
+                        del data[most:]
+                        break
+            except aiohttp.ClientError as error:
+                raise _unreached(error) from error
+            yield data
+
+    @asynccontextmanager
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        *,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        timeout: aiohttp.ClientTimeout | float = REQUEST_TIMEOUT_SECONDS,  # noqa: ASYNC109 - the client's own
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A request, and its answer before its body is read; raises what a refusal tells."""
         request = await self._api.param_serialize(
             method,
             path,
@@ -248,32 +214,17 @@ class Kube:
         )
         # Encoded already: what was checked is what is sent.
         url = URL(request[1], encoded=True)
-        async with AsyncExitStack() as stack:
-            try:
-                response = (
-                    await self._api.call_api(request[0], url, *request[2:], _request_timeout=REQUEST_TIMEOUT_SECONDS)
-                ).response
-                stack.callback(response.close)
-                fine = 200 <= response.status <= 299
-                limit = most if fine else ERROR_BYTES
-                data = bytearray()
-                large = False
-                async for chunk in response.content.iter_any():
-                    data += chunk
-                    if len(data) > SMALL_BYTES and not large:
-                        large = True
-                        await stack.enter_async_context(self._turns)
-                    if len(data) > limit:
-                        if fine and not cut:
-                            raise _TooLongError(f"the API server's answer takes more than {limit} bytes: {path}")
-                        del data[limit:]
-                        break
-            except aiohttp.ClientError as error:
-                # Not all of them are OSErrors; to everybody here they are one thing: the API server was not reached.
-                raise ConnectionError(f"the API server does not answer: {type(error).__name__}: {error}") from error
-            if not fine:
-                raise _api_error(response.status, response.reason or "", data.decode(errors="replace"))
-            yield data
+        try:
+            response = (await self._api.call_api(request[0], url, *request[2:], _request_timeout=timeout)).response
+        except aiohttp.ClientError as error:
+            # Not all of them are OSErrors; to everybody here they are one thing: the API server was not reached.
+            raise _unreached(error) from error
+        try:
+            if not 200 <= response.status <= 299:
+                raise api_error(response.status, response.reason or "", await _told(response))
+            yield response
+        finally:
+            response.close()
 
     async def _object(
         self,
@@ -282,9 +233,36 @@ class Kube:
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
         content_type: str = "application/json",
+        seconds: float = REQUEST_TIMEOUT_SECONDS,
     ) -> Object:
-        async with self._exchange(method, path, query, body, content_type=content_type) as answer:
-            return await _parsed(answer)
+        async with self._exchange(method, path, query, body, content_type=content_type, seconds=seconds) as answer:
+            return await parsed_object(answer)
+
+    async def _written(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Object,
+        content_type: str = "application/json",
+    ) -> Object:
+        """The answer to a write, which the API server is given a bounded time for.
+
+        Raises:
+            ApiError: the API server refused, or (504) has not done it in that time.
+            TimeoutError: it says nothing at all.
+        """
+        seconds = self._patience.seconds(path)
+        # Told to the API server, too: it calls off what nobody waits for any more.
+        query = {**query, "timeout": f"{seconds:.0f}s"}
+        try:
+            answer = await self._object(method, path, query, body, content_type, seconds + _ANSWER_SECONDS)
+        except (ApiError, TimeoutError) as error:
+            if not isinstance(error, ApiError) or error.status == GATEWAY_TIMEOUT:
+                self._patience.late(path)
+            raise
+        self._patience.done(path)
+        return answer
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """The object, or None where there is none.
@@ -299,13 +277,13 @@ class Kube:
             if error.status == 404:
                 return None
             raise
-        return _as_asked(found, kind, namespace, name)
+        return as_asked(found, kind, namespace, name)
 
     async def list(
         self,
         kind: Kind,
         namespace: str,
-        labels: Mapping[str, str],
+        labels: Labels,
         keep: Callable[[Object], Any] = lambda item: item,
         *,
         in_part: bool = False,
@@ -323,49 +301,159 @@ class Kube:
             InvalidNameError: a label's value is none.
             UnexpectedAnswerError: an object of another kind or namespace is among them.
         """
-        path, query = kind.path(namespace), {"labelSelector": label_selector(labels)}
-        where = {"kind": kind.kind, "namespace": namespace, **query}
         found: list[Any] = []
-        limit, following, size = PAGE_ITEMS, "", 0
+        size = 0
+        async for page in self._pages(kind, namespace, labels, keep, PAGE_ITEMS):
+            found += page.kept
+            size += page.size
+            if in_part and page.following and (len(found) >= LIST_ITEMS or size >= LIST_BYTES):
+                logger.warning(
+                    "too many or too large objects carry a label: not all of them are looked at",
+                    extra={"kind": kind.kind, "namespace": namespace, "labelSelector": label_selector(labels)},
+                )
+                return found[:LIST_ITEMS]
+        return found
+
+    async def scan(self, kind: Kind, namespace: str | None, labels: Labels, see: Callable[[Object], None]) -> str:
+        """Show all objects of a kind that carry these labels, as they were at one moment, page by page.
+
+        Args:
+            kind: of the objects.
+            namespace: where they are; None for everywhere.
+            labels: all of which they carry.
+            see: gets each object, with apiVersion and kind; it must not keep it.
+
+        Returns:
+            the resourceVersion of that moment, from which :meth:`watch` goes on.
+
+        Raises:
+            ApiError: the API server refused; with status 410 where the moment is too long ago to go on with.
+            UnexpectedAnswerError: an object of another kind or namespace is among them.
+        """
+        version = ""
+        async for page in self._pages(kind, namespace, labels, see, SCAN_ITEMS):
+            version = version or page.version
+        if not version:
+            raise UnexpectedAnswerError(f"the API server's list of {kind.plural} has no resourceVersion")
+        return version
+
+    async def watch(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        labels: Labels,
+        version: str,
+        see: Callable[[str, Object], None],
+    ) -> None:
+        """Show what happens to objects of a kind after ``version``, until the API server ends the watch.
+
+        Args:
+            kind: of the objects.
+            namespace: where they are; None for everywhere.
+            labels: all of which they carry; one that loses them is shown as deleted.
+            version: a resourceVersion, of a scan or of the last event.
+            see: gets each event's type (ADDED, MODIFIED, DELETED; BOOKMARK, whose object has only a resourceVersion)
+                and object, in order; it must not keep it. First comes a BOOKMARK of ``version``, once the API server
+                has answered. An object that cannot be read is shown as UNREADABLE.
+
+        Raises:
+            ApiError: the API server refused; with status 410 where ``version`` is too long ago.
+            UnexpectedAnswerError: what came is no event, or is of another kind or namespace.
+            ConnectionError, TimeoutError: it cannot be reached, or has stalled.
+        """
+        query = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(WATCH_SECONDS),
+            **({"labelSelector": label_selector(labels)} if labels else {}),
+        }
+        timeout = aiohttp.ClientTimeout(
+            total=WATCH_SECONDS + SILENCE_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
+        )
+        async with self._answer("GET", kind.path(namespace), query, timeout=timeout) as response:
+            see("BOOKMARK", {"metadata": {"resourceVersion": version}})
+            try:
+                async with aclosing(self._lines(response.content)) as lines:
+                    async for line in lines:
+                        if event := await read_event(line, kind, namespace):
+                            see(*event)
+            except aiohttp.ClientError as error:
+                raise ConnectionError(f"the watch of {kind.plural} broke: {type(error).__name__}: {error}") from error
+
+    async def _lines(self, content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
+        """Lines of a bounded length; of large ones there is only one in memory, theirs or anybody's answer."""
+        rest, holding = bytearray(), False
+        try:
+            while True:
+                async with asyncio.timeout(LINE_SECONDS if holding else None):
+                    chunk = await content.readany()
+                if not chunk:
+                    break
+                searched = len(rest)
+                rest += chunk
+                if len(rest) > SMALL_BYTES and not holding:
+                    await self._turns.acquire()
+                    holding = True
+                begin = 0
+                while (end := rest.find(b"\n", max(begin, searched))) >= 0:
+                    yield bytes(rest[begin:end])
+                    begin = end + 1
+                del rest[:begin]
+                if len(rest) > OBJECT_BYTES:
+                    raise TooLongError(f"an event of the API server's takes more than {OBJECT_BYTES} bytes")
+                if holding and len(rest) <= SMALL_BYTES:
+                    self._turns.release()
+                    holding = False
+        finally:
+            if holding:
+                self._turns.release()
+
+    async def _pages(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        labels: Labels,
+        keep: Callable[[Object], Any],
+        limit: int,
+    ) -> AsyncGenerator[_Page]:
+        """The pages of a list; of fewer objects where they are large, and without one that cannot be read."""
+        path, query = kind.path(namespace), {"labelSelector": label_selector(labels)} if labels else {}
+        following = ""
         while True:
             asked = {**query, "limit": str(limit), **({"continue": following} if following else {})}
             try:
                 page = await self._page(kind, namespace, path, asked, keep)
-            except (_TooLongError, _UnreadableError):
+            except (TooLongError, UnreadableError):
                 if limit > 1:
                     limit = max(1, limit // 4)
                     continue
                 page = await self._passed_over(kind, namespace, path, asked)
-            found += page.kept
-            size += page.size
+            yield page
             following = page.following
             if not following:
-                return found
-            if in_part and (len(found) >= LIST_ITEMS or size >= LIST_BYTES):
-                logger.warning(
-                    "too many or too large objects carry a label: not all of them are looked at", extra=where
-                )
-                return found[:LIST_ITEMS]
+                return
 
     async def _page(
-        self, kind: Kind, namespace: str, path: str, query: Mapping[str, str], keep: Callable[[Object], Any]
+        self, kind: Kind, namespace: str | None, path: str, query: Mapping[str, str], keep: Callable[[Object], Any]
     ) -> _Page:
         most = PAGE_BYTES if query["limit"] != "1" else OBJECT_BYTES
         async with self._exchange("GET", path, query, most=most) as answer:
-            body = await _parsed(answer)
+            body = await parsed_object(answer)
             # Reduced while the turn lasts: afterwards another large answer may come.
-            return _Page([k for i in _items(body, kind, namespace) if (k := keep(i))], _following(body), len(answer))
+            kept = [k for i in items_of(body, kind, namespace) if (k := keep(i))]
+            return _Page(kept, following_page(body), len(answer), version_of(body))
 
-    async def _passed_over(self, kind: Kind, namespace: str, path: str, query: Mapping[str, str]) -> _Page:
+    async def _passed_over(self, kind: Kind, namespace: str | None, path: str, query: Mapping[str, str]) -> _Page:
         """The page of one object that is too large, or too odd, to be read, without it."""
         async with self._exchange("GET", path, query, accept=METADATA_ONLY) as answer:
-            body = await _parsed(answer)
+            body = await parsed_object(answer)
             told = [str((i.get("metadata") or {}).get("name"))[:253] for i in body.get("items") or []]
             logger.warning(
                 "an object is too large or too odd to be read: it is passed over",
                 extra={"kind": kind.kind, "namespace": namespace, "objects": told},
             )
-            return _Page([], _following(body), len(answer))
+            return _Page([], following_page(body), len(answer), version_of(body))
 
     async def apply(
         self,
@@ -385,28 +473,33 @@ class Kube:
             query["fieldValidation"] = "Strict"
         metadata = manifest["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"], subresource)
-        result = await self._object("PATCH", path, query, manifest, "application/apply-patch+yaml")
-        return _as_asked(result, kind, metadata["namespace"], metadata["name"])
+        result = await self._written("PATCH", path, query, manifest, "application/apply-patch+yaml")
+        found = as_asked(result, kind, metadata["namespace"], metadata["name"])
+        return found if dry_run else self._told_of(kind, found)
+
+    def _told_of(self, kind: Kind, found: Object) -> Object:
+        self.heard(kind, found)
+        return found
 
     async def create(self, kind: Kind, manifest: Object, *, dry_run: bool = False) -> Object:
         """Create an object (the API server names one without a name); with ``dry_run`` only tell what it would be."""
         metadata = manifest["metadata"]
         query = {"fieldManager": names.FIELD_MANAGER} | ({"dryRun": "All"} if dry_run else {})
-        result = await self._object("POST", kind.path(metadata["namespace"]), query, manifest)
-        return _as_asked(result, kind, metadata["namespace"], metadata.get("name"))
+        result = await self._written("POST", kind.path(metadata["namespace"]), query, manifest)
+        found = as_asked(result, kind, metadata["namespace"], metadata.get("name"))
+        return found if dry_run else self._told_of(kind, found)
 
     async def replace(self, kind: Kind, manifest: Object) -> Object:
         """Replace an object; fails with 409 when it has changed since it was read."""
         metadata = manifest["metadata"]
-        path = kind.path(metadata["namespace"], metadata["name"])
-        return _as_asked(await self._object("PUT", path, None, manifest), kind, metadata["namespace"], metadata["name"])
+        result = await self._written("PUT", kind.path(metadata["namespace"], metadata["name"]), {}, manifest)
+        return self._told_of(kind, as_asked(result, kind, metadata["namespace"], metadata["name"]))
 
     async def merge(self, kind: Kind, namespace: str, name: str, patch: Object) -> Object:
         """Change fields of an object (RFC 7386); with ``metadata.uid`` in the patch, of exactly this object."""
         query, form = {"fieldManager": names.FIELD_MANAGER}, "application/merge-patch+json"
-        return _as_asked(
-            await self._object("PATCH", kind.path(namespace, name), query, patch, form), kind, namespace, name
-        )
+        result = await self._written("PATCH", kind.path(namespace, name), query, patch, form)
+        return self._told_of(kind, as_asked(result, kind, namespace, name))
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
         """Delete exactly this object (by uid); one that is gone already, or is another by now, is left alone."""
@@ -417,28 +510,22 @@ class Kube:
             "preconditions": {"uid": uid},
         }
         try:
-            await self._object("DELETE", kind.path(namespace, name), None, body)
+            answer = await self._written("DELETE", kind.path(namespace, name), {}, body)
         except ApiError as error:
-            if error.status not in (404, 409):
+            if error.status == 404:
+                self.missed(kind, namespace, name, uid)
+            elif error.status != 409:
                 raise
+            return
+        if kind == POD or (answer.get("metadata") or {}).get("finalizers"):
+            # Something waits for it: it is there still, on its way out.
+            self._told_of(kind, as_asked(answer, kind, namespace, name))
+        else:
+            # Told by a Status, or by the object as it was.
+            self.missed(kind, namespace, name, uid)
 
     async def log(self, namespace: str, pod: str, container: str, limit_bytes: int) -> str:
         """The first bytes of a container's log. The kubelet is asked for no more, and no more is read."""
         query = {"container": container, "limitBytes": str(limit_bytes)}
         async with self._exchange("GET", POD.path(namespace, pod, "log"), query, most=limit_bytes, cut=True) as answer:
             return answer.decode(errors="replace")
-
-
-def _items(body: Object, kind: Kind, namespace: str) -> list[Object]:
-    items = body.get("items") or []
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise UnexpectedAnswerError(f"the API server's answer is no list of {kind.plural}")
-    # Objects in a list of built-in kinds leave both out.
-    typed = ({"apiVersion": kind.api_version, "kind": kind.kind} | item for item in items)
-    return [_as_asked(item, kind, namespace) for item in typed]
-
-
-def _following(body: Object) -> str:
-    metadata = body.get("metadata")
-    token = metadata.get("continue") if isinstance(metadata, dict) else None
-    return token if isinstance(token, str) else ""

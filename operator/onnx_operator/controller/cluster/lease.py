@@ -6,9 +6,13 @@ clock, so that clocks may differ. A holder that cannot renew in time must end it
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 from typing import Any
 
-from onnx_operator.controller.cluster.kube import LEASE, ApiError, Kube, Object
+from onnx_operator.controller.cluster.answers import ApiError
+from onnx_operator.controller.cluster.kinds import LEASE, Object
+from onnx_operator.controller.cluster.kube import Kube
 from onnx_operator.controller.cluster.times import micro_time
 
 logger = logging.getLogger(__name__)
@@ -23,10 +27,20 @@ class LeaseLostError(Exception):
     """The Lease could not be renewed in time, or somebody else holds it."""
 
 
+def _elapsed() -> float:
+    """Seconds of a clock that goes on while the machine sleeps (``CLOCK_BOOTTIME``), where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class Lease:
     """One replica's part in the election."""
 
-    def __init__(self, kube: Kube, namespace: str, name: str, identity: str) -> None:
+    def __init__(
+        self, kube: Kube, namespace: str, name: str, identity: str, clock: Callable[[], float] = _elapsed
+    ) -> None:
+        """Begin without it; ``clock`` tells seconds, also those for which the process was stopped."""
+        self._clock = clock
+        self._sure_until = float("-inf")
         self._kube = kube
         self._namespace = namespace
         self._name = name
@@ -68,13 +82,26 @@ class Lease:
             "leaseTransitions": (old.get("leaseTransitions") or 0) + (0 if mine or not old else 1),
         }
 
+    def check(self) -> None:
+        """See that nobody else can hold the Lease yet, before anything is written.
+
+        A process may have been stopped for any time between two of its lines, and be told of it by nobody.
+
+        Raises:
+            LeaseLostError: the last renewal is too long ago.
+        """
+        if self._clock() >= self._sure_until:
+            raise LeaseLostError(f"the lease was not renewed for {RENEW_DEADLINE_SECONDS:.0f} s")
+
     async def acquire(self) -> None:
         """Wait until this replica holds the Lease."""
         while True:
+            started = self._clock()
             try:
                 async with asyncio.timeout(ACQUIRE_TIMEOUT_SECONDS):
                     held = await self._attempt()
                 if held:
+                    self._sure_until = started + RENEW_DEADLINE_SECONDS
                     logger.info("holding the lease", extra={"lease": self._name, "identity": self._identity})
                     return
             except (ApiError, OSError, TimeoutError) as error:
@@ -88,25 +115,23 @@ class Lease:
         Raises:
             LeaseLostError: always, in the end; the process must stop at once.
         """
-        loop = asyncio.get_running_loop()
-        # Counted from when a renewal was sent: others count from when it arrived, which is later.
-        deadline = loop.time() + RENEW_DEADLINE_SECONDS
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
-            started = loop.time()
+            # Counted from when a renewal was sent: others count from when it arrived, which is later.
+            started = self._clock()
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout(max(0.0, self._sure_until - started)):
                     held = await self._attempt()
                 if not held:
                     raise LeaseLostError("another replica holds the lease")
-                deadline = started + RENEW_DEADLINE_SECONDS
+                self._sure_until = started + RENEW_DEADLINE_SECONDS
             except (ApiError, OSError, TimeoutError) as error:
                 logger.warning("the lease was not renewed: %s", error)
-            if loop.time() >= deadline:
-                raise LeaseLostError(f"the lease was not renewed for {RENEW_DEADLINE_SECONDS:.0f} s")
+            self.check()
 
     async def release(self) -> None:
-        """Let another replica take over at once."""
+        """Let another replica take over at once; nothing may be written any more."""
+        self._sure_until = float("-inf")
         try:
             lease = await self._kube.get(LEASE, self._namespace, self._name)
             if lease and (lease.get("spec") or {}).get("holderIdentity") == self._identity:

@@ -6,6 +6,7 @@ that are listed beside it from being read. Nothing that counts here has more tha
 """
 
 import asyncio
+import json
 import re
 from typing import Any
 
@@ -15,6 +16,7 @@ LEVELS = 150
 """Levels that are kept; pydantic's parser reads 200, Python's some 900."""
 # An escaped character, or one that matters: linear, and blind to what is text.
 _TOKEN = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
+_MAX_DIGITS = 20
 _OPENING, _CLOSING = (b"[", b"{"), (b"]", b"}")
 
 
@@ -28,13 +30,17 @@ async def parsed(document: bytes | bytearray) -> Any:
         return from_json(await asyncio.to_thread(shallow, document), allow_inf_nan=False)
 
 
-async def readable(document: bytes) -> bytes:
-    """The document as it is, or, where its nesting is too deep to be read, what :func:`shallow` makes of it."""
-    try:
-        from_json(document)
-    except ValueError:
-        return await asyncio.to_thread(shallow, document)
-    return document
+async def roughly(document: bytes | bytearray) -> Any:
+    """The value of a document that :func:`parsed` refuses, for what else it tells: its odd parts are not as they were.
+
+    Half characters stay halves, and numbers of more digits than the API has become 0. Raises ValueError where it is no
+    JSON at all.
+    """
+    return await asyncio.to_thread(lambda: json.loads(shallow(document), parse_int=_bounded))
+
+
+def _bounded(digits: str) -> int:
+    return int(digits) if len(digits) <= _MAX_DIGITS else 0
 
 
 def shallow(document: bytes | bytearray) -> bytes:

@@ -9,17 +9,17 @@ from typing import Any
 
 from onnx_operator.api import names
 
-MOST_REFERENCES = 32
+MAX_REFERENCES = 32
 """Owner references that are looked at: the API server has no bound, and honest objects have one or two."""
 _REPLICA_SETS = "apps"
 
 
 def controllers(metadata: object) -> list[dict[str, Any]]:
-    """The references among the first ``MOST_REFERENCES`` that claim to control; the API server allows one."""
+    """The references among the first ``MAX_REFERENCES`` that claim to control; the API server allows one."""
     references = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
     if not isinstance(references, list):
         return []
-    return [r for r in islice(references, MOST_REFERENCES) if isinstance(r, dict) and r.get("controller") is True]
+    return [r for r in islice(references, MAX_REFERENCES) if isinstance(r, dict) and r.get("controller") is True]
 
 
 def _is(reference: dict[str, Any], group: str, kind: str) -> bool:
@@ -32,6 +32,12 @@ def models_named(metadata: object) -> list[object]:
     return [r.get("name") for r in controllers(metadata) if _is(r, names.GROUP, names.KIND)]
 
 
+def owner_uid(metadata: object, name: str) -> str:
+    """The UID by which an object's controller is the OnnxModel of this name; empty where it is none."""
+    found = (r for r in controllers(metadata) if _is(r, names.GROUP, names.KIND) and r.get("name") == name)
+    return str(next(found, {}).get("uid") or "")
+
+
 def is_controlled_by(item: dict[str, Any], model: dict[str, Any]) -> bool:
     """Whether this very model, by its UID, controls an object of its namespace."""
     own, wanted = item.get("metadata"), model["metadata"]
@@ -39,6 +45,17 @@ def is_controlled_by(item: dict[str, Any], model: dict[str, Any]) -> bool:
         return False
     return any(
         _is(r, names.GROUP, names.KIND) and (r.get("name"), r.get("uid")) == (wanted["name"], wanted["uid"])
+        for r in controllers(own)
+    )
+
+
+def is_replica_set_of(item: dict[str, Any], deployment: dict[str, Any]) -> bool:
+    """Whether this very Deployment, by its UID, controls an object of its namespace."""
+    own, wanted = item.get("metadata"), deployment["metadata"]
+    if not isinstance(own, dict) or own.get("namespace") != wanted["namespace"]:
+        return False
+    return any(
+        _is(r, _REPLICA_SETS, "Deployment") and (r.get("name"), r.get("uid")) == (wanted["name"], wanted["uid"])
         for r in controllers(own)
     )
 

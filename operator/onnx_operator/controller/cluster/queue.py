@@ -6,21 +6,22 @@ but that the workers are shared out: see :class:`onnx_operator.controller.cluste
 """
 
 import asyncio
-import random
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from onnx_operator.common.backoff import Backoff
 from onnx_operator.controller.cluster.turns import Turns
 
 Key = TypeVar("Key", bound=Hashable)
 
 FIRST_RETRY_SECONDS = 1.0
-LONGEST_RETRY_SECONDS = 300.0
+MAX_RETRY_SECONDS = 300.0
+_BACKOFF = Backoff(FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
 
 HEAVY_SECONDS = 1.0
 """What takes a worker longer than this is looked at less often for mere hints."""
 REST_FACTOR = 4.0
-LONGEST_REST_SECONDS = 10.0
+MAX_REST_SECONDS = 10.0
 
 
 class KeyedQueue(Generic[Key]):
@@ -40,6 +41,7 @@ class KeyedQueue(Generic[Key]):
         self._rests: dict[Key, asyncio.TimerHandle] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._hinted: dict[Key, float] = {}
         self._wakeup = asyncio.Event()
 
     def __len__(self) -> int:
@@ -48,7 +50,7 @@ class KeyedQueue(Generic[Key]):
     @property
     def remembered(self) -> int:
         """Keys, and parties, that anything is kept of."""
-        keys = {*self._waiting, *self._working, *self._rests, *self._timers, *self._failures}
+        keys = {*self._waiting, *self._working, *self._rests, *self._timers, *self._failures, *self._hinted}
         return len(keys) + self._ready.parties
 
     def add(self, key: Key) -> None:
@@ -75,10 +77,17 @@ class KeyedQueue(Generic[Key]):
         """Have the key looked at after a while, because of something that anybody can bring about at will.
 
         A key that kept a worker for long first rests for some multiple of that: a flood of hints never takes more than
-        a fraction of a worker.
+        a fraction of a worker. While a key fails, a first hint counts as any, since it may tell of the cure; those that
+        follow come ever later, as its retries do: what each try brings about itself is no reason for the next one.
         """
+        now = asyncio.get_running_loop().time()
         rest = self._rests.get(key)
-        wait = rest.when() - asyncio.get_running_loop().time() if rest else 0.0
+        wait = rest.when() - now if rest else 0.0
+        if failures := self._failures.get(key):
+            if key in self._hinted:
+                wait = max(wait, self._hinted[key] + min(MAX_REST_SECONDS, _BACKOFF.after(failures)) - now)
+            if wait <= seconds:
+                self._hinted[key] = now
         self.add_after(key, max(seconds, wait))
 
     def _timer_due(self, key: Key) -> None:
@@ -87,21 +96,19 @@ class KeyedQueue(Generic[Key]):
 
     def retry(self, key: Key) -> float:
         """Have a failed key looked at again, later with each failure in a row; returns the delay in seconds."""
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        delay = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(failures, 20))
-        # Jitter keeps keys that failed together from coming back together.
-        delay *= 0.75 + random.random() / 2  # noqa: S311
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = _BACKOFF.after(failures)
         self.add_after(key, delay)
         return delay
 
     def succeeded(self, key: Key) -> None:
         """Forget the failures of a key."""
         self._failures.pop(key, None)
+        self._hinted.pop(key, None)
 
     def forget(self, key: Key) -> None:
         """Drop all that is remembered of a key whose object is gone."""
-        self._failures.pop(key, None)
+        self.succeeded(key)
         for timers in (self._timers, self._rests):
             timer = timers.pop(key, None)
             if timer is not None:
@@ -124,7 +131,7 @@ class KeyedQueue(Generic[Key]):
         if rest := self._rests.pop(key, None):
             rest.cancel()
         if took > HEAVY_SECONDS:
-            rested = loop.time() + min(LONGEST_REST_SECONDS, REST_FACTOR * took)
+            rested = loop.time() + min(MAX_REST_SECONDS, REST_FACTOR * took)
             self._rests[key] = loop.call_at(rested, self._rests.pop, key, None)
         if key in self._waiting:
             self._ready.add(key)

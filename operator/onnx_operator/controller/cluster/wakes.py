@@ -10,7 +10,7 @@ from onnx_operator.controller.cluster.keys import ModelKey
 from onnx_operator.controller.cluster.naming import is_model_name, is_namespace
 from onnx_operator.controller.cluster.owners import models_named
 
-MOST_WOKEN = 4
+MAX_WOKEN = 4
 """Models that one event may wake: the one of the label, and those that changed it by hand."""
 
 
@@ -32,4 +32,4 @@ def woken(body: object) -> list[ModelKey]:
     labels = metadata.get("labels")
     labelled = labels.get(names.LABEL_MODEL) if isinstance(labels, dict) else None
     keys = (model_key(metadata.get("namespace"), name) for name in (labelled, *models_named(metadata)))
-    return list(islice(dict.fromkeys(key for key in keys if key), MOST_WOKEN))
+    return list(islice(dict.fromkeys(key for key in keys if key), MAX_WOKEN))

@@ -5,7 +5,7 @@ What is concluded is kept in the status (and for accepted models in the revision
 
 import asyncio
 import logging
-import random
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -13,6 +13,8 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.reasons import REASONS
 from onnx_operator.api.report import InspectionResult
 from onnx_operator.api.sources import SourcePin
+from onnx_operator.common.backoff import Backoff
+from onnx_operator.controller.cluster.answers import API_FAILURES, failure
 from onnx_operator.controller.cluster.keys import ModelKey
 from onnx_operator.controller.cluster.queue import KeyedQueue
 from onnx_operator.controller.telemetry import metrics
@@ -22,16 +24,29 @@ logger = logging.getLogger(__name__)
 Run = Callable[[], Awaitable[InspectionResult]]
 
 FIRST_RETRY_SECONDS = 5.0
-LONGEST_RETRY_SECONDS = 600.0
-MOST_CHANGES = 16
+MAX_RETRY_SECONDS = 600.0
+_BACKOFF = Backoff(FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
+SHORT_SECONDS = 20.0
+"""Longest wait where the source was not even asked: a Secret is missing, which nobody tells of when it comes, or the
+API server failed."""
+SHORT_PER_SECOND = 10.0
+"""Such tries by all models together, each a call or two: of very many models each waits longer."""
+MAX_CHANGES = 16
 """Claims of pods that are remembered: anybody who makes pods that look like the model's can make up new ones."""
 
 
 @dataclass
 class _Entry:
     key: str
-    result: InspectionResult | None = None
+    packed: bytes = b""
+    """The result, in few bytes: a report takes some 10 KiB otherwise, of every model."""
     task: asyncio.Task[None] | None = None
+    generation: int = 0
+    """Of the spec that was looked at last."""
+    trouble: str = ""
+    """Why the last look ended without any conclusion; empty where it had one."""
+    held_up: bool = False
+    """Whether the last look did not come as far as the source."""
     attempts: int = 0
     not_before: float = 0.0
     again: bool = False
@@ -40,14 +55,24 @@ class _Entry:
     changes_seen: dict[str, None] = field(default_factory=dict)
     """What pods found and was looked at, since the source last brought something new."""
 
+    @property
+    def result(self) -> InspectionResult | None:
+        return InspectionResult.model_validate_json(zlib.decompress(self.packed)) if self.packed else None
+
+    @result.setter
+    def result(self, found: InspectionResult | None) -> None:
+        self.packed = zlib.compress(found.model_dump_json().encode(), 1) if found else b""
+
 
 @dataclass(frozen=True)
-class Look:
+class Poll:
     """What is known of a model's inspection at this moment."""
 
     result: InspectionResult | None
     inspecting: bool
     source_changed: bool = False
+    trouble: str = ""
+    """Why the last look ended without any conclusion: the API server failed on the way."""
 
 
 class Inspections:
@@ -56,8 +81,10 @@ class Inspections:
     def __init__(self, queue: KeyedQueue[ModelKey]) -> None:
         self._queue = queue
         self._entries: dict[str, _Entry] = {}
+        self._held_up: set[str] = set()
+        """UIDs of models whose last look did not come as far as the source."""
 
-    def look(
+    def poll(
         self,
         uid: str,
         model: ModelKey,
@@ -65,7 +92,8 @@ class Inspections:
         run: Run,
         persisted: InspectionResult | None,
         changed: SourcePin | None = None,
-    ) -> Look:
+        generation: int = 0,
+    ) -> Poll:
         """The state of the inspection that ``key`` names; starts it where that is due.
 
         Args:
@@ -75,35 +103,42 @@ class Inspections:
             run: does the inspection.
             persisted: what an earlier life of the operator concluded for this key.
             changed: what a pod found at the source instead of what was inspected.
+            generation: of the spec; a new one may have cured what kept the source from being read.
         """
         entry = self._entries.get(uid)
         if entry is None or entry.key != key:
             if entry and entry.task:
                 entry.task.cancel()
-            entry = self._entries[uid] = _Entry(key, persisted)
+            entry = self._entries[uid] = _Entry(key)
+            entry.result = persisted
             if persisted and persisted.refusal:
                 entry.again, entry.attempts = True, 1
                 entry.not_before = self._now() + FIRST_RETRY_SECONDS
+        elif entry.generation != generation:
+            entry.attempts, entry.not_before = 0, 0.0
+        entry.generation = generation
 
-        due = entry.result is None or entry.again or self._retried(entry.result)
-        if changed and entry.result and entry.result.source != changed and changed.value not in entry.changes_seen:
+        result = entry.result
+        due = result is None or entry.again or self._retried(result)
+        if changed and result and result.source != changed and changed.value not in entry.changes_seen:
             # Looking again is paced by the attempts before, so that a claim that was forgotten costs little.
-            while len(entry.changes_seen) >= MOST_CHANGES:
+            while len(entry.changes_seen) >= MAX_CHANGES:
                 entry.changes_seen.pop(next(iter(entry.changes_seen)))
             entry.changes_seen[changed.value] = None
-            entry.judged = entry.result.source
-            entry.result, due = None, True
+            entry.judged = result.source
+            entry.result, result, due = None, None, True
         if due and entry.task is None:
             wait = entry.not_before - self._now()
             if wait <= 0:
-                entry.task = asyncio.create_task(self._inspect(entry, model, run), name=f"inspect {model}")
+                entry.task = asyncio.create_task(self._inspect(entry, uid, model, run), name=f"inspect {model}")
             else:
                 self._queue.add_after(model, wait)
-        return Look(entry.result, inspecting=entry.result is None, source_changed=bool(entry.changes_seen))
+        return Poll(result, inspecting=result is None, source_changed=bool(entry.changes_seen), trouble=entry.trouble)
 
     def forget(self, uid: str) -> None:
         """Stop and drop the inspection of a model that is gone."""
         entry = self._entries.pop(uid, None)
+        self._held_up.discard(uid)
         if entry and entry.task:
             entry.task.cancel()
 
@@ -115,22 +150,36 @@ class Inspections:
     def _now() -> float:
         return asyncio.get_running_loop().time()
 
-    async def _inspect(self, entry: _Entry, model: ModelKey, run: Run) -> None:
+    async def _inspect(self, entry: _Entry, uid: str, model: ModelKey, run: Run) -> None:
         try:
-            entry.result = await run()
-            entry.again = False
-            if entry.result.source != entry.judged:
+            found = await run()
+            entry.result, entry.again, entry.trouble = found, False, ""
+            entry.held_up = found.refusal is not None and found.refusal.reason is Reason.CREDENTIALS_NOT_FOUND
+            if found.source != entry.judged:
                 entry.changes_seen.clear()
-            outcome = entry.result.refusal.reason if entry.result.refusal else Reason.INSPECTED
+            outcome = found.refusal.reason if found.refusal else Reason.INSPECTED
             metrics.INSPECTIONS.labels(reason=outcome).inc()
             logger.info("inspected", extra={"model": "/".join(model), "reason": outcome})
+        except API_FAILURES as error:
+            # It says nothing of the source: the model stays as it is and is looked at again.
+            entry.trouble, entry.held_up = failure(error), True
+            metrics.INSPECTIONS.labels(reason="Error").inc()
+            logger.warning("not inspected: %s", error, extra={"model": "/".join(model)})
         except Exception:
-            # A fault of ours or of the API server: the model stays as it is and is looked at again.
+            # A fault of ours.
             metrics.INSPECTIONS.labels(reason="Error").inc()
             logger.exception("inspection failed", extra={"model": "/".join(model)})
         finally:
             entry.task = None
-            delay = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(entry.attempts, 20))
             entry.attempts += 1
-            entry.not_before = self._now() + delay * (0.75 + random.random() / 2)  # noqa: S311
+            entry.not_before = self._now() + self._pause(uid, entry)
             self._queue.add(model)
+
+    def _pause(self, uid: str, entry: _Entry) -> float:
+        """Seconds until looking again is due, if it is."""
+        pause = _BACKOFF.after(entry.attempts)
+        if not entry.held_up or self._entries.get(uid) is not entry:
+            self._held_up.discard(uid)
+            return pause
+        self._held_up.add(uid)
+        return min(pause, max(SHORT_SECONDS, len(self._held_up) / SHORT_PER_SECOND))

@@ -13,21 +13,25 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import OnnxModelSpec, Runtime
 from onnx_operator.api.report import InspectionRequest
 from onnx_operator.api.schemes import claim_of, scheme_of
-from onnx_operator.controller.cluster.kube import Object
+from onnx_operator.common.egress import DIRECTORY as EGRESS_DIRECTORY
+from onnx_operator.controller.cluster.kinds import Object
 from onnx_operator.controller.cluster.owners import owner_reference
+from onnx_operator.controller.observation.admission import Demands
 from onnx_operator.controller.observation.observe import pod_cause
 from onnx_operator.controller.revision.fetching import (
+    escape_dollars,
     identity_marks,
-    literal,
     uses_service_account,
 )
 from onnx_operator.controller.revision.inspection_template import template_of
 from onnx_operator.controller.revision.merge import strategic_merge
-from onnx_operator.controller.revision.pools import stay_off
-from onnx_operator.controller.revision.render import Manifest, render_one
+from onnx_operator.controller.revision.pools import avoid_pools
+from onnx_operator.controller.revision.render import Manifest, egress_sources, render_one
+from onnx_operator.controller.revision.resources import INSPECTION_MEMORY, MIN_INSPECTION_LIMIT, inspection_resources
 from onnx_operator.controller.revision.seal import digest
+from onnx_operator.controller.settings.quantities import mebibytes
 from onnx_operator.controller.settings.settings import Pool, Settings
-from onnx_operator.inspector.once import to_variables
+from onnx_operator.inspector.once import request_variables
 
 CONTAINER = "inspect"
 TEMPLATE = "inspection_pod.yaml.j2"
@@ -36,14 +40,19 @@ PATIENCE: dict[Reason, float] = {
     Reason.IMAGE_PULL_FAILED: 20.0,
     Reason.CREATION_FAILED: 10.0,
 }
-"""Seconds that a pod is left in a trouble that may pass by itself: a node is added, a registry answers again."""
+"""Seconds that a pod is left with a cause that may pass by itself: a node is added, a registry answers again."""
+FROM_SPEC = (
+    "of spec.resources this pod takes requests.cpu and limits.cpu, and limits.memory from "
+    f"{mebibytes(MIN_INSPECTION_LIMIT)} to {mebibytes(INSPECTION_MEMORY[1])}"
+)
+"""What can be done in the spec about a namespace that has no room for the pod."""
 NO_CLAIM_SECONDS = 3.0
 _NO_CLAIM = re.compile(r'persistentvolumeclaim "[^"]*" (not found|is being deleted)')
 
 
 def pod_request(spec: OnnxModelSpec, request: InspectionRequest) -> InspectionRequest:
-    """The request as a pod gets it: with its own identity, and the settings of its store alone."""
-    sources = request.sources.for_scheme(scheme_of(request.uri))
+    """The request as a pod gets it: with its own identity, and the settings of its stores alone."""
+    sources = request.sources.for_schemes(scheme_of(request.uri), scheme_of(request.test_data))
     return request.model_copy(update={"workload_identity": uses_service_account(spec), "sources": sources})
 
 
@@ -61,12 +70,17 @@ def _pool(spec: OnnxModelSpec, namespace: str, settings: Settings) -> Pool:
 
 
 def inspection_pod(
-    model: Object, spec: OnnxModelSpec, key: str, request: InspectionRequest, settings: Settings
+    model: Object,
+    spec: OnnxModelSpec,
+    key: str,
+    request: InspectionRequest,
+    settings: Settings,
+    demands: Demands | None = None,
 ) -> Manifest:
-    """The pod that carries out ``request``.
+    """The pod that carries out ``request``, with what its namespace was found to demand.
 
     Raises:
-        PodTemplateRejectedError: ``spec.podTemplate`` asks for what no inspection gets.
+        RefusedError: ``PodTemplateRejected``, ``spec.podTemplate`` asks for what no inspection gets.
         TemplateError: the platform team's template is wrong.
     """
     metadata = model["metadata"]
@@ -89,9 +103,12 @@ def inspection_pod(
         "image_pull_secrets": [{"name": s} for s in settings.image_pull_secrets],
         "node_selector": pool.node_selector,
         "tolerations": [t.model_dump(by_alias=True, exclude_none=True) for t in pool.tolerations],
-        "node_selector_terms": stay_off([p for p in settings.pools if p.runtime is Runtime.GPU])
+        "node_selector_terms": avoid_pools([p for p in settings.pools if p.runtime is Runtime.GPU])
         if pool.runtime is Runtime.CPU
         else [],
+        "run_as_user": settings.run_as_user,
+        "egress": egress_sources(settings),
+        "egress_directory": EGRESS_DIRECTORY,
         "container": CONTAINER,
         "args": [
             "inspect-once",
@@ -99,7 +116,8 @@ def inspection_pod(
             f"--root={names.SOURCE_DIRECTORY}",
             *_changed_nodes(settings),
         ],
-        "env": [{"name": n, "value": literal(v)} for n, v in to_variables(request).items()],
+        "env": [{"name": n, "value": escape_dollars(v)} for n, v in request_variables(request).items()],
+        "resources": inspection_resources(settings.resources, spec.resources, demands or Demands()),
         "claim_name": claim_of(spec.model.uri),
         "source_directory": names.SOURCE_DIRECTORY,
     }
@@ -116,8 +134,8 @@ def _changed_nodes(settings: Settings) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """What keeps a pod from starting, and for how many seconds it may."""
+class StartCause:
+    """Why a pod has not started, and for how many seconds it may be left so."""
 
     kind: str
     """The same while the message varies from look to look."""
@@ -126,17 +144,17 @@ class Trouble:
     reason: Reason = Reason.SOURCE_UNREACHABLE
 
 
-def trouble(pod: Object, claim: str) -> Trouble | None:
-    """What keeps a pod from starting; None where nothing is known to."""
+def start_cause(pod: Object, claim: str) -> StartCause | None:
+    """Why a pod has not started; None where nothing is known to keep it."""
     cause = pod_cause(pod)
     if cause is None or cause.reason not in PATIENCE:
         return None
     if claim and cause.reason is Reason.UNSCHEDULABLE and _NO_CLAIM.search(cause.message):
         namespace = pod["metadata"]["namespace"]
         message = f"there is no PersistentVolumeClaim {claim!r} in namespace {namespace!r}; create it"
-        return Trouble("NoClaim", message, NO_CLAIM_SECONDS, Reason.SOURCE_NOT_FOUND)
+        return StartCause("NoClaim", message, NO_CLAIM_SECONDS, Reason.SOURCE_NOT_FOUND)
     what = "cannot be scheduled: " if cause.reason is Reason.UNSCHEDULABLE else "cannot start: "
-    return Trouble(cause.reason, f"the pod that inspects {what}{cause.message}", PATIENCE[cause.reason])
+    return StartCause(cause.reason, f"the pod that inspects {what}{cause.message}", PATIENCE[cause.reason])
 
 
 def terminated(pod: Object) -> Object | None:

@@ -2,18 +2,36 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.contract import MOST_KILLS, Phase, TerminationMessage
+from onnx_operator.api.contract import MAX_KILLS, Phase, TerminationMessage
 from onnx_operator.api.onnxmodel import PodFailure
 from onnx_operator.api.reasons import REASONS, precedence
 from onnx_operator.api.report import shorten
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.controller.cluster.times import seconds_between
-from onnx_operator.controller.observation.pods import MOST_CONDITIONS, mapping, mappings, number, slim_pod, text
+from onnx_operator.controller.cluster.messages import steady
+from onnx_operator.controller.observation.admission import Demands, advice, demands_of, of_amounts
+from onnx_operator.controller.observation.pods import (
+    ANNOTATION_NUMBER,
+    MAX_CONDITIONS,
+    mapping,
+    mappings,
+    number,
+    slim_pod,
+    text,
+)
+from onnx_operator.controller.observation.signs import (
+    SEVERAL_RESTARTS,
+    is_nodes,
+    is_past,
+    is_sure,
+    lost_node,
+    unanswering,
+    was_short,
+)
 
 Object = dict[str, Any]
 
@@ -24,14 +42,14 @@ IMAGE_REASONS = (
     "ErrImageNeverPull",
     "ImageInspectError",
 )
-SEVERAL_RESTARTS = 5
-"""Restarts after which kills while serving are a loop, where the last run was no long one."""
-LONG_RUN_SECONDS = 600
-MOST_GUESSED = MOST_KILLS + 2
+MAX_GUESSED = MAX_KILLS + 2
 """Restarts after which no made-up input can be to blame: the search is given up by then, and nothing is measured."""
+OUR_CONTAINERS = frozenset({names.CONTAINER_FETCH, names.CONTAINER_REQUIREMENTS, names.CONTAINER_SERVER})
 MAX_FAILURES = 4
 MAX_FAILURE_PODS = 3
 MAX_FAILURE_MESSAGE = 256
+MAX_REFUSAL = 400
+"""Bytes of the API server's words on pods that it refuses; what to do about it is told after them."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,13 @@ class Cause:
     reason: Reason
     message: str
     observed: SourcePin | None = None
+    sure: bool = True
+    """Whether it would come again; a model's fault counts as one only then."""
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether it is the model's fault, for sure."""
+        return self.sure and REASONS[self.reason].models_fault
 
 
 @dataclass(frozen=True)
@@ -54,6 +79,8 @@ class PodState:
     cause: Cause | None
     failed: str = ""
     """Why the pod as a whole failed (evicted, refused by the node); it is replaced, and may linger."""
+    lost: str = ""
+    """Why its node counts as lost, where the pod has not ended."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +90,29 @@ class Observation:
     deployment: Object | None = None
     pods: tuple[PodState, ...] = ()
     creation: Cause | None = None
+    demands: Demands = field(default_factory=Demands)
+    """What the namespace was seen to demand of containers, by the refusal that ``creation`` tells of."""
     deadline_exceeded: bool = False
+    complete_once: bool = False
+    """Whether the rollout of what the Deployment holds came to its end: what is missing since then is no rollout."""
     failures: tuple[PodFailure, ...] = field(default=())
 
     @property
     def revision(self) -> str:
         """The revision that the Deployment holds; empty where there is none."""
-        template = mapping(mapping((self.deployment or {}).get("spec")).get("template"))
-        return text(mapping(mapping(template.get("metadata")).get("labels")).get(names.LABEL_REVISION))
+        return _revision_of(self.deployment)
 
     def live_pods(self) -> list[PodState]:
         """Pods that are not on their way out."""
         return [p for p in self.pods if not p.terminating]
+
+    def ready_pods(self, revision: str) -> int:
+        """Pods of a revision that take traffic."""
+        return sum(p.ready and p.revision == revision for p in self.live_pods())
+
+    def lost(self, revision: str) -> str:
+        """Why a pod of a revision is lost with its node, the one that is being deleted too; empty where none is."""
+        return min((p.lost for p in self.pods if p.lost and p.revision == revision), default="")
 
 
 def _parse_termination(told: str) -> TerminationMessage | None:
@@ -90,13 +128,12 @@ def _image_message(container: Object, waiting: Object) -> str:
     # The kubelet alternates between the error and "Back-off pulling image …: error"; only the error is kept.
     detail = re.sub(r'^Back-off pulling image "[^"]*"(: )?', "", detail)
     detail = re.sub(r"^(ErrImagePull|ImagePullBackOff): ", "", detail)
-    return f"image {image!r} of container {container.get('name')} cannot be pulled: {detail or 'see the pod'}"
+    return f"image {image!r} of container {container.get('name')} cannot be pulled: {steady(detail) or 'see the pod'}"
 
 
 def _killed_while_serving(container: Object, terminated: Object, limit: str) -> Cause:
     """Callers may be to blame, and so not at once the model: only runs that are short, again and again, are a loop."""
-    lasted = seconds_between(terminated.get("startedAt"), terminated.get("finishedAt"))
-    if container.get("restartCount", 0) >= SEVERAL_RESTARTS and (lasted is None or lasted < LONG_RUN_SECONDS):
+    if container.get("restartCount", 0) >= SEVERAL_RESTARTS and was_short(terminated):
         return Cause(
             Reason.CRASH_LOOP,
             "container server was killed again and again while it served: requests take more memory than its "
@@ -113,7 +150,7 @@ def _was_guess(container: Object, message: TerminationMessage | None) -> bool:
     """Whether a made-up input ran when the server ended; it says so itself, and so is not believed for ever."""
     ours = container.get("name") == names.CONTAINER_SERVER
     guessing = message is not None and bool(message.guessing) and message.reason is None
-    return ours and guessing and container.get("restartCount", 0) <= MOST_GUESSED
+    return ours and guessing and container.get("restartCount", 0) <= MAX_GUESSED
 
 
 def _guessed() -> Cause:
@@ -148,16 +185,21 @@ def _terminated_cause(container: Object, terminated: Object) -> Cause | None:
         return _guessed()
     if message and message.reason and REASONS[message.reason].claimable:
         return Cause(message.reason, message.message, message.observed)
+    if is_nodes(container, terminated):
+        return Cause(
+            Reason.NODE_LOST, f"container {name} ended{phase} with its node, or with the node's container runtime"
+        )
     code = terminated.get("exitCode")
     how = f"by signal {code - 128}" if isinstance(code, int) and code > 128 else f"with exit code {code}"
     told = message.message if message and message.message else ""
     if not message:
         told = (terminated.get("message") or "").strip()[-300:]
-    reason = Reason.DOWNLOAD_FAILED if name == names.CONTAINER_FETCH else Reason.CRASH_LOOP
+    crash = Reason.CRASH_LOOP if is_sure(container, terminated) else Reason.RESTARTING
+    reason = Reason.DOWNLOAD_FAILED if name == names.CONTAINER_FETCH else crash
     return Cause(reason, f"container {name} ended {how}{phase}{f': {told}' if told else ''}; see its log")
 
 
-def _container_cause(container: Object) -> Cause | None:
+def _container_cause(container: Object, *, is_init: bool = False) -> Cause | None:
     state = container.get("state") or {}
     waiting = state.get("waiting") or {}
     if waiting.get("reason") in IMAGE_REASONS:
@@ -165,12 +207,15 @@ def _container_cause(container: Object) -> Cause | None:
     if waiting.get("reason") in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
         detail = waiting.get("message", "") or waiting["reason"]
         return Cause(Reason.CREATION_FAILED, f"container {container.get('name')} cannot be created: {detail}")
-    # A container that is running again after a crash has proved nothing yet: the crash stands until it is ready.
-    for terminated in (state.get("terminated"), (container.get("lastState") or {}).get("terminated")):
+    # A container that is running again after a crash has proved nothing yet: the crash stands until it has started.
+    last = {} if is_past(container, is_init=is_init) else container.get("lastState") or {}
+    for terminated in (state.get("terminated"), last.get("terminated")):
         if terminated:
             cause = _terminated_cause(container, terminated)
-            if cause:
-                return cause
+            # A node that starts its containers again is there.
+            back = cause and cause.reason is Reason.NODE_LOST and terminated is not state.get("terminated")
+            if cause and not (back and waiting.get("reason") != "CrashLoopBackOff"):
+                return replace(cause, sure=is_sure(container, terminated))
     if waiting.get("reason") == "CrashLoopBackOff":
         return Cause(
             Reason.CRASH_LOOP,
@@ -192,19 +237,28 @@ def _containers(pod: Object, field_name: str, specs: str) -> Iterable[Object]:
 def pod_cause(pod: Object) -> Cause | None:
     """Why a pod that is not ready is not; None when it says nothing yet. Takes what anybody wrote there."""
     pod = slim_pod(pod)
+    if lost := lost_node(pod):
+        # What is told of its containers is the last that was heard.
+        return Cause(Reason.NODE_LOST, lost)
     status = pod.get("status", {})
     inits = list(_containers(pod, "initContainerStatuses", "initContainers"))
     containers = list(_containers(pod, "containerStatuses", "containers"))
     for container in inits:
         if (container.get("state") or {}).get("terminated", {}).get("exitCode") == 0:
             continue
-        cause = _container_cause(container)
+        cause = _container_cause(container, is_init=True)
         if cause:
             return cause
     for container in containers:
         cause = _container_cause(container)
         if cause:
             return cause
+    if silent := unanswering(pod):
+        return Cause(
+            Reason.UNRESPONSIVE,
+            f"container {silent} runs and does not answer its readiness probe any more: it may have more to do than it "
+            "can, or hang; a server that stays so is restarted by its liveness probe",
+        )
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return Cause(Reason.UNSCHEDULABLE, condition.get("message", ""))
@@ -225,24 +279,69 @@ def _failure(status: Object) -> str:
 def _pod_state(pod: Object) -> PodState:
     metadata, status = pod.get("metadata", {}), pod.get("status", {})
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or [])
+    ended = status.get("phase") in ("Failed", "Succeeded")
     return PodState(
         name=metadata.get("name", ""),
         revision=metadata.get("labels", {}).get(names.LABEL_REVISION, ""),
         ready=ready,
-        terminating="deletionTimestamp" in metadata or status.get("phase") in ("Failed", "Succeeded"),
+        terminating=ended or "deletionTimestamp" in metadata,
         cause=None if ready else pod_cause(pod),
         failed=_failure(status) if status.get("phase") == "Failed" else "",
+        # What has ended may stay for weeks.
+        lost="" if ready or ended else lost_node(pod),
     )
 
 
-def _creation_cause(deployment: Object) -> Cause | None:
-    for condition in mappings(mapping(deployment.get("status")).get("conditions"), MOST_CONDITIONS):
+def replica_failure(item: Object | None) -> str | None:
+    """Why the API server takes no pod of a Deployment or a ReplicaSet; None where it does."""
+    for condition in mappings(mapping((item or {}).get("status")).get("conditions"), MAX_CONDITIONS):
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            # The ReplicaSet numbers its pods: without their names the message stays the same from try to try.
-            message = re.sub(r'pods "[^"]*" is forbidden', "pods are forbidden", text(condition.get("message")))
-            quota = re.search(r"exceeded quota|maximum .* usage per|must specify .* for", message)
-            return Cause(Reason.QUOTA_EXCEEDED if quota else Reason.CREATION_FAILED, message)
+            return _steady(text(condition.get("message"))) or "no reason is given"
     return None
+
+
+def _steady(message: str) -> str:
+    """The message without what differs from try to try: addresses, the pod's made-up name, the order of faults."""
+    message = steady(re.sub(r'\b([Pp]ods?) "[^"]*" is (forbidden|invalid)', r"pods are \2", message))
+    several = re.search(r"\[([^\[\]]*)\]$", message)
+    if several is None:
+        return message
+    faults = sorted(re.split(r", (?!but )", several[1]))
+    return f"{message[: several.start()]}[{', '.join(faults)}]"
+
+
+def _refusal(deployment: Object, replica_sets: Iterable[Object] | None) -> str | None:
+    """Why the API server takes no pod of what the Deployment holds.
+
+    A Deployment tells of any of its ReplicaSets, and never anew while it tells of one: so theirs count, where they are
+    known.
+    """
+    if replica_sets is None:
+        return replica_failure(deployment)
+    revision = _revision_of(deployment)
+    own = [item for item in replica_sets if _labels(item).get(names.LABEL_REVISION) == revision]
+    return replica_failure(max(own, key=_number, default=None))
+
+
+def _labels(item: Object) -> Object:
+    return mapping(mapping(item.get("metadata")).get("labels"))
+
+
+def _number(replica_set: Object) -> int:
+    told = text(mapping(mapping(replica_set.get("metadata")).get("annotations")).get(ANNOTATION_NUMBER), 20)
+    return int(told) if told.isascii() and told.isdecimal() else 0
+
+
+def _revision_of(deployment: Object | None) -> str:
+    template = mapping(mapping((deployment or {}).get("spec")).get("template"))
+    return text(mapping(mapping(template.get("metadata")).get("labels")).get(names.LABEL_REVISION))
+
+
+def _creation_cause(refusal: str) -> Cause:
+    quota = of_amounts(refusal)
+    told = advice(refusal, OUR_CONTAINERS)
+    refusal = shorten(refusal, MAX_REFUSAL) if told else refusal
+    return Cause(Reason.QUOTA_EXCEEDED if quota else Reason.CREATION_FAILED, f"{refusal}; {told}" if told else refusal)
 
 
 def _failures(pods: Iterable[PodState]) -> tuple[PodFailure, ...]:
@@ -257,22 +356,30 @@ def _failures(pods: Iterable[PodState]) -> tuple[PodFailure, ...]:
     )
 
 
-def observe(deployment: Object | None, pods: list[Object]) -> Observation:
-    """What a Deployment and the pods of all its revisions tell. Takes whatever anybody wrote into their status."""
+def observe(deployment: Object | None, pods: list[Object], replica_sets: Iterable[Object] | None = None) -> Observation:
+    """What a Deployment and the pods of all its revisions tell. Takes whatever anybody wrote into their status.
+
+    ``replica_sets`` are those that the Deployment controls; None where they are not known.
+    """
     states = tuple(_pod_state(slim_pod(p)) for p in pods)
-    deadline = False
+    deadline = settled = complete = False
+    refusal = _refusal(deployment, replica_sets) if deployment else None
     if deployment:
         status = mapping(deployment.get("status"))
         generation = mapping(deployment.get("metadata")).get("generation")
-        deadline = number(status.get("observedGeneration")) >= number(generation) and any(
-            c.get("type") == "Progressing" and c.get("reason") == "ProgressDeadlineExceeded"
-            for c in mappings(status.get("conditions"), MOST_CONDITIONS)
-        )
+        settled = number(status.get("observedGeneration")) >= number(generation)
+        conditions = mappings(status.get("conditions"), MAX_CONDITIONS)
+        progress = next((c.get("reason") for c in conditions if c.get("type") == "Progressing"), None)
+        deadline = settled and progress == "ProgressDeadlineExceeded"
+        # It stays so until the pods are to be others, however many come and go.
+        complete = progress == "NewReplicaSetAvailable"
     return Observation(
         deployment=deployment,
         pods=states,
-        creation=_creation_cause(deployment) if deployment else None,
+        creation=_creation_cause(refusal) if refusal else None,
+        demands=demands_of(refusal, OUR_CONTAINERS) if refusal and settled else Demands(),
         deadline_exceeded=deadline,
+        complete_once=complete,
         failures=_failures(states),
     )
 
@@ -283,8 +390,10 @@ def rollout_cause(observation: Observation, revision: str) -> Cause | None:
     if observation.creation and observation.revision == revision:
         causes.append(observation.creation)
     known = [c for c in causes if REASONS[c.reason].precedence is not None]
+    if not known and (lost := observation.lost(revision)):
+        return Cause(Reason.NODE_LOST, lost)
     if not known:
         # Pods that fail as a whole are replaced at once; only when nothing else speaks do the failed ones.
         failed = sorted(p.failed for p in observation.pods if p.revision == revision and p.failed)
         known = [Cause(Reason.CREATION_FAILED, f"a pod failed: {message}") for message in failed[-1:]]
-    return min(known, key=lambda c: (precedence(c.reason), c.message), default=None)
+    return min(known, key=lambda c: (not c.is_fault, precedence(c.reason), c.message), default=None)

@@ -6,19 +6,12 @@ from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import DataPlan, FetchPlan
 from onnx_operator.api.onnxmodel import OnnxModelSpec
-from onnx_operator.api.report import Refusal
 from onnx_operator.api.schemes import Identity, claim_of, credential_names, identity_of, scheme_of, secret_key
 from onnx_operator.api.sources import ModelFiles, SourceFile
 from onnx_operator.controller.settings.settings import Settings
 from onnx_operator.model.inspection.testdata import folder_of
-
-
-class TooManyFilesError(Exception):
-    """The model's files are more than a pod can be told of; ``refusal`` says how many."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.refusal = Refusal(reason=Reason.TOO_LARGE, message=message)
+from onnx_operator.model.refusal import RefusedError
+from onnx_operator.model.sources.opening import may_name_folder
 
 
 def uses_service_account(spec: OnnxModelSpec) -> bool:
@@ -38,7 +31,12 @@ def reads_by_identity(spec: OnnxModelSpec, settings: Settings) -> bool:
     return uses_service_account(spec) or uses_operator_identity(spec, settings)
 
 
-def literal(text: str) -> str:
+def wants_folder(spec: OnnxModelSpec) -> bool:
+    """Whether all files of the source's folder are to reach the pods: a scoring script may read any of them."""
+    return spec.scoring is not None and may_name_folder(spec.model.uri)
+
+
+def escape_dollars(text: str) -> str:
     """Text that the kubelet hands on as it is: it expands ``$(NAME)`` in arguments and variables, and ``$$``."""
     return text.replace("$", "$$")
 
@@ -53,7 +51,7 @@ def fetch_env(
     """The environment of ``fetch``: its plan, and the keys of the credentials Secret that the scheme uses.
 
     Raises:
-        TooManyFilesError: the plan does not fit.
+        RefusedError: ``TooLarge``, the plan does not fit.
     """
     uri = spec.model.uri
     plan = FetchPlan(
@@ -61,8 +59,8 @@ def fetch_env(
         model=files,
         directory=names.MODEL_DIRECTORY,
         workload_identity=reads_by_identity(spec, settings),
-        # Only what this scheme uses: certificates of others would take room in vain.
-        sources=settings.sources.for_scheme(scheme_of(uri)),
+        # Only what these schemes use: certificates of others would take room in vain.
+        sources=settings.sources.for_schemes(scheme_of(uri), scheme_of(spec.model.test_data or "")),
         test_data=DataPlan(uri=folder_of(spec.model.test_data), files=test_data, directory=names.TEST_DATA_DIRECTORY)
         if test_data and spec.model.test_data
         else None,
@@ -72,11 +70,13 @@ def fetch_env(
     try:
         variables = plan.to_variables()
     except ValueError as error:
-        raise TooManyFilesError(
+        raise RefusedError(
+            Reason.TOO_LARGE,
             f"the model consists of {len(files.files)} files, more than a pod can be told of ({error}); keep its "
-            "external data in fewer files (onnx.save_model with all_tensors_to_one_file=True), or make an archive of it"
+            "external data in fewer files (onnx.save_model with all_tensors_to_one_file=True), or make an archive "
+            "of it",
         ) from None
-    env: list[dict[str, Any]] = [{"name": name, "value": literal(value)} for name, value in variables.items()]
+    env: list[dict[str, Any]] = [{"name": name, "value": escape_dollars(value)} for name, value in variables.items()]
     credentials = spec.model.credentials
     if credentials:
         env += [

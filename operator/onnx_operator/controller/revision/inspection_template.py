@@ -11,24 +11,25 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import OnnxModelSpec
-from onnx_operator.controller.revision.render import PodTemplateRejectedError
 from onnx_operator.controller.settings.settings import Toleration
+from onnx_operator.model.refusal import RefusedError
 
 _WHERE = "spec.podTemplate.spec"
-_LARGEST_ID = 2**31 - 1
+_MAX_ID = 2**31 - 1
 _MOST = 64
 """Of each list and map."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 Reader = Callable[[Any, str], Any]
-"""Takes a value and the name of its field; returns what the pod gets, or raises PodTemplateRejectedError."""
+"""Takes a value and the name of its field; returns what the pod gets, or raises RefusedError."""
 
 
 def template_of(spec: OnnxModelSpec) -> dict[str, Any]:
     """The patch over an inspection pod's spec that the model's template asks for.
 
     Raises:
-        PodTemplateRejectedError: a field that counts for inspections has a value that no inspection gets.
+        RefusedError: ``PodTemplateRejected``, a field that counts for inspections has a value that no inspection gets.
     """
     if spec.pod_template is None:
         return {}
@@ -38,20 +39,21 @@ def template_of(spec: OnnxModelSpec) -> dict[str, Any]:
 
 def _fields(given: Any, where: str, readers: dict[str, Reader]) -> dict[str, Any]:
     if not isinstance(given, dict):
-        raise _rejected(where, given, "an object")
+        raise _refused(where, given, "an object")
     return {name: read(given[name], f"{where}.{name}") for name, read in readers.items() if given.get(name) is not None}
 
 
-def _rejected(where: str, value: Any, expected: str) -> PodTemplateRejectedError:
-    return PodTemplateRejectedError(
+def _refused(where: str, value: Any, expected: str) -> RefusedError:
+    return RefusedError(
+        Reason.POD_TEMPLATE_REJECTED,
         f"{where}: {value!r:.80} cannot be used by the pod that inspects the model, which is always restricted; "
-        f"expected {expected}"
+        f"expected {expected}",
     )
 
 
 def _id(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST_ID:
-        raise _rejected(where, value, "the number of a user or group that is not root (0)")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _MAX_ID:
+        raise _refused(where, value, "the number of a user or group that is not root (0)")
     return value
 
 
@@ -61,14 +63,14 @@ def _ids(value: Any, where: str) -> list[int]:
 
 def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list) or len(value) > _MOST:
-        raise _rejected(where, value, f"a list of at most {_MOST}")
+        raise _refused(where, value, f"a list of at most {_MOST}")
     return value
 
 
 def _one_of(*words: str) -> Reader:
     def read(value: Any, where: str) -> Any:
         if value not in words:
-            raise _rejected(where, value, " or ".join(words))
+            raise _refused(where, value, " or ".join(words))
         return value
 
     return read
@@ -77,7 +79,7 @@ def _one_of(*words: str) -> Reader:
 def _labels(value: Any, where: str) -> dict[str, str]:
     texts = isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
     if not texts or len(value) > _MOST:
-        raise _rejected(where, value, f"at most {_MOST} labels of nodes")
+        raise _refused(where, value, f"at most {_MOST} labels of nodes")
     return dict(value)
 
 
@@ -87,7 +89,7 @@ def _tolerations(value: Any, where: str) -> list[dict[str, Any]]:
         try:
             toleration = Toleration.model_validate(each)
         except ValidationError:
-            raise _rejected(f"{where}[{number}]", each, "a toleration") from None
+            raise _refused(f"{where}[{number}]", each, "a toleration") from None
         found.append(toleration.model_dump(by_alias=True, exclude_none=True))
     return found
 
@@ -97,14 +99,14 @@ def _secrets(value: Any, where: str) -> list[dict[str, str]]:
     for number, each in enumerate(_list(value, where)):
         name = each.get("name") if isinstance(each, dict) else None
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise _rejected(f"{where}[{number}]", each, "the name of a Secret")
+            raise _refused(f"{where}[{number}]", each, "the name of a Secret")
         found.append({"name": name})
     return found
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _rejected(where, value, "an object")
+        raise _refused(where, value, "an object")
     return value
 
 

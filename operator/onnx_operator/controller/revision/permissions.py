@@ -9,9 +9,11 @@ from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import Refusal
 from onnx_operator.controller.revision.fetching import needs_pod
 from onnx_operator.controller.revision.inspection_template import template_of
-from onnx_operator.controller.revision.pools import NoMatchingPoolError, check_pools
-from onnx_operator.controller.revision.render import PodTemplateRejectedError
+from onnx_operator.controller.revision.pools import check_pools
 from onnx_operator.controller.settings.settings import Settings
+from onnx_operator.model.refusal import RefusedError
+from onnx_operator.model.sources import SourceError
+from onnx_operator.model.sources.hosts import check_plain_http
 
 
 def forbidden(spec: OnnxModelSpec, namespace: str, settings: Settings) -> Refusal | None:
@@ -26,15 +28,24 @@ def forbidden(spec: OnnxModelSpec, namespace: str, settings: Settings) -> Refusa
     if spec.model.credentials and not settings.allow_credentials:
         return _forbids(Reason.SOURCE_REFUSED, "spec.model.credentials", "allowCredentials")
     try:
+        _check_plain_http(spec, settings)
         check_pools(spec, namespace, settings.effective_pools())
         if needs_pod(spec, settings):
             if not settings.allow_inspection_pods:
                 what = "a source that only a pod of the model's namespace can read (pvc, spec.serviceAccountName)"
                 return _forbids(Reason.SOURCE_REFUSED, f"spec.model.uri: {what}", "allowInspectionPods")
             template_of(spec)
-    except (NoMatchingPoolError, PodTemplateRejectedError) as error:
+    except RefusedError as error:
         return error.refusal
     return None
+
+
+def _check_plain_http(spec: OnnxModelSpec, settings: Settings) -> None:
+    for field, uri in (("spec.model.uri", spec.model.uri), ("spec.model.testData", spec.model.test_data)):
+        try:
+            check_plain_http(uri or "", settings.sources)
+        except SourceError as error:
+            raise RefusedError(error.reason, f"{field}: {error.message}") from None
 
 
 def _forbids(reason: Reason, what: str, setting: str) -> Refusal:

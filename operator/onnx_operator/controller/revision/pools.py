@@ -5,22 +5,15 @@ from typing import Any
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import OnnxModelSpec, Runtime
-from onnx_operator.api.report import ModelReport, Refusal
+from onnx_operator.api.report import ModelReport
 from onnx_operator.controller.settings.quantities import mebibytes
 from onnx_operator.controller.settings.settings import Pool
+from onnx_operator.model.refusal import RefusedError
 
 MAX_AFFINITY_TERMS = 64
 
 
-class NoMatchingPoolError(Exception):
-    """No pool fits; ``refusal`` says which were looked at and why each did not."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.refusal = Refusal(reason=Reason.NO_MATCHING_POOL, message=message)
-
-
-def _objection(pool: Pool, runtime: Runtime, namespace: str, needed_bytes: int) -> str | None:
+def _misfit(pool: Pool, runtime: Runtime, namespace: str, needed_bytes: int) -> str | None:
     if pool.runtime is not runtime:
         return f"it is for runtime {pool.runtime}, the model asks for {runtime}"
     if not pool.allows(namespace):
@@ -35,7 +28,7 @@ def choose_pool(spec: OnnxModelSpec, namespace: str, report: ModelReport, pools:
     """The pool that was asked for, or the smallest one that fits.
 
     Raises:
-        NoMatchingPoolError: the pool does not exist or does not fit, or none fits.
+        RefusedError: ``NoMatchingPool``, the pool does not exist or does not fit, or none fits.
     """
     return _choose(spec, namespace, report.memory.weights_bytes + report.memory.activations_bytes, pools)
 
@@ -44,7 +37,7 @@ def check_pools(spec: OnnxModelSpec, namespace: str, pools: list[Pool]) -> None:
     """See that some pool is open to the model, or the one that it names, however much memory it will need.
 
     Raises:
-        NoMatchingPoolError: none is.
+        RefusedError: ``NoMatchingPool``, none is.
     """
     _choose(spec, namespace, 0, pools)
 
@@ -55,26 +48,28 @@ def _choose(spec: OnnxModelSpec, namespace: str, needed: int, pools: list[Pool])
         named = next((p for p in pools if p.name == spec.node_pool), None)
         if named is None:
             known = ", ".join(p.name for p in pools if p.allows(namespace)) or "none"
-            raise NoMatchingPoolError(
-                f"spec.nodePool: there is no pool {spec.node_pool!r}; pools open to this namespace: {known}"
-            )
-        objection = _objection(named, runtime, namespace, needed)
-        if objection:
-            raise NoMatchingPoolError(f"spec.nodePool: pool {named.name!r} does not fit: {objection}")
+            raise _no_pool(f"spec.nodePool: there is no pool {spec.node_pool!r}; pools open to this namespace: {known}")
+        misfit = _misfit(named, runtime, namespace, needed)
+        if misfit:
+            raise _no_pool(f"spec.nodePool: pool {named.name!r} does not fit: {misfit}")
         return named
 
-    objections = {p.name: _objection(p, runtime, namespace, needed) for p in pools}
-    fitting = [p for p in pools if objections[p.name] is None]
+    misfits = {p.name: _misfit(p, runtime, namespace, needed) for p in pools}
+    fitting = [p for p in pools if misfits[p.name] is None]
     if not fitting:
-        detail = "; ".join(f"{name}: {why}" for name, why in objections.items()) or "no pool is defined"
-        raise NoMatchingPoolError(
+        detail = "; ".join(f"{name}: {why}" for name, why in misfits.items()) or "no pool is defined"
+        raise _no_pool(
             f"no node pool fits runtime {runtime} in namespace {namespace!r} ({detail}); "
             "ask the platform team for a pool, or set spec.nodePool or spec.runtime"
         )
     return min(fitting, key=lambda p: p.accelerator_memory_bytes or float("inf"))
 
 
-def stay_off(pools: list[Pool]) -> list[dict[str, Any]]:
+def _no_pool(message: str) -> RefusedError:
+    return RefusedError(Reason.NO_MATCHING_POOL, message)
+
+
+def avoid_pools(pools: list[Pool]) -> list[dict[str, Any]]:
     """Node selector terms that keep a pod off the nodes of these pools.
 
     A node belongs to a pool when it carries *all* labels of the pool's selector, so staying off means that at least

@@ -6,9 +6,9 @@ not listed in :data:`POD_FIELDS` makes none either. The manifests are stored in 
 comparing them with the live objects needs no knowledge of defaults.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 
 from pydantic import Field, field_validator
 
@@ -16,7 +16,8 @@ from onnx_operator.api import names
 from onnx_operator.api.onnxmodel import OnnxModelSpec, Runtime
 from onnx_operator.api.report import ModelReport
 from onnx_operator.api.sources import ApiModel, ModelFiles, SourceFile
-from onnx_operator.controller.cluster.kube import CHILD_KINDS, DEPLOYMENT
+from onnx_operator.controller.cluster.kinds import CHILD_KINDS, DEPLOYMENT
+from onnx_operator.controller.observation.admission import Demands
 from onnx_operator.controller.revision import alpha
 from onnx_operator.controller.revision.render import Manifest, child_labels, uses_gpu
 from onnx_operator.controller.revision.seal import Sealer, Subject, Trust, digest, fingerprint
@@ -24,7 +25,7 @@ from onnx_operator.controller.revision.warm_up import Kept
 
 HISTORY = 5
 """Revisions kept besides the current one and those with pods."""
-MOST_NUMBER = 2**62
+MAX_REVISION = 2**62
 
 POD_FIELDS = (
     "model.uri",
@@ -38,6 +39,7 @@ POD_FIELDS = (
     "batching",
     "warmUp",
     "scoring",
+    "endpoint",
     "serviceAccountName",
     "podTemplate",
 )
@@ -49,6 +51,30 @@ NOTE_WARMED = "warmed-up"
 """The note that tells how a revision started: JSON of :class:`~onnx_operator.controller.revision.warm_up.Warmed`."""
 NOTE_INSPECTION = "inspection-key"
 """The note that names the inspection which accepted the model last."""
+NOTE_SIGNER = "signer"
+"""The note that names who signed the model, where a later inspection than the revision's own verified it."""
+
+
+class Sizing(ApiModel):
+    """Why the server's resources are what they are, for people."""
+
+    cpu: str = ""
+    limits: str = ""
+
+
+def _fault(manifest: dict[str, Any]) -> str:
+    """Why a manifest is no child of a model's; empty where it is one."""
+    kind, metadata, spec = manifest.get("kind"), manifest.get("metadata"), manifest.get("spec")
+    if kind not in {k.kind for k in CHILD_KINDS} or not isinstance(metadata, dict) or not isinstance(spec, dict):
+        return "each manifest must be a child of a model, with metadata and spec"
+    template = spec.get("template")
+    if kind == DEPLOYMENT.kind and not (
+        isinstance(template, dict)
+        and isinstance(template.get("metadata", {}), dict)
+        and isinstance(template.get("metadata", {}).get("labels", {}), dict)
+    ):
+        return "spec.template of a Deployment must be a map with metadata"
+    return "" if isinstance(metadata.get("annotations", {}), dict) else "metadata.annotations must be a map"
 
 
 class RevisionData(ApiModel):
@@ -59,8 +85,10 @@ class RevisionData(ApiModel):
     report: ModelReport
     interface: str
     files: ModelFiles | None = Field(default=None, description="what the pods fetch; unknown in revisions of old")
-    test_data: list[SourceFile] = Field(default_factory=list, description="recorded inputs and outputs that pods fetch")
+    test_data: list[SourceFile] = Field(default_factory=list, description="test inputs and outputs that pods fetch")
     kept: Kept | None = Field(default=None, description="of revisions before; absent in a first one")
+    demands: Demands | None = Field(default=None, description="what the namespace was found to demand of containers")
+    sizing: Sizing | None = Field(default=None, description="why containers ask for what they do")
     pool: str
     manifests: list[dict[str, Any]]
 
@@ -75,23 +103,13 @@ class RevisionData(ApiModel):
     @classmethod
     def _are_children(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for manifest in value:
-            kind, metadata, spec = manifest.get("kind"), manifest.get("metadata"), manifest.get("spec")
-            if (
-                kind not in {k.kind for k in CHILD_KINDS}
-                or not isinstance(metadata, dict)
-                or not isinstance(spec, dict)
-            ):
-                raise ValueError("each manifest must be a child of a model, with metadata and spec")
-            template = spec.get("template")
-            if kind == DEPLOYMENT.kind and not (
-                isinstance(template, dict)
-                and isinstance(template.get("metadata", {}), dict)
-                and isinstance(template.get("metadata", {}).get("labels", {}), dict)
-            ):
-                raise ValueError("spec.template of a Deployment must be a map with metadata")
-            if not isinstance(metadata.get("annotations", {}), dict):
-                raise ValueError("metadata.annotations must be a map")
+            if fault := _fault(manifest):
+                raise ValueError(fault)
         return value
+
+    def spec_as_read(self) -> dict[str, Any]:
+        """The spec, without what this version does not know of it."""
+        return OnnxModelSpec.model_validate(self.spec).model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     def to_json(self) -> dict[str, Any]:
         """The data as it is stored."""
@@ -109,13 +127,35 @@ class RevisionData(ApiModel):
         return uses_gpu(OnnxModelSpec.model_validate(self.spec))
 
 
+class _Data:
+    """The field of a revision that holds its data, or a call that reads it once it is asked for.
+
+    A history's lists of files are long, and hardly ever asked for.
+    """
+
+    @overload
+    def __get__(self, revision: None, owner: type) -> "_Data": ...
+    @overload
+    def __get__(self, revision: "Revision", owner: type) -> RevisionData: ...
+    def __get__(self, revision: "Revision | None", owner: type) -> "_Data | RevisionData":
+        if revision is None:
+            # There is no default.
+            raise AttributeError("data")
+        held = vars(revision)["data"]
+        found: RevisionData = held if isinstance(held, RevisionData) else held()
+        return found
+
+    def __set__(self, revision: "Revision", value: RevisionData | Callable[[], RevisionData]) -> None:
+        vars(revision)["data"] = value
+
+
 @dataclass(frozen=True)
 class Revision:
     """A ControllerRevision of a model, decoded."""
 
     name: str
     number: int
-    data: RevisionData
+    data: _Data = _Data()
     notes: Mapping[str, str] = field(default_factory=dict)
     """What was found out about it, as far as its seal holds: anybody may write annotations."""
     written: frozenset[str] = field(default=frozenset(), compare=False)
@@ -134,6 +174,12 @@ class Revision:
     def inspection_key(self) -> str:
         """The inspection that accepted the model last."""
         return self.notes.get(NOTE_INSPECTION, "")
+
+    @property
+    def report(self) -> ModelReport:
+        """What is known of the model, with what was found out since the revision was made."""
+        signer = self.notes.get(NOTE_SIGNER)
+        return self.data.report.model_copy(update={"signer": signer}) if signer else self.data.report
 
     def serves(
         self,
@@ -156,8 +202,24 @@ class Revision:
     def holds(self, data: RevisionData) -> bool:
         """Whether this, whoever stored it, is exactly what would be stored now."""
         if self.inputs:
-            return self.data.model_copy(update={"spec": data.spec, "scoring": data.scoring}) == data
+            ours = {"spec": data.spec, "scoring": data.scoring, "sizing": data.sizing}
+            return self.data.model_copy(update=ours) == data
         return self.content == fingerprint(data.to_json())
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A ControllerRevision that carries the operator's seal and that this version cannot read: a newer one made it."""
+
+    name: str
+    number: int
+    spec: dict[str, Any]
+    """The fields of the spec that reach the pods, as that version has them."""
+    pool: str
+    manifests: tuple[Manifest, ...]
+    """Those that are of the kinds that this version knows."""
+    trust: Trust
+    uid: str = field(default="", compare=False)
 
 
 def pod_spec(spec: OnnxModelSpec) -> dict[str, Any]:
@@ -255,7 +317,7 @@ def _subject(revision: Revision, model: str, namespace: str) -> Subject:
 
 def _decoded(item: Manifest) -> Revision | None:
     metadata, number, raw = item.get("metadata", {}), item.get("revision", 0), item.get("data")
-    if not isinstance(raw, dict) or type(number) is not int or not 0 <= number < MOST_NUMBER:
+    if not isinstance(raw, dict) or type(number) is not int or not 0 <= number < MAX_REVISION:
         return None
     try:
         if "inputs" in raw:
@@ -265,8 +327,9 @@ def _decoded(item: Manifest) -> Revision | None:
             found = Revision(metadata["name"], number, RevisionData.model_validate(raw))
     except (ValueError, KeyError, TypeError):
         return None
-    written = metadata.get("annotations") or {}
-    kept = {k.removeprefix(names.NOTE_PREFIX): v for k, v in written.items() if k.startswith(names.NOTE_PREFIX)}
+    if not found.inputs and _unknown(raw.get("spec"), found.data.spec_as_read()):
+        return None
+    kept = _notes(metadata)
     return replace(
         found,
         notes={**found.notes, **kept},
@@ -277,13 +340,53 @@ def _decoded(item: Manifest) -> Revision | None:
     )
 
 
+def _notes(metadata: Manifest) -> dict[str, str]:
+    written = metadata.get("annotations") or {}
+    return {k.removeprefix(names.NOTE_PREFIX): v for k, v in written.items() if k.startswith(names.NOTE_PREFIX)}
+
+
+def _unknown(written: Any, read: Any) -> bool:
+    """Whether something was written that was not read: a field that a newer version has."""
+    if isinstance(written, dict) and isinstance(read, dict):
+        return any(key not in read or _unknown(value, read[key]) for key, value in written.items())
+    if isinstance(written, list) and isinstance(read, list):
+        return any(_unknown(a, b) for a, b in zip(written, read, strict=False))
+    return False
+
+
+def unread(item: Manifest, model: str, namespace: str, sealer: Sealer) -> Unread | None:
+    """What can be said of a revision of the operator's own that :func:`decode` cannot read; None for any other."""
+    metadata, number, raw = item["metadata"], item.get("revision", 0), item.get("data")
+    if not isinstance(raw, dict) or type(number) is not int or not 0 <= number < MAX_REVISION:
+        return None
+    subject = Subject(namespace, model, metadata["name"], number, fingerprint(raw), _notes(metadata))
+    trust = sealer.trust(subject, (metadata.get("annotations") or {}).get(names.ANNOTATION_SEAL))
+    if not trust.holds:
+        return None
+    manifests, spec = raw.get("manifests"), raw.get("spec")
+    return Unread(
+        name=metadata["name"],
+        number=number,
+        spec=spec if isinstance(spec, dict) else {},
+        pool=str(raw.get("pool", "")),
+        manifests=tuple(
+            m for m in (manifests if isinstance(manifests, list) else []) if isinstance(m, dict) and not _fault(m)
+        ),
+        trust=trust,
+        uid=str(metadata.get("uid", "")),
+    )
+
+
 def _notes_of_alpha(raw: Manifest) -> dict[str, str]:
     """What the first alpha kept in the data."""
     return {NOTE_INSPECTION: str(raw.get("inspectionKey", ""))} if "inputs" in raw else {}
 
 
 def decode(item: Manifest, model: str, namespace: str, sealer: Sealer) -> Revision | None:
-    """A revision with what its seal says, whoever stored it; None for what this version cannot read."""
+    """A revision with what its seal says, whoever stored it; None for what this version cannot read.
+
+    A field of the spec that this version does not know reaches pods that it would not make so: that is not read either.
+    """
     found = _decoded(item)
     if found is None:
         return None

@@ -3,26 +3,20 @@
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import OnnxModelSpec
-from onnx_operator.api.report import Refusal
-from onnx_operator.controller.cluster.kube import CONFIG_MAP, Kube
+from onnx_operator.controller.cluster.kinds import CONFIG_MAP
+from onnx_operator.controller.cluster.kube import Kube
+from onnx_operator.controller.cluster.sight import Sight
+from onnx_operator.model.refusal import RefusedError
 
-MOST_BYTES = 64 * 1024
+MAX_SCRIPT_BYTES = 64 * 1024
 SCRIPT = "score.py"
 
 
-class ScoringRejectedError(Exception):
-    """``spec.scoring`` cannot be used; ``refusal`` says why."""
-
-    def __init__(self, message: str, *, retriable: bool = False) -> None:
-        super().__init__(message)
-        self.refusal = Refusal(reason=Reason.SCORING_REJECTED, message=message, retriable=retriable)
-
-
-async def read_scoring(kube: Kube, namespace: str, spec: OnnxModelSpec) -> dict[str, str]:
+async def read_scoring(sight: Sight | Kube, namespace: str, spec: OnnxModelSpec) -> dict[str, str]:
     """The script's files by name; none without a script, or where an image holds it.
 
     Raises:
-        ScoringRejectedError: its ConfigMap is missing, too large, or without a script.
+        RefusedError: ``ScoringRejected``, its ConfigMap is missing, too large, or without a script.
         ApiError: the API server cannot be asked.
     """
     scoring = spec.scoring
@@ -33,32 +27,33 @@ async def read_scoring(kube: Kube, namespace: str, spec: OnnxModelSpec) -> dict[
     if scoring.config_map_name is None:
         return {}
     name, field = scoring.config_map_name, "spec.scoring.configMapName"
-    found = await kube.get(CONFIG_MAP, namespace, name)
+    found = await sight.get(CONFIG_MAP, namespace, name)
     if found is None:
-        raise ScoringRejectedError(
+        raise _refused(
             f"{field}: there is no ConfigMap {name!r} in namespace {namespace!r}; create it, as with: "
-            f"kubectl create configmap {name} -n {namespace} --from-file={SCRIPT}",
-            retriable=True,
+            f"kubectl create configmap {name} -n {namespace} --from-file={SCRIPT}"
         )
     if found.get("binaryData"):
-        raise ScoringRejectedError(
+        raise _refused(
             f"{field}: ConfigMap {name!r} holds binary data ({', '.join(sorted(found['binaryData']))}); "
-            "only text is possible, make an image with kubectl onnx package",
-            retriable=True,
+            "expected only text; for other files make an image with kubectl onnx package"
         )
     files: dict[str, str] = found.get("data") or {}
     scripts = [file for file in files if file.endswith(".py")]
-    if SCRIPT not in files and len(scripts) != 1:
-        raise ScoringRejectedError(
-            f"{field}: ConfigMap {name!r} must hold {SCRIPT}; it holds {', '.join(sorted(files)) or 'nothing'}",
-            retriable=True,
+    if scoring.entry_script and scoring.entry_script not in files:
+        raise _refused(
+            f"spec.scoring.entryScript: ConfigMap {name!r} holds no {scoring.entry_script} (its keys have no folders); "
+            f"it holds {', '.join(sorted(files)) or 'nothing'}"
+        )
+    if not scoring.entry_script and SCRIPT not in files and len(scripts) != 1:
+        raise _refused(
+            f"{field}: ConfigMap {name!r} must hold {SCRIPT}; it holds {', '.join(sorted(files)) or 'nothing'}"
         )
     size = sum(len(text.encode()) for text in files.values())
-    if size > MOST_BYTES:
-        raise ScoringRejectedError(
-            f"{field}: ConfigMap {name!r} holds {size} bytes, {MOST_BYTES} are possible; make an image with "
-            "kubectl onnx package",
-            retriable=True,
+    if size > MAX_SCRIPT_BYTES:
+        raise _refused(
+            f"{field}: ConfigMap {name!r} holds {size} bytes; expected at most {MAX_SCRIPT_BYTES}. For more make "
+            "an image with kubectl onnx package"
         )
     return files
 
@@ -68,3 +63,8 @@ def script_path(spec: OnnxModelSpec) -> str:
     if spec.scoring is None:
         return ""
     return names.IMAGE_SCORING_DIRECTORY if spec.scoring.image else names.SCORING_DIRECTORY
+
+
+def _refused(message: str) -> RefusedError:
+    # Somebody may change the ConfigMap.
+    return RefusedError(Reason.SCORING_REJECTED, message, retriable=True)

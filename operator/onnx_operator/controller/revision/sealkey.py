@@ -10,7 +10,9 @@ import logging
 from dataclasses import dataclass
 
 from onnx_operator.api import names
-from onnx_operator.controller.cluster.kube import SECRET, ApiError, Kube, Object
+from onnx_operator.controller.cluster.answers import ApiError
+from onnx_operator.controller.cluster.kinds import SECRET, Object
+from onnx_operator.controller.cluster.kube import Kube
 from onnx_operator.controller.revision.seal import KEY_BYTES, Key, Sealer
 
 logger = logging.getLogger(__name__)

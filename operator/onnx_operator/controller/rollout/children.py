@@ -3,35 +3,47 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import OnnxModelSpec
-from onnx_operator.controller.cluster.kube import (
+from onnx_operator.controller.cluster.answers import ApiError
+from onnx_operator.controller.cluster.kinds import (
     CHILD_KINDS,
     CONTROLLER_REVISION,
     DEPLOYMENT,
     KINDS,
     POD,
-    ApiError,
+    REPLICA_SET,
     Kind,
-    Kube,
     Object,
 )
-from onnx_operator.controller.cluster.owners import is_controlled_by, is_pod_of, owner_reference
+from onnx_operator.controller.cluster.kube import Kube
+from onnx_operator.controller.cluster.owners import (
+    controllers,
+    is_controlled_by,
+    is_pod_of,
+    is_replica_set_of,
+    owner_reference,
+)
+from onnx_operator.controller.cluster.sight import Sight
+from onnx_operator.controller.cluster.store import Handle
 from onnx_operator.controller.observation.observe import Cause
-from onnx_operator.controller.observation.pods import slim_pod
+from onnx_operator.controller.observation.pods import slim_pod, slim_replica_set
 from onnx_operator.controller.revision.merge import contains, project
 from onnx_operator.controller.revision.render import Manifest
-from onnx_operator.controller.revision.revisions import Revision, surplus, with_revision_label
+from onnx_operator.controller.revision.revisions import Revision, Unread, surplus, with_revision_label
 from onnx_operator.controller.revision.seal import digest
+from onnx_operator.controller.rollout.forms import Forms
 from onnx_operator.controller.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
-MOST_OTHERS = 100
+FREE_SECONDS = 1.0
+"""How long a name that was free counts as free: for the rest of a look, unless it takes long."""
+MAX_OTHERS = 100
 """Objects of a kind, besides the one of the model's name, that one look deletes."""
 
 
@@ -47,7 +59,8 @@ def refused(error: ApiError, what: str) -> ChildrenError:
     """What to tell of a child that the API server refuses."""
     quota = "exceeded quota" in error.message
     reason = Reason.QUOTA_EXCEEDED if quota else Reason.CREATION_FAILED
-    return ChildrenError(Cause(reason, f"{what} was refused by the API server: {error.message}"))
+    whom = "admission (a policy or webhook of the cluster)" if error.by_admission and not quota else "the API server"
+    return ChildrenError(Cause(reason, f"{what} was refused by {whom}, and is tried again: {error.message}"))
 
 
 def name_conflict(kind: str, name: str) -> ChildrenError:
@@ -70,6 +83,12 @@ class Children:
     revisions: tuple[Revision, ...]
     """Those of the operator's own."""
     pods: tuple[Object, ...]
+    unread: tuple[Unread, ...] = ()
+    """Revisions of the operator's own that a newer version made, and that this one cannot read."""
+    orphans: tuple[Revision | Unread, ...] = ()
+    """Revisions of the operator's own that nothing controls: an earlier model of the name was deleted alone."""
+    free: dict[tuple[str, str], float] = field(default_factory=dict, compare=False)
+    """By kind and name, until when (by the loop's clock) a name is known not to be somebody else's."""
 
     def find(self, kind: str, name: str) -> Object | None:
         """The owned object of this kind and name."""
@@ -100,14 +119,20 @@ def _left_over(item: Object, model: Object) -> bool:
     )
 
 
-async def list_children(kube: Kube, model: Object, read: Callable[[Object], Revision | None]) -> Children:
+async def list_children(
+    sight: Sight | Kube,
+    model: Object,
+    read: Callable[[Object], Revision | Unread | None],
+    recall: Callable[[Handle], Revision | Unread | None] = lambda handle: None,
+) -> Children:
     """Everything that belongs to the model.
 
     Objects count that this very model controls, which whoever may create some can claim. So nothing is kept whole but
     those of the model's own name, and revisions as far as ``read`` takes them for the operator's. Its pods are
     controlled by ReplicaSets, so they are hints: cut to what is looked at, of a bounded number, and never a reason to
-    do anything beyond this model.
+    do anything beyond this model. ``recall`` may know a revision that was read before, and that the model controls.
     """
+    sight = Sight(sight) if isinstance(sight, Kube) else sight
     metadata = model["metadata"]
     namespace, labels = metadata["namespace"], {names.LABEL_MODEL: metadata["name"]}
     deployments = frozenset({metadata["name"]})
@@ -120,26 +145,55 @@ async def list_children(kube: Kube, model: Object, read: Callable[[Object], Revi
                 return None
             if item["metadata"]["name"] == metadata["name"]:
                 return _without_history(item)
-            return _identity(item) if next(others) < MOST_OTHERS else None
+            return _identity(item) if next(others) < MAX_OTHERS else None
 
         return own
 
-    def own_revision(item: Object) -> Revision | None:
-        return read(item) if is_controlled_by(item, model) else None
+    def own_revision(item: Object) -> tuple[Revision | Unread, bool] | None:
+        controlled = is_controlled_by(item, model)
+        found = read(item) if controlled or not controllers(item["metadata"]) else None
+        return (found, controlled) if found else None
+
+    def own_recalled(handle: Handle) -> tuple[Revision | Unread, bool] | None:
+        found = recall(handle)
+        return (found, True) if found else None
 
     def own_pod(pod: Object) -> Object | None:
         return slim_pod(pod) if is_pod_of(pod, deployments) else None
 
     pods, revisions, others = await asyncio.gather(
-        kube.list(POD, namespace, labels, own_pod, in_part=True),
-        kube.list(CONTROLLER_REVISION, namespace, labels, own_revision),
-        asyncio.gather(*(kube.list(kind, namespace, labels, own_of(kind)) for kind in CHILD_KINDS)),
+        sight.list(POD, namespace, labels, own_pod, in_part=True),
+        sight.list(CONTROLLER_REVISION, namespace, labels, own_revision, recall=own_recalled),
+        asyncio.gather(*(sight.list(kind, namespace, labels, own_of(kind)) for kind in CHILD_KINDS)),
     )
     return Children(
         owned=tuple(item for group in others for item in group),
-        revisions=tuple(revisions),
+        revisions=tuple(found for found, controlled in revisions if controlled and isinstance(found, Revision)),
+        unread=tuple(found for found, controlled in revisions if controlled and isinstance(found, Unread)),
         pods=tuple(pods),
+        orphans=tuple(found for found, controlled in revisions if not controlled),
     )
+
+
+async def list_replica_sets(kube: Kube, deployment: Object) -> list[Object] | None:
+    """The Deployment's ReplicaSets, which know why no pod of theirs is taken; None where they may not be read.
+
+    They are asked for only where the Deployment tells of such a pod.
+    """
+    metadata = deployment["metadata"]
+
+    def own(item: Object) -> Object | None:
+        return slim_replica_set(item) if is_replica_set_of(item, deployment) else None
+
+    try:
+        return await kube.list(
+            REPLICA_SET, metadata["namespace"], {names.LABEL_MODEL: metadata["name"]}, own, in_part=True
+        )
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        logger.info("ReplicaSets may not be read; the chart of this version allows it: %s", error.message)
+        return None
 
 
 def _without_history(item: Object) -> Object:
@@ -159,31 +213,49 @@ async def check_names(kube: Kube, model: Object, manifests: list[Manifest], chil
     Raises:
         ChildrenError: with ``NameConflict``.
     """
-    for manifest in manifests:
-        kind, name = KINDS[manifest["kind"]], manifest["metadata"]["name"]
-        if children.find(kind.kind, name):
-            continue
-        found = await kube.get(kind, model["metadata"]["namespace"], name)
+    now = asyncio.get_running_loop().time()
+    wanted = [(m["kind"], m["metadata"]["name"]) for m in manifests]
+    asked = [
+        (KINDS[kind], name)
+        for kind, name in wanted
+        if not children.find(kind, name) and children.free.get((kind, name), 0.0) <= now
+    ]
+    namespace = model["metadata"]["namespace"]
+    answers = await asyncio.gather(*(kube.get(kind, namespace, name) for kind, name in asked))
+    for (kind, name), found in zip(asked, answers, strict=True):
         if found and _left_over(found, model):
             message = f"waiting until the {kind.kind} {name!r} of the deleted model of this name is gone"
             raise ChildrenError(Cause(Reason.ROLLING_OUT, message))
         if found and _foreign(found, model):
             raise name_conflict(kind.kind, name)
+        children.free[kind.kind, name] = now + FREE_SECONDS
 
 
-async def canonical(kube: Kube, manifests: list[Manifest], revision: str) -> list[Manifest]:
+async def canonical(kube: Kube, manifests: list[Manifest], revision: str, forms: Forms | None = None) -> list[Manifest]:
     """The manifests in the API server's own form, found by a dry run that also checks every field.
+
+    Args:
+        kube: the API server.
+        manifests: of a model's children.
+        revision: the name that its pods are labelled with.
+        forms: what was found before; all but Deployments are the same but for names, and are asked for once.
 
     Raises:
         ApiError: the API server refuses one.
     """
     result = []
     for manifest, labelled in zip(manifests, with_revision_label(manifests, revision), strict=True):
+        known = forms.get(manifest) if forms and manifest["kind"] != DEPLOYMENT.kind else None
+        if known:
+            result.append(known)
+            continue
         answer = await kube.apply(KINDS[manifest["kind"]], labelled, dry_run=True, strict=True)
-        result.append(
-            {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"]}
-            | project(answer, {k: v for k, v in manifest.items() if k not in ("apiVersion", "kind")})
+        form = {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"]} | project(
+            answer, {k: v for k, v in manifest.items() if k not in ("apiVersion", "kind")}
         )
+        if forms and manifest["kind"] != DEPLOYMENT.kind:
+            forms.keep(manifest, form)
+        result.append(form)
     return result
 
 
@@ -234,8 +306,16 @@ async def scale(kube: Kube, deployment: Object, spec: OnnxModelSpec) -> None:
         await kube.merge(DEPLOYMENT, metadata["namespace"], metadata["name"], patch)
 
 
-async def apply_children(kube: Kube, desired: list[Manifest], children: Children) -> None:
+async def apply_children(
+    kube: Kube, desired: list[Manifest], children: Children, confirm: Callable[[], Awaitable[None]]
+) -> None:
     """Apply what differs from the live objects, and nothing else.
+
+    Args:
+        kube: the API server.
+        desired: what there should be.
+        children: what there is.
+        confirm: sees, before the first child is made, that there is a model to make it for.
 
     Raises:
         ChildrenError: the API server refuses a child.
@@ -245,6 +325,8 @@ async def apply_children(kube: Kube, desired: list[Manifest], children: Children
         live = children.find(kind.kind, manifest["metadata"]["name"])
         if live and contains(live, manifest):
             continue
+        if live is None:
+            await confirm()
         metrics.API_WRITES.labels(kind=kind.kind, verb="apply").inc()
         try:
             await kube.apply(kind, manifest)

@@ -21,3 +21,9 @@ def mebibytes(count: float) -> str:
     """Bytes as a quantity in whole MiB, rounded up, in the form that the API server keeps."""
     whole = -(-int(count) // MEBIBYTE)
     return f"{whole // 1024}Gi" if whole and whole % 1024 == 0 else f"{whole}Mi"
+
+
+def millicpus(count: float) -> str:
+    """CPUs as a quantity, rounded up to thousandths, in the form that the API server keeps."""
+    thousandths = -(-int(count * 1_000_000) // 1000)
+    return str(thousandths // 1000) if thousandths % 1000 == 0 else f"{thousandths}m"

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from onnx_operator.api.onnxmodel import DnsSubdomain, Runtime
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import (
-    ApiModel,
     AzureSettings,
     GcsSettings,
     HttpsSettings,
@@ -21,18 +20,20 @@ from onnx_operator.api.sources import (
     S3Settings,
     SourceSettings,
 )
+from onnx_operator.controller.settings.base import SettingsModel
 from onnx_operator.controller.settings.quantities import parse_quantity
+from onnx_operator.controller.settings.selector import ModelSelector
 from onnx_operator.controller.settings.validators import address, certificates, public_keys, registry
+from onnx_operator.model.limits import InspectionLimits
+from onnx_operator.model.sources.hosts import parse_plain_http_hosts
+
+MAX_REQUESTS_PER_SECOND = 1_000_000
+MAX_CPUS = 1024
+MAX_START_SECONDS = 7 * 24 * 3600
 
 
 class SettingsError(Exception):
     """The settings file is missing or wrong; the message names the field, the value and what was expected."""
-
-
-class SettingsModel(ApiModel):
-    """Base of the settings: an unknown name is an error, since a typo would otherwise be ignored in silence."""
-
-    model_config = ConfigDict(**(ApiModel.model_config | {"extra": "forbid"}))
 
 
 class Toleration(SettingsModel):
@@ -56,6 +57,9 @@ class Pool(SettingsModel):
     accelerator_memory: str = Field(default="", description="memory of one accelerator, as a quantity; empty: unknown")
     server_image: str = Field(default="", description="empty: the image of the settings")
     allowed_namespaces: list[str] = Field(default_factory=list, description="empty: all")
+    requests_per_second: float | None = Field(
+        default=None, gt=0, le=MAX_REQUESTS_PER_SECOND, description="in the place of resources.requestsPerSecond"
+    )
 
     @field_validator("accelerator_memory")
     @classmethod
@@ -78,6 +82,15 @@ class StrictHttpsSettings(HttpsSettings, SettingsModel):
     """``sources.https``, as the file holds it."""
 
     _checked = field_validator("ca_bundle")(certificates)
+
+    @field_validator("plain_http_hosts")
+    @classmethod
+    def _are_hosts(cls, value: list[str]) -> list[str]:
+        try:
+            parse_plain_http_hosts(value)
+        except ValueError as error:
+            raise ValueError(f"must be hosts such as models.internal or 10.0.0.7:9000; {error}") from None
+        return value
 
 
 class StrictS3Settings(S3Settings, SettingsModel):
@@ -169,14 +182,65 @@ class StrictSourceSettings(SourceSettings, SettingsModel):
 class InspectionSettings(SettingsModel):
     """How models are looked at."""
 
-    max_model_bytes: int = Field(default=20 * 2**30, description="larger models are refused as TooLarge")
+    max_model_bytes: int = Field(
+        default=InspectionLimits.max_model_bytes, description="larger models are refused as TooLarge"
+    )
     max_nodes: int = Field(
-        default=200_000,
+        default=InspectionLimits.max_nodes,
         ge=1,
         description="structures of more nodes are refused as TooLarge; those of local functions count at each call",
     )
     timeout_seconds: float = Field(
-        default=3600, description="longest inspection, from the moment at which it is its turn"
+        default=InspectionLimits.timeout_seconds,
+        description="longest inspection, from the moment at which it is its turn",
+    )
+
+
+class ResourceSettings(SettingsModel):
+    """What pods ask for by themselves; ``spec.resources`` of a model wins. Holds for revisions made from now on."""
+
+    requests_per_second: float = Field(
+        default=10,
+        gt=0,
+        le=MAX_REQUESTS_PER_SECOND,
+        description="requests that a pod should be able to answer in a second: it asks for as much CPU as these take",
+    )
+    max_cpu: str = Field(
+        default="1", description="most CPU that a pod asks for by itself, as a quantity: a node must have room for it"
+    )
+    limits: Literal["WhenRequired", "Always"] = Field(
+        default="WhenRequired",
+        description="whether containers have limits of CPU and disk too: always, or where the namespace refused a pod "
+        "for want of them; memory always has one",
+    )
+    ephemeral_storage: bool = Field(
+        default=True,
+        description="whether pods ask for the disk that the model takes; off for nodes that do not report theirs",
+    )
+
+    @field_validator("max_cpu")
+    @classmethod
+    def _is_cpu(cls, value: str) -> str:
+        if not 0 < parse_quantity(value) <= MAX_CPUS:
+            raise ValueError(f'must be a quantity of CPU above 0 and at most {MAX_CPUS}, such as "1" or "500m"')
+        return value
+
+
+class StartSettings(SettingsModel):
+    """How long a pod may take to start. Holds for revisions made from now on."""
+
+    deadline_seconds: int = Field(
+        default=1800,
+        ge=10,
+        le=MAX_START_SECONDS,
+        description="longest time from the server's start until the model is ready; then the kubelet starts it anew",
+    )
+    pull_allowance_seconds: int = Field(
+        default=600,
+        ge=0,
+        le=MAX_START_SECONDS,
+        description="time for what comes before that, but for the model's download: a node, images, a script's "
+        "packages; a rollout without progress is given up after all three together",
     )
 
 
@@ -185,6 +249,19 @@ class PipSettings(SettingsModel):
 
     index_url: str = Field(default="", description="a package index; empty: the public one")
     trusted_host: str = Field(default="", description="HOST:PORT of an index without a certificate that is trusted")
+
+
+class EgressSettings(SettingsModel):
+    """How pods and the inspector reach the outside; what it says is in each namespace, and read when it is needed."""
+
+    config_map_name: DnsSubdomain | Literal[""] = Field(
+        default="",
+        description="ConfigMap in the namespace of whoever reads a model, the operator's own included, with "
+        "HTTP_PROXY, HTTPS_PROXY, NO_PROXY, PROXIED_HOSTS and ca.crt (PEM), each where it is needed; empty: none",
+    )
+    secret_name: DnsSubdomain | Literal[""] = Field(
+        default="", description="Secret with such keys besides, for the address of a proxy that holds a password"
+    )
 
 
 class Settings(SettingsModel):
@@ -199,6 +276,11 @@ class Settings(SettingsModel):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: list[str] = Field(default_factory=list)
     namespaces: list[str] = Field(default_factory=list, description="namespaces to watch; empty: all")
+    model_selector: ModelSelector = Field(
+        default_factory=ModelSelector,
+        description="labels of the OnnxModels that this installation looks after; empty: all. Others are left alone, "
+        "so that several installations share a cluster",
+    )
     pools: list[Pool] = Field(default_factory=list)
     sources: StrictSourceSettings = Field(default_factory=StrictSourceSettings)
     signatures: StrictSignatureSettings = Field(
@@ -220,7 +302,18 @@ class Settings(SettingsModel):
         "account); without, such models are refused, and the chart grants no pod to be made",
     )
     page: bool = Field(default=False, description="whether pods serve a page to try the model at /")
+    resources: ResourceSettings = Field(default_factory=ResourceSettings)
+    start: StartSettings = Field(default_factory=StartSettings)
     pip: PipSettings = Field(default_factory=PipSettings)
+    egress: EgressSettings = Field(
+        default_factory=EgressSettings, description="proxies and private certificate authorities"
+    )
+    run_as_user: int | None = Field(
+        default=65532,
+        ge=1,
+        description="user, group and group of volumes that pods run as; null leaves it to the platform, such as "
+        "OpenShift's restricted-v2",
+    )
     templates_directory: str = Field(default="", description="folder of templates that replace ours, by file name")
     workers: int = Field(default=8, ge=1, le=64, description="models reconciled at the same time")
 

@@ -54,6 +54,6 @@ def address(value: str) -> str:
 
 def registry(value: str) -> str:
     """A registry, as images name it. Raises ValueError."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", value):
+    if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", value):
         raise ValueError("must be HOST or HOST:PORT, such as registry.example.com:5000, without a scheme or a path")
     return value

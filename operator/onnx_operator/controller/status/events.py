@@ -1,13 +1,15 @@
-"""Events: one for every change of a condition's reason, for ``kubectl describe``."""
+"""Events: what is new of a condition, but for mere steps; for ``kubectl describe``."""
 
 import hashlib
 import logging
 
 from onnx_operator.api import names
-from onnx_operator.api.conditions import ConditionType, Reason
+from onnx_operator.api.conditions import ConditionStatus, ConditionType, Reason
 from onnx_operator.api.onnxmodel import Condition, OnnxModelStatus
 from onnx_operator.api.reasons import REASONS
-from onnx_operator.controller.cluster.kube import EVENT, ApiError, Kube, Object
+from onnx_operator.controller.cluster.answers import ApiError, failure
+from onnx_operator.controller.cluster.kinds import EVENT, Object
+from onnx_operator.controller.cluster.kube import Kube
 from onnx_operator.controller.cluster.times import micro_time
 from onnx_operator.controller.telemetry import metrics
 
@@ -27,9 +29,33 @@ NOTE_LIMIT = 1024
 
 
 def changed_conditions(before: OnnxModelStatus, after: OnnxModelStatus) -> list[Condition]:
-    """The reported conditions whose reason or status is new."""
+    """The reported conditions whose reason or status is new, without steps on the way to what is told later."""
     old = {c.type: (c.status, c.reason) for c in before.conditions}
-    return [c for c in after.conditions if c.type in REPORTED and old.get(c.type) != (c.status, c.reason)]
+    changed = [c for c in after.conditions if c.type in REPORTED and _news(c, old.get(c.type))]
+    progress = next((c.reason for c in after.conditions if c.type == ConditionType.PROGRESSING), "")
+    return [c for c in changed if REASONS[Reason(c.reason)].warning or not _is_step(c, old.get(c.type), progress)]
+
+
+def _news(condition: Condition, old: tuple[str, str] | None) -> bool:
+    # That a trouble is sure by now, or leaves nothing that serves, is the same trouble.
+    same = old is not None and condition.type == ConditionType.PROGRESSING and condition.reason == old[1]
+    return not same and old != (condition.status, condition.reason)
+
+
+def _is_step(condition: Condition, old: tuple[str, str] | None, progress: str) -> bool:
+    if condition.type == ConditionType.PROGRESSING:
+        goes_on = condition.reason != Reason.ROLLING_OUT or (old is not None and _rolls_out(old[1]))
+        return condition.reason == Reason.INSPECTING or (_rolls_out(condition.reason) and goes_on)
+    if condition.type == ConditionType.AVAILABLE:
+        # Before the first pod there was none to miss; and that pods are there is told by the rollout's end.
+        ending = progress in (Reason.COMPLETE, Reason.INSPECTING) or _rolls_out(progress)
+        return old is None or (condition.status == ConditionStatus.TRUE and ending)
+    # Where a model is warmed up as it should be, that it serves says so.
+    return condition.reason == Reason.WARMED
+
+
+def _rolls_out(reason: str) -> bool:
+    return reason in set(Reason) and REASONS[Reason(reason)].under_way
 
 
 def event_for(model: Object, condition: Condition, reporter: str, now: str) -> Object:
@@ -79,3 +105,5 @@ async def post_events(kube: Kube, model: Object, conditions: list[Condition], re
             # A namespace that is being deleted takes no new objects: nothing to tell anybody there.
             level = logging.INFO if "being terminated" in error.message else logging.WARNING
             logger.log(level, "event not posted: %s", error.message)
+        except OSError as error:
+            logger.warning("event not posted: %s", failure(error))

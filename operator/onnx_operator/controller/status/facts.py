@@ -9,13 +9,15 @@ from typing import Any
 from pydantic_core import from_json
 
 from onnx_operator.api import names
-from onnx_operator.api.contract import StartFacts, WarmUpFacts
+from onnx_operator.api.contract import MAX_INT64, StartFacts, WarmUpFacts
 from onnx_operator.api.onnxmodel import Started
 from onnx_operator.api.report import shorten
+from onnx_operator.controller.cluster.answers import ApiError
 from onnx_operator.controller.cluster.keys import ModelKey
-from onnx_operator.controller.cluster.kube import ApiError, Kube
+from onnx_operator.controller.cluster.kube import Kube
 from onnx_operator.controller.cluster.naming import InvalidNameError
 from onnx_operator.controller.cluster.queue import KeyedQueue
+from onnx_operator.controller.revision.warm_up import MAX_REQUEST_SECONDS
 from onnx_operator.model.inspection.fair import FairPlaces
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,9 @@ READS = 8
 """Logs that are read at the same time, of all models together."""
 READS_PER_NAMESPACE = 6
 """Of these, of one namespace: nodes that do not answer keep nobody else's facts away."""
-MOST_LISTED = 64
-LARGEST_NUMBER = 2**63 - 1
+MAX_LISTED = 64
+MAX_COUNT = 10_000
+"""Of threads and processes."""
 
 
 def _cut(told: object) -> Any:
@@ -44,7 +47,7 @@ def _cut(told: object) -> Any:
     warm = told.get("warmUp")
     if isinstance(warm, dict) and len(json.dumps(warm.get("inputs"))) > MAX_INPUTS_BYTES:
         told["warmUp"] = {**warm, "inputs": None}
-    return {key: value[:MOST_LISTED] if isinstance(value, list) else value for key, value in told.items()}
+    return {key: value[:MAX_LISTED] if isinstance(value, list) else value for key, value in told.items()}
 
 
 def find_facts(log: str) -> StartFacts | None:
@@ -55,9 +58,18 @@ def find_facts(log: str) -> StartFacts | None:
                 facts = StartFacts.model_validate(_cut(from_json(line)))
             except ValueError:
                 continue
-            if 0 <= facts.resident_memory_bytes <= LARGEST_NUMBER:
+            if 0 <= facts.resident_memory_bytes <= MAX_INT64:
                 return facts
     return None
+
+
+def _count(told: int | None) -> int | None:
+    return told if told is not None and 0 < told <= MAX_COUNT else None
+
+
+def _microseconds(told: WarmUpFacts | None) -> int | None:
+    seconds = told.request_cpu_seconds if told else None
+    return round(seconds * 1e6) if seconds is not None and 0 <= seconds <= MAX_REQUEST_SECONDS else None
 
 
 @dataclass
@@ -78,7 +90,7 @@ class FactReader:
         self._entries: dict[str, _Entry] = {}
         self._places = FairPlaces(READS, READS_PER_NAMESPACE)
 
-    def look(self, uid: str, model: ModelKey, revision: str, pod: str | None) -> Started | None:
+    def poll(self, uid: str, model: ModelKey, revision: str, pod: str | None) -> Started | None:
         """The facts of a revision, as far as known; begins to read them from ``pod``, a ready one of the revision."""
         entry = self._entries.get(uid)
         given_up = entry and entry.facts is None and entry.task and entry.task.done() and entry.pod != pod
@@ -127,6 +139,9 @@ class FactReader:
                     fallback_operators=[shorten(o, MAX_NAME_BYTES) for o in facts.fallback_operators[:MAX_OPERATORS]],
                     fallback_causes=[shorten(cause, MAX_CAUSE_BYTES) for cause in facts.fallback_causes[:8]],
                     resident_memory_bytes=facts.resident_memory_bytes,
+                    intra_op_threads=_count(facts.intra_op_threads),
+                    processes=_count(facts.processes),
+                    request_cpu_microseconds=_microseconds(facts.warm_up),
                     warmed=facts.warm_up.warmed if facts.warm_up else None,
                     warm_up=shorten(facts.warm_up.message, MAX_WARM_UP_BYTES) if facts.warm_up else "",
                 )

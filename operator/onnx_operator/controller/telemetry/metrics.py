@@ -4,7 +4,7 @@ from collections import Counter as Tally
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -25,6 +25,12 @@ EVENTS = Counter(
     registry=REGISTRY,
 )
 MODELS = Gauge("onnx_operator_models", "OnnxModels, by their Ready condition", ["ready", "reason"], registry=REGISTRY)
+NOT_FOLLOWED = Gauge(
+    "onnx_operator_not_followed",
+    "1 while objects of a kind, of a namespace where the settings name them, can be neither listed nor watched",
+    ["kind", "namespace"],
+    registry=REGISTRY,
+)
 LEADER = Gauge("onnx_operator_leader", "1 while this replica holds the Lease", registry=REGISTRY)
 
 
@@ -34,7 +40,7 @@ class InspectorTally(Collector):
     def __init__(self) -> None:
         self._forbidden_calls = self._exceeded_limits = 0
 
-    def tell(self, *, forbidden_calls: int, exceeded_limits: int) -> None:
+    def update(self, *, forbidden_calls: int, exceeded_limits: int) -> None:
         """The inspector counts so many now."""
         self._forbidden_calls, self._exceeded_limits = forbidden_calls, exceeded_limits
 
@@ -56,13 +62,47 @@ INSPECTOR = InspectorTally()
 REGISTRY.register(INSPECTOR)
 
 
+class MissingReplicas(Collector):
+    """Of which models how many replicas lack. Those that lack none are not listed: there may be thousands."""
+
+    def __init__(self) -> None:
+        self._missing: dict[tuple[str, str], int] = {}
+
+    def observe(self, model: tuple[str, str], wanted: int, ready: int) -> None:
+        """So many replicas of the model (namespace and name) are wanted, and so many are ready."""
+        if ready < wanted:
+            self._missing[model] = wanted - ready
+        else:
+            self.forget(model)
+
+    def forget(self, model: tuple[str, str]) -> None:
+        """The model is gone."""
+        self._missing.pop(model, None)
+
+    def collect(self) -> Iterator[Metric]:
+        """One gauge for each model that lacks some."""
+        family = GaugeMetricFamily(
+            "onnx_operator_missing_replicas",
+            "Replicas that are wanted and not ready, of models that lack any; a model that serves with fewer is Ready",
+            labels=["namespace", "name"],
+        )
+        # Scraped from another thread.
+        for model, missing in list(self._missing.items()):
+            family.add_metric(list(model), missing)
+        yield family
+
+
+MISSING_REPLICAS = MissingReplicas()
+REGISTRY.register(MISSING_REPLICAS)
+
+
 class ModelTally:
     """Keeps ``onnx_operator_models`` in step with the statuses that were seen."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], tuple[str, str]] = {}
 
-    def see(self, model: tuple[str, str], ready: str, reason: str) -> None:
+    def observe(self, model: tuple[str, str], ready: str, reason: str) -> None:
         """The model's Ready condition is this now."""
         if self._seen.get(model) != (ready, reason):
             self._seen[model] = (ready, reason)

@@ -4,20 +4,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from onnx_operator.api.conditions import Reason
+from onnx_operator.model.refusal import RefusedError
 from onnx_operator.model.sources.base import is_confined
 
-LONGEST_PART_BYTES = 255
+MAX_PART_BYTES = 255
 """Of one part of a name: what Linux file systems take."""
 _WINDOW_BYTES = 64 * 1024
 
 
-class ArchiveError(Exception):
-    """An archive cannot be used. ``reason`` is one of ``ModelValid``; ``message`` says what is wrong, for people."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
+class ArchiveError(RefusedError):
+    """An archive cannot be used."""
 
 
 def corrupt(message: str) -> ArchiveError:
@@ -94,7 +90,7 @@ class Listing:
     def refuse(self, name: str, why: str) -> None:
         """Remember a name that is not to be read."""
         if not _is_junk(name):
-            self.refused.setdefault(name[:LONGEST_PART_BYTES], why)
+            self.refused.setdefault(name[:MAX_PART_BYTES], why)
 
     def add(self, member: Member) -> bool:
         """Take a file; False for one that is passed over. Raises :class:`ArchiveError`."""
@@ -102,7 +98,7 @@ class Listing:
         if not is_confined(name):
             self.refuse(name, "its name leads out of the archive, or is none")
             return False
-        if any(len(part.encode()) > LONGEST_PART_BYTES for part in name.split("/")):
+        if any(len(part.encode()) > MAX_PART_BYTES for part in name.split("/")):
             self.refuse(name, "its name is too long")
             return False
         if _is_junk(name):

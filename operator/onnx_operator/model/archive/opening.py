@@ -75,7 +75,7 @@ class Archive:
                     " .onnx file itself, or an archive (.zip, .tar, .tar.gz).",
                 )
         else:
-            raise ArchiveError(Reason.NOT_ONNX, "The file is no archive (.zip, .tar, .tar.gz).")
+            raise ArchiveError(Reason.NOT_ONNX, "The file is not an archive (.zip, .tar, .tar.gz).")
 
     def members(self) -> list[Member]:
         """Regular files in the archive's order. Reads a tar archive once through. Raises :class:`ArchiveError`."""

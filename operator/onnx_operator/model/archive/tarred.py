@@ -8,7 +8,7 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.model.archive.base import ArchiveError, Listing, Member, MemberReader, ReadAt, corrupt, plain_name
 
 BLOCK = 512
-_LONGEST_EXTRA = 1 << 20
+_MAX_EXTRA_LENGTH = 1 << 20
 """Bytes of one extended header: names, and what macOS keeps of extended attributes."""
 _EXTRA_HEADERS = 4
 """Of these, for each entry allowed."""
@@ -54,7 +54,7 @@ class TarReader:
             at += BLOCK
             if kind in b"xgLKX":
                 extras += 1
-                if extras > listing.limits.members * _EXTRA_HEADERS or size > _LONGEST_EXTRA:
+                if extras > listing.limits.members * _EXTRA_HEADERS or size > _MAX_EXTRA_LENGTH:
                     raise ArchiveError(Reason.TOO_LARGE, f"The tar archive's extended headers are too large (at {at}).")
                 if kind in b"xX":
                     name, wide = self._extended(at, size, name, wide)
@@ -80,7 +80,7 @@ class TarReader:
                     if listing.add(member):
                         yield member
                 else:
-                    listing.refuse(name, "it is no regular file")
+                    listing.refuse(name, "it is not a regular file")
                     if size > listing.limits.unpacked_bytes:
                         raise ArchiveError(Reason.TOO_LARGE, f"The tar archive has an entry of {size} bytes.")
             name = wide = None

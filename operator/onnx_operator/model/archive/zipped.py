@@ -24,11 +24,11 @@ _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _ENTRY = struct.Struct("<4s4B4HL2L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
-_LONGEST_COMMENT = 65535
-_LARGEST_DIRECTORY = 32 << 20
+_MAX_COMMENT_LENGTH = 65535
+_MAX_DIRECTORY = 32 << 20
 _STORED, _DEFLATED = 0, 8
 _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 12: "bzip2", 14: "LZMA", 93: "zstd", 95: "xz", 99: "AES"}
-_MOST_INFLATION = 1040
+_MAX_INFLATION = 1040
 """Deflate cannot do better than 1032 to 1."""
 
 
@@ -67,7 +67,7 @@ class ZipReader:
             if stat.S_ISLNK(mode):
                 listing.refuse(member.name, "it is a symbolic link")
             elif mode and not stat.S_ISREG(mode):
-                listing.refuse(member.name, "it is no regular file")
+                listing.refuse(member.name, "it is not a regular file")
             else:
                 listing.add(member)
         if found != count:
@@ -103,7 +103,7 @@ class ZipReader:
             if member.packed_size != member.size:
                 raise corrupt(f"{member.name} has {member.packed_size} bytes stored, but claims {member.size}.")
             return MemberReader(member, self._reader, begin)
-        if member.size > member.packed_size * _MOST_INFLATION:
+        if member.size > member.packed_size * _MAX_INFLATION:
             raise corrupt(
                 f"{member.name} cannot unpack {member.packed_size} bytes to the {member.size} that it claims."
             )
@@ -112,7 +112,7 @@ class ZipReader:
 
     def _directory(self) -> tuple[int, int, int]:
         """Find the directory: number of entries, offset, bytes."""
-        tail_begin = max(0, self._size - _END.size - _LONGEST_COMMENT)
+        tail_begin = max(0, self._size - _END.size - _MAX_COMMENT_LENGTH)
         self._window.keep(tail_begin, self._size)
         tail = self._window.read_at(tail_begin, self._size)
         at = tail.rfind(b"PK\x05\x06")
@@ -140,10 +140,8 @@ class ZipReader:
             )
         if begin + size > end:
             raise corrupt(f"The zip directory of {size} bytes at byte {begin} does not end before byte {end}.")
-        if size > _LARGEST_DIRECTORY:
-            raise ArchiveError(
-                Reason.TOO_LARGE, f"The zip directory takes {size} bytes, of {_LARGEST_DIRECTORY} allowed."
-            )
+        if size > _MAX_DIRECTORY:
+            raise ArchiveError(Reason.TOO_LARGE, f"The zip directory takes {size} bytes, of {_MAX_DIRECTORY} allowed.")
         return count, begin, size
 
     def _entries(self, at: int, end: int) -> Iterator[tuple[ZipMember, int, bool]]:

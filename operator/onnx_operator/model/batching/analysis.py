@@ -14,11 +14,11 @@ from onnx_operator.model.batching.kinds import typed
 from onnx_operator.model.batching.rules import ON_NUMBERS, RULES, SIZES_AT
 from onnx_operator.model.batching.signs import signed, undefined
 from onnx_operator.model.batching.tensors import FLOATS
-from onnx_operator.model.batching.values import MOST_DIMENSIONS, Fault, UnprovenError, Value
+from onnx_operator.model.batching.values import MAX_FOLLOWED_DIMENSIONS, Fault, UnprovenError, Value
+from onnx_operator.model.limits import MAX_NODES
+from onnx_operator.model.nodes import bound_attributes, domain_of, node_text
 
-MOST_NODES = 200_000
-"""Nodes that are looked at, each call of a function counted anew."""
-_DEEPEST = 16
+_MAX_DEPTH = 16
 """Functions within functions."""
 _RANDOM = names(
     "Bernoulli BiasDropout BitmaskBiasDropout BitmaskDropout Dropout Multinomial RandomNormal RandomNormalLike "
@@ -57,20 +57,6 @@ class Setting:
     fixed_rows: int
 
 
-def domain_of(name: str) -> str:
-    """The default domain has two names."""
-    return "" if name == "ai.onnx" else name
-
-
-def node_text(node: Node) -> str:
-    """Name a node for people, as a report does elsewhere."""
-    kind = f"{node.domain}.{node.op_type}" if domain_of(node.domain) else node.op_type
-    if node.name:
-        return f'node "{node.name}" ({kind})'
-    output = next((name for name in node.output if name), "")
-    return f'the node ({kind}) that makes "{output}"' if output else f"a node without a name ({kind})"
-
-
 class Analysis:
     """One walk."""
 
@@ -88,15 +74,15 @@ class Analysis:
         """Add what ``nodes`` make to ``scope``. Raises :class:`TooLargeError`."""
         for node in nodes:
             # A function's nodes come again with every call, the large ones too.
-            self._look(1 + (node.ByteSize() >> 8) if depth else 1)
+            self._count(1 + (node.ByteSize() >> 8) if depth else 1)
             for name, value in zip(node.output, self._outputs(node, scope, depth), strict=False):
                 if name:
                     again = name in scope
                     scope[name] = _faulty(node, "makes what is there already", 1)[0] if again else value
 
-    def _look(self, nodes: int) -> None:
+    def _count(self, nodes: int) -> None:
         self._looked_at += nodes
-        if self._looked_at > MOST_NODES:
+        if self._looked_at > MAX_NODES:
             raise TooLargeError
 
     def _outputs(self, node: Node, scope: Scope, depth: int) -> list[Value]:
@@ -109,7 +95,7 @@ class Analysis:
             inputs.append(value)
         graphs: list[Graph] = []
         for graph, inside in _all_graphs(node) if node.attribute else ():
-            self._look(len(graph.node))
+            self._count(len(graph.node))
             graphs.append(graph)
             captured = _captured(graph, inside, scope)
             if captured is None:
@@ -153,10 +139,10 @@ class Analysis:
         return function
 
     def _called(self, node: Node, function: Function, inputs: Sequence[Value | None], depth: int) -> list[Value]:
-        if depth >= _DEEPEST:
+        if depth >= _MAX_DEPTH:
             raise UnprovenError("calls functions within functions too deeply")
         taken = (function.input, function.output, function.attribute_proto, function.opset_import)
-        self._look(sum(map(len, taken)))
+        self._count(sum(map(len, taken)))
         for each in function.opset_import:
             domain = domain_of(each.domain)
             if self._setting.opsets.get(domain, None if domain in _RUNTIMES else each.version) != each.version:
@@ -212,7 +198,9 @@ class Analysis:
             found = _listed(rule(call)) if callable(rule) else []
         except UnprovenError:
             found = []
-        found = [value if value.dims is None or len(value.dims) <= MOST_DIMENSIONS else Value() for value in found]
+        found = [
+            value if value.dims is None or len(value.dims) <= MAX_FOLLOWED_DIMENSIONS else Value() for value in found
+        ]
         if call.operator == "Constant" or (call.operator in _PASSED_ON and call.required(0).stored):
             found = [value._replace(stored=True) for value in found]
         return found + [Value()] * (len(call.node.output) - len(found))
@@ -235,7 +223,7 @@ class Analysis:
         if operator in LABELLED and not exact:
             values[:1] = _faulty(call.node, "chooses the largest of sums that may differ in their last bits", 1)
         for value in values:
-            if value.dims is not None and len(value.dims) > MOST_DIMENSIONS:
+            if value.dims is not None and len(value.dims) > MAX_FOLLOWED_DIMENSIONS:
                 raise UnprovenError("makes a tensor of too many dimensions")
         return values
 
@@ -338,15 +326,7 @@ def _bound(node: Node, given: Mapping[str, Attribute], absent: set[str]) -> Node
     for index, name in enumerate(bound.input):
         if name in absent:
             bound.input[index] = ""
-    kept: list[Attribute] = []
-    for each in node.attribute:
-        if not each.ref_attr_name:
-            kept.append(each)
-        elif each.ref_attr_name in given:
-            value = Attribute()
-            value.CopyFrom(given[each.ref_attr_name])
-            value.name = each.name
-            kept.append(value)
+    kept = bound_attributes(node.attribute, given)
     del bound.attribute[:]
     bound.attribute.extend(kept)
     return bound

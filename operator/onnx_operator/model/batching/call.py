@@ -5,7 +5,7 @@ from typing import Any
 
 from onnx_operator.model.batching.graph_pb2 import Attribute, Node
 from onnx_operator.model.batching.sizes import Size
-from onnx_operator.model.batching.values import FOLLOWED, MOST_ELEMENTS, Elements, Sizes, UnprovenError, Value
+from onnx_operator.model.batching.values import FOLLOWED, MAX_FOLLOWED_ELEMENTS, Elements, Sizes, UnprovenError, Value
 
 
 class Symbols:
@@ -93,7 +93,7 @@ class Call:
             return None
         count = 1
         for size in value.dims:
-            if size.number is None or (count := count * size.number) > MOST_ELEMENTS:
+            if size.number is None or (count := count * size.number) > MAX_FOLLOWED_ELEMENTS:
                 return None
         return tuple(self.symbols.anything() for _ in range(count))
 

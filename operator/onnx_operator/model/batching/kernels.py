@@ -44,11 +44,11 @@ DISCONTINUOUS = names(
 The sine of a large number hangs on its last bits, and what a function is not defined for is NaN."""
 LABELLED = frozenset({"LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier"})
 """Their first output is the place of the largest of what they have just computed."""
-MOST_EXACT_TREES = 64
+MAX_EXACT_TREES = 64
 """Trees whose sum ONNX Runtime makes one after the other for few rows; from 80 it shares them out."""
-_MOST_ROWS_OF_TREES = 48
+_MAX_ROWS_OF_TREES = 48
 """For more rows than 50 it shares out fewer trees as well."""
-MOST_EXACT_TERMS = 128
+MAX_EXACT_TERMS = 128
 """Products that a kernel of single precision sums in one go, however it shares out the work; more only where weights
 are stored."""
 
@@ -67,7 +67,7 @@ class Kernels:
     @property
     def exact_trees(self) -> int:
         """How many trees are summed in the same order whatever the number of rows."""
-        return MOST_EXACT_TREES if self.measured and self.most_rows <= _MOST_ROWS_OF_TREES else 0
+        return MAX_EXACT_TREES if self.measured and self.most_rows <= _MAX_ROWS_OF_TREES else 0
 
     def exact(self, operator: str, *, double: bool) -> bool:
         """Whether a row's bits do not depend on the number of rows."""

@@ -2,7 +2,8 @@
 
 from onnx_operator.model.batching.call import Call
 from onnx_operator.model.batching.kernels import names
-from onnx_operator.model.batching.values import BOOL, INT64, Value
+from onnx_operator.model.batching.values import Value
+from onnx_operator.model.elements import Element
 
 _AS_FIRST = names(
     "AveragePool BatchNormalization Ceil Celu Conv Cos Elu Erf Exp Floor Gelu Gemm GlobalAveragePool GlobalMaxPool "
@@ -23,7 +24,7 @@ def typed(call: Call, values: list[Value]) -> list[Value]:
         return values
     kind = _kind(call)
     if call.operator == "TopK":
-        return [value._replace(kind=of) for value, of in zip(values, (_of(call, 0), INT64), strict=False)]
+        return [value._replace(kind=of) for value, of in zip(values, (_of(call, 0), Element.INT64), strict=False)]
     return values if kind is None else [value._replace(kind=kind) for value in values[:1]] + values[1:]
 
 
@@ -31,9 +32,9 @@ def _kind(call: Call) -> int | None:
     if call.operator == "Cast":
         return call.integer("to", 0)
     if call.operator in _TRUTHS:
-        return BOOL
+        return Element.BOOL
     if call.operator in _PLACES:
-        return INT64
+        return Element.INT64
     if call.operator in _AS_FIRST:
         return _of(call, 0)
     return _of(call, 1) if call.operator in _AS_SECOND else None

@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from onnx_operator.model.batching.analysis import MOST_NODES, Analysis, Scope, Setting, TooLargeError, domain_of
-from onnx_operator.model.batching.graph_pb2 import Graph, Model, Shape, ValueInfo
+from onnx_operator.model.batching.analysis import Analysis, Scope, Setting, TooLargeError
+from onnx_operator.model.batching.graph_pb2 import Graph, Model, Node, Shape, ValueInfo
 from onnx_operator.model.batching.kernels import BUNDLED, Kernels
 from onnx_operator.model.batching.sizes import N, Size
-from onnx_operator.model.batching.tensors import DOUBLE, HALVES, constant
-from onnx_operator.model.batching.values import MOST_DIMENSIONS, Value
+from onnx_operator.model.batching.tensors import HALVES, constant
+from onnx_operator.model.batching.values import MAX_FOLLOWED_DIMENSIONS, Value
+from onnx_operator.model.elements import Element
+from onnx_operator.model.limits import MAX_NODES
+from onnx_operator.model.nodes import domain_of
 
 Strength = Literal["Exact", "Tolerant", "Unproven"]
 _OF_TYPE = frozenset({"to", "dtype", "output_dtype", "stash_type"})
@@ -76,14 +79,22 @@ def _prove(model: Model, kernels: Kernels) -> Proof:
         opsets,
         {(domain_of(each.domain), each.name, each.overload): each for each in model.functions},
         kernels,
-        DOUBLE in types,
+        Element.DOUBLE in types,
         fixed,
     )
     analysis = Analysis(setting)
     for info in required:
         scope[info.name] = _input(info, analysis)
-    analysis.walk(graph.node, scope)
+    outputs = {info.name for info in graph.output}
+    analysis.walk([_served(each, outputs) for each in graph.node], scope)
     return _verdict(graph, scope, types)
+
+
+def _served(node: Node, outputs: set[str]) -> Node:
+    """The node as it is served: maps from class to score that are an output are its input (server's zipmaps)."""
+    if node.op_type != "ZipMap" or node.domain != "ai.onnx.ml" or outputs.isdisjoint(node.output):
+        return node
+    return Node(input=node.input, output=node.output, name=node.name, op_type="Identity")
 
 
 def _rows(required: list[ValueInfo]) -> int | Proof:
@@ -93,8 +104,8 @@ def _rows(required: list[ValueInfo]) -> int | Proof:
     first: set[int | str] = set()
     for info in required:
         shape = _shape(info)
-        if shape is None or not shape.dim or len(shape.dim) > MOST_DIMENSIONS:
-            return Proof("Unproven", reason=f'its input "{info.name}" is no tensor with declared dimensions')
+        if shape is None or not shape.dim or len(shape.dim) > MAX_FOLLOWED_DIMENSIONS:
+            return Proof("Unproven", reason=f'its input "{info.name}" is not a tensor with declared dimensions')
         rows = shape.dim[0]
         first.add(rows.dim_value if rows.HasField("dim_value") else rows.dim_param)
         names = [each.dim_param for each in shape.dim[1:]]
@@ -155,7 +166,7 @@ def _types(model: Model) -> set[int]:
     waiting = [*graph.node, *(node for function in model.functions for node in function.node)]
     found |= {each.i for function in model.functions for each in function.attribute_proto}
     looked_at = 0
-    while waiting and (looked_at := looked_at + 1) <= MOST_NODES:
+    while waiting and (looked_at := looked_at + 1) <= MAX_NODES:
         node = waiting.pop()
         # A function may hand on an attribute of its own as the type of a node.
         calls = (domain_of(node.domain), node.op_type) in called

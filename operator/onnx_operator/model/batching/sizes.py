@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 ROWS = "N"
 """The symbol of the number of rows; every other one stands for a number that rows do not change."""
-_MOST_SYMBOLS = 24
+_MAX_SYMBOLS = 24
 _LARGEST = 2**62
 
 
@@ -42,7 +42,7 @@ def product(sizes: Iterable[Size]) -> Size | None:
     for size in sizes:
         coefficient *= size.coefficient
         symbols += size.symbols
-        if len(symbols) > _MOST_SYMBOLS or abs(coefficient) > _LARGEST:
+        if len(symbols) > _MAX_SYMBOLS or abs(coefficient) > _LARGEST:
             return None
     return Size(coefficient, tuple(sorted(symbols))) if coefficient else ZERO
 

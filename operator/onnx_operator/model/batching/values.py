@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from onnx_operator.model.batching.sizes import Size
+from onnx_operator.model.elements import Element
 
-MOST_ELEMENTS = 64
+MAX_FOLLOWED_ELEMENTS = 64
 """Elements of a tensor whose values are followed; shapes are shorter."""
-MOST_DIMENSIONS = 16
-INT32, INT64, BOOL = 6, 7, 9
-FOLLOWED = frozenset({INT32, INT64, BOOL})
-"""Element types (TensorProto.DataType) of numbers that are followed."""
+MAX_FOLLOWED_DIMENSIONS = 16
+FOLLOWED = frozenset({Element.INT32, Element.INT64, Element.BOOL})
+"""Element types of numbers that are followed."""
 
 Sizes = tuple[Size, ...]
 Elements = tuple[Size | None, ...]

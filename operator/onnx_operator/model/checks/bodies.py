@@ -9,7 +9,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 
 from onnx_operator.model.checks.schemas import FAULTS_FOUND, has_body
 from onnx_operator.model.checks.schemas import find_schema as find_schema
-from onnx_operator.model.nodes import STANDARD_DOMAINS, all_nodes, domain_of, subgraphs
+from onnx_operator.model.nodes import STANDARD_DOMAINS, all_nodes, bound_attributes, domain_of, subgraphs
 
 _MICROSOFT = {
     "Gelu": ("Mul", "Erf", "Add"),
@@ -119,15 +119,7 @@ def _bind(node: NodeProto, given: Mapping[str, AttributeProto], absent: set[str]
     for index, name in enumerate(node.input):
         if name in absent:
             node.input[index] = ""
-    bound = []
-    for attribute in node.attribute:
-        if not attribute.ref_attr_name:
-            bound.append(attribute)
-        elif attribute.ref_attr_name in given:
-            value = AttributeProto()
-            value.CopyFrom(given[attribute.ref_attr_name])
-            value.name = attribute.name
-            bound.append(value)
+    bound = bound_attributes(node.attribute, given)
     if len(bound) != len(node.attribute) or any(each.ref_attr_name for each in node.attribute):
         copies = [AttributeProto.FromString(each.SerializeToString()) for each in bound]
         del node.attribute[:]

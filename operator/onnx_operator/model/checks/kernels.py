@@ -19,7 +19,7 @@ from onnx_operator.model.checks.kerneltable import Kernels, Unserved
 from onnx_operator.model.nodes import all_graphs, domain_of, domain_text, node_text, subgraphs
 from onnx_operator.model.refusal import RefusedError
 
-_DEEPEST = 16
+_MAX_DEPTH = 16
 """Definitions within definitions; no operator of the standard needs more than three."""
 _RECURRENT = frozenset({"RNN", "GRU", "LSTM"})
 Types = MutableMapping[str, TypeProto]
@@ -66,7 +66,7 @@ class _Judge:
         within: tuple[NodeProto, ...] = (),
     ) -> Iterator[tuple[NodeProto, Iterator[Missing]]]:
         types: Types = ChainMap({}) if outer is None else ChainMap({}, outer)
-        types.update(_declared(graph))
+        types.update(declared_types(graph))
         known = Constants(graph, constants)
         uses = _Uses(graph)
         for node in graph.node:
@@ -96,7 +96,7 @@ class _Judge:
             unserved = Unserved(self._opsets.get("", 1), attribute=value)
         if unserved is None or uses.removable(node):
             return
-        body = definition_graph(node, types, self._opsets) if len(within) < _DEEPEST else None
+        body = definition_graph(node, types, self._opsets) if len(within) < _MAX_DEPTH else None
         if body is not None:
             for _, found in self.by_node(body.graph, within=(*within, node)):
                 yield from found
@@ -135,14 +135,15 @@ class _Judge:
         if key not in self._called:
             # The entry ends a recursion too, which the checker refuses anyway.
             self._called[key] = None
-            inner = self.by_node(body.graph, within=(*within, node)) if len(within) < _DEEPEST else ()
+            inner = self.by_node(body.graph, within=(*within, node)) if len(within) < _MAX_DEPTH else ()
             self._called[key] = next((each for _, missing in inner for each in missing), None)
         found = self._called[key]
         if found is not None:
             yield found
 
 
-def _declared(graph: GraphProto) -> Iterator[tuple[str, TypeProto]]:
+def declared_types(graph: GraphProto) -> Iterator[tuple[str, TypeProto]]:
+    """The types that a graph tells of its values, by name."""
     for value in (*graph.value_info, *graph.output, *graph.input):
         if value.type.WhichOneof("value") is not None:
             yield value.name, value.type

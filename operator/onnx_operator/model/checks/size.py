@@ -11,7 +11,7 @@ from onnx_operator.model.checks.bodies import has_definition
 from onnx_operator.model.nodes import all_nodes, domain_of
 from onnx_operator.model.refusal import RefusedError
 
-_MOST_CALLS = 100_000
+_MAX_CALLS = 100_000
 """Inference goes through the body at each, and so does the runtime, which puts the body there."""
 _MOST = 1 << 62
 """No count goes beyond it."""
@@ -33,7 +33,7 @@ def check_size(model: ModelProto, max_nodes: int) -> None:
     calls = min(_MOST, sum(times.values()))
     own = {key: min(_MOST, count * bodies[key].nodes) for key, count in times.items()}
     total = min(_MOST, main.nodes + sum(own.values()))
-    if total <= max_nodes and calls <= _MOST_CALLS:
+    if total <= max_nodes and calls <= _MAX_CALLS:
         return
     if not own or main.nodes > max_nodes:
         raise RefusedError(
@@ -44,7 +44,9 @@ def check_size(model: ModelProto, max_nodes: int) -> None:
     largest = max(own, key=lambda key: (own[key], times[key]))
     name = ".".join(filter(None, largest[:2]))
     grown = f"{_number(total)} nodes" if total > max_nodes else f"{_number(calls)} calls"
-    allowed = f"the setting inspection.maxNodes allows {max_nodes}" if total > max_nodes else f"{_MOST_CALLS} may be"
+    allowed = f"expected at most {_MAX_CALLS}"
+    if total > max_nodes:
+        allowed = f"the setting inspection.maxNodes allows {max_nodes}"
     raise RefusedError(
         Reason.TOO_LARGE,
         f"The model's functions call each other so often that it comes to {grown} when each call is replaced by the"

@@ -112,7 +112,7 @@ def _check_opsets(imports: dict[str, int], capabilities: Capabilities, runtime: 
         if not 0 <= version < 1 << 31:
             raise RefusedError(
                 Reason.UNSUPPORTED_OPSET,
-                f"The model uses version {version} of {domain_text(domain)}; there is none such. Export it again.",
+                f"The model uses version {version} of {domain_text(domain)}, which does not exist. Export it again.",
             )
     for domain, version in imports.items():
         if domain in newest and version > newest[domain]:

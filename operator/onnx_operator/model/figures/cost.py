@@ -9,7 +9,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 
 from onnx_operator.model.checks.structure import FAULTS_FOUND
 from onnx_operator.model.figures.operations import Operands, attribute_of, operations
-from onnx_operator.model.figures.sized import LARGEST, Tensor, fill_in, known_tensors
+from onnx_operator.model.figures.sized import MAX_FIGURE, Tensor, fill_in, known_tensors
 from onnx_operator.model.nodes import all_graphs, all_nodes, domain_of, subgraphs
 from onnx_operator.model.reading.lists import floats_length
 from onnx_operator.model.reading.skeleton import Weight
@@ -36,7 +36,7 @@ def flops_by_node(model: ModelProto) -> dict[str, int]:
 
 def total_flops(model: ModelProto, by_node: Mapping[str, int]) -> int:
     """Operations of one inference, from those of the nodes; of the branches of an If the dearer one counts."""
-    return min(_total(model.graph, by_node), LARGEST)
+    return min(_total(model.graph, by_node), MAX_FIGURE)
 
 
 def parameter_count(model: ModelProto, weights: Mapping[str, Weight]) -> int:
@@ -58,7 +58,7 @@ def parameter_count(model: ModelProto, weights: Mapping[str, Weight]) -> int:
             count += sum(map(floats_length, node.attribute))
             seen += [(each.t.data_type, tuple(each.t.dims)) for each in node.attribute if each.HasField("t")]
     count += sum(Tensor(kind, dims).elements for kind, dims in seen if kind not in _NOT_LEARNT)
-    return min(count, LARGEST)
+    return min(count, MAX_FIGURE)
 
 
 def operator_counts(model: ModelProto) -> dict[str, int]:
@@ -100,7 +100,7 @@ def _operators(
             done[key] = Counter()  # what calls itself ends here
             done[key] = _operators(functions[key].node, functions, done, depth + 1)
         for name, count in done[key].items():
-            counts[name] = min(counts[name] + count, LARGEST)
+            counts[name] = min(counts[name] + count, MAX_FIGURE)
     return counts
 
 
@@ -129,10 +129,10 @@ def _count_graph(
         fill_in(node, tensors)
         turns = times * _turns(node, tensors, scalars)
         for body in subgraphs(node):
-            _count_graph(body, tensors, scalars, min(turns, LARGEST), context, found)
+            _count_graph(body, tensors, scalars, min(turns, MAX_FIGURE), context, found)
         key = next(filter(None, node.output), "")
         if key:
-            found[key] = min(found[key] + times * _node_flops(node, tensors, context), LARGEST)
+            found[key] = min(found[key] + times * _node_flops(node, tensors, context), MAX_FIGURE)
 
 
 def _node_flops(node: NodeProto, tensors: Mapping[str, Tensor], context: _Context) -> int:
@@ -166,7 +166,7 @@ def _function_flops(node: NodeProto, function: FunctionProto, inputs: Operands, 
     context.depth += 1
     _count_graph(called.graph, {}, {}, 1, context, found)
     context.depth -= 1
-    context.counted[key] = min(_total(called.graph, found), LARGEST)
+    context.counted[key] = min(_total(called.graph, found), MAX_FIGURE)
     return context.counted[key]
 
 

@@ -1,20 +1,20 @@
 """How much of a model each execution provider of ONNX Runtime computes, and what would fall back to the CPU."""
 
 from collections import ChainMap, Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 
-import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
 
 from onnx_operator.api.providers import load_tables
 from onnx_operator.api.report import MAX_FALLBACKS, ProviderCoverage
 from onnx_operator.model.checks.bodies import Functions, call_graph, definition_graph
 from onnx_operator.model.checks.constants import Constants
+from onnx_operator.model.checks.kernels import declared_types
 from onnx_operator.model.figures.provider_support import Support, Use
 from onnx_operator.model.nodes import domain_of, subgraphs
 
-_DEEPEST = 16
+_MAX_DEPTH = 16
 """Functions within functions; what lies deeper counts as falling back."""
 _MOST = 1 << 53
 """No count goes beyond it: functions that call functions grow without bounds."""
@@ -91,7 +91,7 @@ class _Reader:
         depth: int = 0,
     ) -> _Body:
         types: Types = ChainMap({}, {} if outer is None else outer)
-        types.update(_declared(graph))
+        types.update(declared_types(graph))
         known = Constants(graph, self._weights if constants is None else constants)
         measured: Measures = ChainMap({}, {} if measures is None else measures)
 
@@ -119,7 +119,7 @@ class _Reader:
     def _look_inside(self, item: _Item, depth: int) -> None:
         node, types = item.use.node, item.use.types
         function = self._functions.find(node)
-        if function is not None and depth < _DEEPEST:
+        if function is not None and depth < _MAX_DEPTH:
             called = call_graph(function, node, types, self._functions)
             key = (called.name, called.graph.SerializeToString(deterministic=True))
             if key not in self._called:
@@ -127,8 +127,10 @@ class _Reader:
             item.called = self._called[key]
 
         def definition() -> _Body | None:
-            found = definition_graph(node, types, self._opsets) if depth < _DEEPEST else None
-            return None if found is None else self.read(found.graph, constants=Constants(GraphProto()), depth=_DEEPEST)
+            found = definition_graph(node, types, self._opsets) if depth < _MAX_DEPTH else None
+            if found is None:
+                return None
+            return self.read(found.graph, constants=Constants(GraphProto()), depth=_MAX_DEPTH)
 
         item.read_definition = definition
 
@@ -157,14 +159,6 @@ def _rank(kind: TypeProto | None) -> int | None:
     if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
         return None
     return len(kind.tensor_type.shape.dim)
-
-
-def _declared(graph: GraphProto) -> Iterator[tuple[str, TypeProto]]:
-    for value in (*graph.value_info, *graph.output, *graph.input):
-        if value.type.WhichOneof("value") is not None:
-            yield value.name, value.type
-    for tensor in graph.initializer:
-        yield tensor.name, onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
 
 
 @dataclass

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from onnx_operator.model.figures.sized import LARGEST, Tensor, fill_in, known_tensors
+from onnx_operator.model.figures.sized import MAX_FIGURE, Tensor, fill_in, known_tensors
 from onnx_operator.model.nodes import STANDARD_DOMAINS, domain_of, subgraphs
 from onnx_operator.model.reading.lists import list_length
 from onnx_operator.model.reading.skeleton import Weight
@@ -72,6 +72,8 @@ class Footprint:
     """Constants that stay in a file of their own: of these only what is read gets into memory."""
     largest: int = 0
     """The largest constant, but for those in files of their own."""
+    plain: int = 0
+    """The largest of those that are used as they are."""
     computed_only: int = 0
     """The largest that only leads to other constants."""
     filters: int = 0
@@ -116,7 +118,7 @@ def read_footprint(sized: ModelProto, weights: Mapping[str, Weight]) -> Footprin
     _pack_large(found)
     for name, value in vars(found).items():
         if isinstance(value, int):
-            setattr(found, name, min(value, LARGEST))
+            setattr(found, name, min(value, MAX_FIGURE))
     return found
 
 
@@ -172,6 +174,7 @@ class _Plan:
             self._found.small += name not in copied and size < MAPPED_BYTES
             if name not in self._beside:
                 self._found.largest = max(self._found.largest, size)
+                self._found.plain = max(self._found.plain, 0 if name in copied else size)
         for name in made - used:
             self._found.computed_only = max(self._found.computed_only, self._bytes(name))
         return self._peak(running, readers)

@@ -17,6 +17,9 @@ ones fill a part only: smaller ones that stay get in between. How much is lost b
 a graph does not tell, was measured: the constants below are fitted to the peaks of the models in
 ``benchmarks/memory_cases.py``, with glibc 2.36 on x86-64. ``python -m benchmarks.memory`` measures them anew.
 
+While serving it is less: originals of filters and of large matrices are gone then. What is left of them was measured
+with the same models.
+
 Not in it: requests at the same time, each of which takes ``activations_bytes`` for itself; dimensions that the model
 leaves open, beyond 1; constants in files of their own that are only looked up, such as tables of words, which come
 in page by page and which the system may drop again.
@@ -32,7 +35,8 @@ from onnx_operator.api.report import MemoryEstimate
 from onnx_operator.model.checks.structure import FAULTS_FOUND
 from onnx_operator.model.figures.cost import operator_counts
 from onnx_operator.model.figures.footprint import Footprint, read_footprint
-from onnx_operator.model.figures.sized import LARGEST, size_model
+from onnx_operator.model.figures.sized import MAX_FIGURE, size_model
+from onnx_operator.model.limits import MAX_NODES
 from onnx_operator.model.reading.skeleton import Weight
 
 RUNTIME_BYTES = 88 << 20
@@ -53,14 +57,15 @@ LEAF_BYTES = 140
 """A weight at the end of a tree, in four lists."""
 COEFFICIENT_BYTES = 16
 """A number of another classical model: as parsed, in the graph, and in the kernel."""
+MANY_SMALL = 10
+"""Constants that are neither packed nor large. With as many, a copy of the largest one that no kernel packs, such as a
+table of words, is not given back."""
 ARENA_SHARE = 2.5
 """The first run's pieces stay beside the second run's block; both round up, and kernels need room to work."""
 INPUT_NUMBER_BYTES = 105
 """A number in a request: about 20 characters in up to three buffers, and an object in a list."""
 OUTPUT_NUMBER_BYTES = 20
 """A number in an answer: about 20 characters."""
-
-_MOST_NODES = 200_000
 
 
 def estimate_memory(
@@ -83,15 +88,16 @@ def estimate_memory(
         sized = inferred if inferred is not None else size_model(model, weights, sizes=sizes)
     footprint = read_footprint(sized, weights)
     return MemoryEstimate(
-        weights_bytes=min(footprint.kept + footprint.mapped - footprint.converted, LARGEST),
-        activations_bytes=min(footprint.activations + footprint.inputs, LARGEST),
-        resident_bytes=min(int(_resident(footprint)), LARGEST),
+        weights_bytes=min(footprint.kept + footprint.mapped - footprint.converted, MAX_FIGURE),
+        activations_bytes=min(footprint.activations + footprint.inputs, MAX_FIGURE),
+        resident_bytes=min(int(_resident(footprint)), MAX_FIGURE),
+        serving_bytes=min(int(_serving(footprint)), MAX_FIGURE),
     )
 
 
 def _inline(model: ModelProto) -> ModelProto:
     # A few functions that call each other twice can make any number of nodes.
-    if sum(operator_counts(model).values()) > _MOST_NODES:
+    if sum(operator_counts(model).values()) > MAX_NODES:
         return model
     try:
         inlined: ModelProto = onnx.inliner.inline_local_functions(model)
@@ -101,11 +107,27 @@ def _inline(model: ModelProto) -> ModelProto:
 
 
 def _resident(found: Footprint) -> float:
-    structure = NODE_BYTES * found.nodes + TREE_NODE_BYTES * found.trees + LEAF_BYTES * found.leaves
-    structure += COEFFICIENT_BYTES * found.coefficients
-    holes = FILTER_COPIES * found.filters + MAPPED_FILTER_COPIES * found.mapped_filters + found.converted
-    holes += (PACKED_COPIES if found.small else PACKED_COPIES_ALONE) * found.packed
-    running = ARENA_SHARE * found.activations + found.inputs
-    running += INPUT_NUMBER_BYTES * found.input_elements + OUTPUT_NUMBER_BYTES * found.output_elements
-    beyond = max(found.largest, found.computed_only, holes + found.packing, holes + running)
-    return RUNTIME_BYTES + structure + found.kept + beyond
+    filters = FILTER_COPIES * found.filters + MAPPED_FILTER_COPIES * found.mapped_filters
+    holes = filters + _holes(found)
+    beyond = max(found.largest, found.computed_only, holes + found.packing, holes + _running(found))
+    return RUNTIME_BYTES + _structure(found) + found.kept + beyond
+
+
+def _serving(found: Footprint) -> float:
+    """What is left once originals of filters and matrices are let go, and requests run."""
+    left = found.plain if found.small >= MANY_SMALL else 0
+    return RUNTIME_BYTES + _structure(found) + found.kept + max(left, _holes(found) + _running(found))
+
+
+def _structure(found: Footprint) -> float:
+    trees = TREE_NODE_BYTES * found.trees + LEAF_BYTES * found.leaves
+    return NODE_BYTES * found.nodes + trees + COEFFICIENT_BYTES * found.coefficients
+
+
+def _holes(found: Footprint) -> float:
+    return found.converted + (PACKED_COPIES if found.small else PACKED_COPIES_ALONE) * found.packed
+
+
+def _running(found: Footprint) -> float:
+    numbers = INPUT_NUMBER_BYTES * found.input_elements + OUTPUT_NUMBER_BYTES * found.output_elements
+    return ARENA_SHARE * found.activations + found.inputs + numbers

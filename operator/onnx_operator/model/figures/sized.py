@@ -10,7 +10,7 @@ from onnx_operator.model.checks.structure import FAULTS_FOUND, forget_shapes
 from onnx_operator.model.elements import tensor_bytes
 from onnx_operator.model.nodes import STANDARD_DOMAINS, domain_of
 
-LARGEST = 1 << 60
+MAX_FIGURE = 1 << 60
 """No count in a report goes beyond it: sums of a few stay within 64 bits."""
 
 
@@ -26,13 +26,13 @@ class Tensor:
         """How many numbers it holds."""
         count = 1
         for size in self.dims:
-            count = min(count * max(size, 0), LARGEST)
+            count = min(count * max(size, 0), MAX_FIGURE)
         return count
 
     @property
     def bytes(self) -> int:
         """What they take in memory."""
-        return min(tensor_bytes(self.data_type, (self.elements,)), LARGEST)
+        return min(tensor_bytes(self.data_type, (self.elements,)), MAX_FIGURE)
 
 
 def size_model(

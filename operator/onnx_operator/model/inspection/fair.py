@@ -81,7 +81,7 @@ class FairQueue(Generic[Key]):
 
     def ask(self, key: Key, tenant: str, now: float) -> None:
         """Queue for a place; :meth:`grant` tells when it is there."""
-        self._settle(now)
+        self._account(now)
         found = self._tenants.setdefault(tenant, _Tenant())
         if not found.active:
             found.used = max(found.used, self._clock)
@@ -90,7 +90,7 @@ class FairQueue(Generic[Key]):
 
     def leave(self, key: Key, now: float) -> None:
         """Give a place back, or stop waiting for one."""
-        self._settle(now)
+        self._account(now)
         name = self._of.pop(key, None)
         if name is None:
             return
@@ -102,7 +102,7 @@ class FairQueue(Generic[Key]):
 
     def grant(self, now: float) -> list[Key]:
         """Those who have a place from now on, in their order."""
-        self._settle(now)
+        self._account(now)
         granted: list[Key] = []
         while self._held < self._places:
             able = [each for each in self._tenants.values() if each.waiting and each.held < self._most]
@@ -120,7 +120,7 @@ class FairQueue(Generic[Key]):
     def _active(self) -> int:
         return max(1, sum(each.active for each in self._tenants.values()))
 
-    def _settle(self, now: float) -> None:
+    def _account(self, now: float) -> None:
         """Count what was held since the last call."""
         passed = max(0.0, now - self._now)
         self._now = max(self._now, now)

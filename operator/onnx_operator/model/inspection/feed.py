@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceFile, SourcePin
 from onnx_operator.model.inspection.streaming import SequentialFile
-from onnx_operator.model.sources.base import BrokenStreamError, FileStat, Source, SourceError, is_confined
+from onnx_operator.model.sources.base import BrokenStreamError, FileStat, Source, SourceError, is_confined, unreachable
 
 WHOLE_BYTES = 4 << 20
 """Files up to this size are read in one request."""
-_MOST_AHEAD = 8
-_MOST_AHEAD_BYTES = 8 << 20
+_MAX_AHEAD = 8
+_MAX_AHEAD_BYTES = 8 << 20
 """Of all ranges of a source that are read before they are asked for."""
-_MOST_KEPT = 2
+_MAX_KEPT = 2
 """Small files that are kept whole at a time."""
 _ATTEMPTS = 3
 _PAUSE_SECONDS = 0.2
@@ -94,7 +94,7 @@ class SourceFeed:
         file = await self._find(name)
         data = await self._read(name, file, begin, end)
         if len(data) != end - begin:
-            raise self._unreachable(f"{name} ends at byte {begin + len(data)} of {file.size}")
+            raise unreachable(self.source.shown, f"{name} ends at byte {begin + len(data)} of {file.size}")
         return data
 
     async def _read(self, name: str, file: _File, begin: int, end: int) -> bytes:
@@ -102,7 +102,7 @@ class SourceFeed:
             file.whole = await self._ranged(name, file, 0, file.size) if file.size else b""
             file.sha256 = hashlib.sha256(file.whole).hexdigest()
             self._kept.append(file)
-            if len(self._kept) > _MOST_KEPT:
+            if len(self._kept) > _MAX_KEPT:
                 self._kept.pop(0).whole = None
         if file.whole is not None:
             return file.whole[begin:end]
@@ -120,7 +120,7 @@ class SourceFeed:
         if file is None or file.pin is None or file.stream or file.size <= WHOLE_BYTES or not file.ranges:
             return
         end = min(end, file.size)
-        if begin < end and len(file.ahead) < _MOST_AHEAD and self._ahead_bytes() + end - begin <= _MOST_AHEAD_BYTES:
+        if begin < end and len(file.ahead) < _MAX_AHEAD and self._ahead_bytes() + end - begin <= _MAX_AHEAD_BYTES:
             task = asyncio.create_task(self._ranged(name, file, begin, end))
             # What a guess runs into is told when the same bytes are asked for.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -160,6 +160,13 @@ class SourceFeed:
         sha256 = file.sha256 or file.stat.sha256 or ""
         pin = file.pin or SourcePin(kind="None", value=f"sha256:{sha256}")
         return SourceFile(name=name, pin=pin, size_bytes=file.size, sha256=sha256)
+
+    async def describe(self, name: str) -> SourceFile:
+        """Describe a file that was not read: only what nothing pins is read now, for its hash."""
+        file = await self._find(name)
+        if file.pin is None:
+            return await self.finish(name)
+        return SourceFile(name=name, pin=file.pin, size_bytes=file.size, sha256=file.sha256 or file.stat.sha256 or "")
 
     async def _find(self, name: str) -> _File:
         if name not in self._files:
@@ -214,19 +221,12 @@ class SourceFeed:
             except BrokenStreamError as broken:
                 failures += 1
                 if failures == _ATTEMPTS:
-                    raise self._unreachable(str(broken)) from None
+                    raise unreachable(self.source.shown, str(broken)) from None
                 await asyncio.sleep(_PAUSE_SECONDS * failures)
                 if file.pin is None:
                     # Nothing promises that the rest belongs to the same version.
                     data.clear()
         return bytes(data)
-
-    def _unreachable(self, why: str) -> SourceError:
-        return SourceError(
-            Reason.SOURCE_UNREACHABLE,
-            f"{self.source.shown} could not be read: {why}. It is tried again.",
-            retriable=True,
-        )
 
     def _count(self, size: int) -> None:
         self.bytes_read += size

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.report import InspectionRequest, InspectionResult, Refusal
+from onnx_operator.api.report import InspectionRequest, InspectionResult
 from onnx_operator.api.signatures import SignedManifest
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
+from onnx_operator.model.inspection.companions import companions
+from onnx_operator.model.inspection.faults import ParserError
 from onnx_operator.model.inspection.feed import Progress, SourceFeed
-from onnx_operator.model.inspection.isolation import Parser, ParserError, SignatureRefusedError
+from onnx_operator.model.inspection.isolation import Parser
 from onnx_operator.model.inspection.stopwatch import Stopwatch
 from onnx_operator.model.inspection.testdata import find_test_data
 from onnx_operator.model.limits import InspectionLimits
 from onnx_operator.model.signatures.signing import (
-    LARGEST_SIGNATURE_BYTES,
+    MAX_SIGNATURE_BYTES,
     SignatureError,
     expected_digests,
     signature_names,
@@ -53,20 +55,14 @@ async def inspect(
                 workload_identity=request.workload_identity,
                 claims=claims,
             ) as source,
-            _parser(parser, limits, request.signatures.required) as judge,
+            _parser(parser, limits, request.signatures.required) as verify,
         ):
-            result = await inspect_source(source, request, limits=limits, parser=judge, progress=progress, look=look)
+            result = await inspect_source(source, request, limits=limits, parser=verify, progress=progress, look=look)
         if request.test_data and result.refusal is None:
             return result.model_copy(update={"test_data": await find_test_data(request)})
         return result
     except SourceError as error:
-        return refused(error, look.pin)
-
-
-def refused(error: SourceError, pin: SourcePin | None = None) -> InspectionResult:
-    """The result that a source's error is."""
-    refusal = Refusal(reason=error.reason, message=error.message, retriable=error.retriable)
-    return InspectionResult(outcome="Refused", source=pin, refusal=refusal)
+        return error.result(look.pin)
 
 
 @dataclass
@@ -93,9 +89,7 @@ async def inspect_source(
         except SourceChangedError:
             # Somebody wrote it between two requests; what they wrote counts.
             continue
-    raise SourceError(
-        Reason.SOURCE_UNREACHABLE, f"{source.shown} changes while it is read. It is tried again.", retriable=True
-    )
+    raise SourceError(Reason.SOURCE_UNREACHABLE, f"{source.shown} changed while it was read.", retriable=True)
 
 
 async def _inspect(
@@ -116,7 +110,7 @@ async def _inspect(
                 if not last and _wanted(request) not in ("", stat.sha256):
                     continue
                 _check_digest(request, source, stat.sha256)
-            verdict = await parser.judge(
+            verdict = await parser.verify(
                 feed,
                 name,
                 size=stat.size,
@@ -135,6 +129,9 @@ async def _inspect(
                 _check_digest(request, source, files[0].sha256)
             elif request.sha256:
                 files[0] = files[0].model_copy(update={"sha256": _wanted(request), "claimed": True})
+            signed = signature_names(files[0].name) if request.signatures.required else ()
+            if request.whole_folder and not verdict.files.archive:
+                files += await companions(feed, [file.name for file in files], signed)
             signer = ""
             if request.signatures.required:
                 signature, manifest = await _signed(feed, parser, request, files[0].name, look.stopwatch)
@@ -209,10 +206,10 @@ async def _signed(
         size = await feed.size(candidate)
         if size is None:
             continue
-        if size > LARGEST_SIGNATURE_BYTES:
+        if size > MAX_SIGNATURE_BYTES:
             raise SourceError(
                 Reason.SIGNATURE_INVALID,
-                f"{shown}: the signature {candidate} has {size} bytes, of which at most {LARGEST_SIGNATURE_BYTES} are"
+                f"{shown}: the signature {candidate} has {size} bytes, of which at most {MAX_SIGNATURE_BYTES} are"
                 " read. Sign a folder with fewer files, or the model's file alone.",
             )
         content = await feed.read(candidate, 0, size)
@@ -221,7 +218,7 @@ async def _signed(
                 content, request.signatures, tenant=request.tenant, stopwatch=stopwatch
             )
             return candidate, manifest
-        except SignatureRefusedError as error:
+        except SignatureError as error:
             raise SourceError(Reason.SIGNATURE_INVALID, f"{shown}: the signature {candidate}: {error}") from None
     raise SourceError(
         Reason.SIGNATURE_INVALID,

@@ -1,8 +1,10 @@
 """What is read late, read early: a child that is forked afterwards needs no file."""
 
+import ctypes
 import importlib
 import io
 import linecache
+import locale
 import os
 import time
 import warnings
@@ -13,8 +15,8 @@ from onnx import TensorProto, helper
 from onnx_operator.api.capabilities import load_capabilities
 from onnx_operator.api.providers import load_tables
 from onnx_operator.model.inspection.trying import RuntimeTrial
-from onnx_operator.model.judge import judge
 from onnx_operator.model.reading.folder import MemoryFolder
+from onnx_operator.model.verdict import verify
 
 _LATE = ("encodings.cp437", "encodings.idna", "encodings.latin_1", "encodings.utf_16", "_strptime")
 """Modules that are imported by their use alone."""
@@ -27,6 +29,7 @@ def rehearse(trial: RuntimeTrial) -> None:
     # A zone by its rule: the C library would look for /etc/localtime again and again.
     os.environ["TZ"] = "UTC0"
     time.tzset()
+    _hold_locale()
     warnings.simplefilter("ignore")
     # Tracebacks and warnings show source where they find it.
     linecache.updatecache = _no_lines
@@ -34,7 +37,12 @@ def rehearse(trial: RuntimeTrial) -> None:
     capabilities = load_capabilities()
     for name, content in _models().items():
         folder = MemoryFolder({name: content})
-        judge(folder, name, capabilities=capabilities, trial=trial.told(capabilities=capabilities))
+        verify(folder, name, capabilities=capabilities, trial=trial.bound_to(capabilities=capabilities))
+
+
+def _hold_locale() -> None:
+    """Read the locale of StringNormalizer, where the machine has it, and never give it back to the C library."""
+    ctypes.CDLL(None).newlocale(1 << locale.LC_ALL, b"en_US.UTF-8", None)
 
 
 def _no_lines(filename: str, module_globals: dict[str, object] | None = None) -> list[str]:

@@ -11,9 +11,10 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from onnx_operator.common.cgroups import memory_limit
 from onnx_operator.model.inspection import bpf, landlock, profiles
 from onnx_operator.model.inspection.epitaph import MARK, Epitaph
 
@@ -85,7 +86,7 @@ def enter(
 
 def share(memory_bytes: int, parsers: int) -> int:
     """Memory that a child may take: so many bytes at most, and no more than one of so many children has."""
-    return min(memory_bytes, max(0, (_container_limit() - _OTHERS_BYTES) // parsers))
+    return min(memory_bytes, max(0, ((memory_limit() or sys.maxsize) - _OTHERS_BYTES) // parsers))
 
 
 def _set_limit(kind: int, soft: int, hard: int) -> int:
@@ -129,14 +130,6 @@ def anonymous_bytes(pid: int) -> int:
     except (OSError, ValueError):
         return 0
     return (int(resident) - int(shared)) * resource.getpagesize()
-
-
-def _container_limit() -> int:
-    """Memory limit of this container in bytes, by cgroup v2 or v1; very large where there is none."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            return int(Path(path).read_text())
-    return sys.maxsize
 
 
 def _allow_only(program: bytes) -> None:

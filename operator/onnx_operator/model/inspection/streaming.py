@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.model.sources.base import BrokenStreamError, Source, SourceError
+from onnx_operator.model.sources.base import BrokenStreamError, Source, SourceError, unreachable
 
 _PASSES = 4
 """How often the beginning may be gone back to: an archive lists its contents at its end, and streams break."""
@@ -113,7 +113,7 @@ class SequentialFile:
         await self.aclose()
         self._passes += 1
         if self._passes > _PASSES:
-            raise self._unreachable("its stream broke again and again")
+            raise unreachable(self._source.shown, "its stream broke again and again")
         self._buffer.clear()
         self._head.clear()
         self._hash = hashlib.sha256()
@@ -124,12 +124,5 @@ class SequentialFile:
     async def _pause(self, broken: BrokenStreamError) -> None:
         await self.aclose()
         if self._passes >= _PASSES:
-            raise self._unreachable(str(broken)) from None
+            raise unreachable(self._source.shown, str(broken)) from None
         await asyncio.sleep(_PAUSE_SECONDS * self._passes)
-
-    def _unreachable(self, why: str) -> SourceError:
-        return SourceError(
-            Reason.SOURCE_UNREACHABLE,
-            f"{self._source.shown} could not be read: {why}. It is tried again.",
-            retriable=True,
-        )

@@ -37,7 +37,7 @@ class RuntimeTrial:
         except ImportError:
             return cls(None, "onnxruntime is not installed")
 
-    def told(
+    def bound_to(
         self, trying: Callable[[bool], None] = lambda begins: None, capabilities: Capabilities | None = None
     ) -> Callable[[Skeleton, Folder, str], Answer]:
         """Ask for a runtime of these capabilities; ``trying`` hears when it begins and when it ends."""

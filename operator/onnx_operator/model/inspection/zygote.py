@@ -40,13 +40,13 @@ from onnx_operator.model.inspection.epitaph import EXIT_CODE, Epitaph
 from onnx_operator.model.inspection.profiles import PIPE
 from onnx_operator.model.inspection.rehearsal import rehearse
 from onnx_operator.model.inspection.trying import RuntimeTrial
-from onnx_operator.model.judge import judge
 from onnx_operator.model.signatures.signing import SignatureError, preload, verify_signature
+from onnx_operator.model.verdict import verify
 
 _HUNG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
-_MOST_OF_AN_ERROR = 16 << 10
+_MAX_ERROR_LENGTH = 16 << 10
 """Characters."""
-_MOST_TAKEN_BYTES = (1 << 30) + (256 << 20)
+_MAX_TAKEN_BYTES = (1 << 30) + (256 << 20)
 """Of memory by a child: its limit of address space, which shared pages that were written to do not count in."""
 _WATCH_MILLISECONDS = 50
 _TRIALS: list[RuntimeTrial] = []
@@ -108,7 +108,7 @@ def _serve(control: socket.socket, wakeup: int) -> None:
                     signal.set_wakeup_fd(-1)
                     _child(job, [control, *(other.connection for other in jobs.values())])
                 job.epitaph.keep()
-                job.anonymous, job.most = sandbox.anonymous_bytes(os.getpid()), _MOST_TAKEN_BYTES
+                job.anonymous, job.most = sandbox.anonymous_bytes(os.getpid()), _MAX_TAKEN_BYTES
                 jobs[pid] = job
                 poll.register(job.connection, _HUNG_UP)
             else:
@@ -175,7 +175,7 @@ def _answer(pipe: BinaryIO, epitaph: Epitaph) -> bytes:
     except (MemoryError, EncodeError):
         raise
     except Exception:
-        return json.dumps({"error": traceback.format_exc()[-_MOST_OF_AN_ERROR:]}).encode()
+        return json.dumps({"error": traceback.format_exc()[-_MAX_ERROR_LENGTH:]}).encode()
 
 
 def _work(pipe: BinaryIO, epitaph: Epitaph) -> str:
@@ -195,7 +195,7 @@ def _work(pipe: BinaryIO, epitaph: Epitaph) -> str:
         readable=trial.zeros if asks else None,
         mapped_bytes=trial.mapped_bytes if asks else 0,
     )
-    return _verify(job, pipe) if "signature" in job else _judge(job, pipe)
+    return _verify_signature(job, pipe) if "signature" in job else _verify_model(job, pipe)
 
 
 class _NothingLate:
@@ -205,22 +205,22 @@ class _NothingLate:
         raise RuntimeError(f"the module {name} would be imported in a child that can open no file: rehearse it")
 
 
-def _judge(job: dict[str, Any], pipe: BinaryIO) -> str:
+def _verify_model(job: dict[str, Any], pipe: BinaryIO) -> str:
     folder = _RemoteFolder(pipe)
     capabilities = Capabilities.model_validate(job["capabilities"])
-    result = judge(
+    result = verify(
         folder,
         job["judge"],
         capabilities=capabilities,
         archives=ArchiveLimits(**job["archives"]),
         max_nodes=job["maxNodes"],
         before_checks=folder.wait_for_turn,
-        trial=_TRIALS[0].told(folder.trying, capabilities),
+        trial=_TRIALS[0].bound_to(folder.trying, capabilities),
     )
     return result.model_dump_json(by_alias=True)
 
 
-def _verify(job: dict[str, Any], pipe: BinaryIO) -> str:
+def _verify_signature(job: dict[str, Any], pipe: BinaryIO) -> str:
     signature = pipe.read(job["signature"])
     sandbox.expand()
     try:

@@ -55,6 +55,22 @@ class MemoryFolder:
         return bytes(self._files[name][begin:end])
 
 
+class Beside:
+    """The folder of a model's own file, within the folder that the model's path is relative to."""
+
+    def __init__(self, folder: Folder, model: str) -> None:
+        self._folder = folder
+        self._path = beside(model)
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file beside the model's."""
+        return self._folder.size(self._path(name))
+
+    def read_at(self, name: str, begin: int, end: int) -> bytes:
+        """Return a part of a file beside the model's."""
+        return self._folder.read_at(self._path(name), begin, end)
+
+
 def beside(model: str) -> Callable[[str], str]:
     """How files of the model's own folder are called in the folder that the model's path ``model`` is relative to."""
     folder, separator, _ = model.rpartition("/")

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from onnx import AttributeProto, ModelProto
 
 from onnx_operator.model.nodes import all_graphs
-from onnx_operator.model.reading.window import MemoryBytes, Window
+from onnx_operator.model.reading.numbers import AttributeField, GraphField, ModelField, NodeField
+from onnx_operator.model.reading.window import Memory, Window
 from onnx_operator.model.reading.wire import (
     BYTES,
     RUN,
@@ -28,7 +29,8 @@ LONG_BYTES = 256 << 10
 """Of an attribute of a tree ensemble whose lists are left out."""
 _KEEP_IN_ALL_BYTES = 48 << 20
 """Of lists that are kept for the runtime, which takes eleven times as much for them."""
-_FLOATS, _INTS, _TEXTS, _DOC_STRING = 7, 8, 9, 13
+_FLOATS, _INTS, _TEXTS = AttributeField.FLOATS, AttributeField.INTS, AttributeField.STRINGS
+_DOC_STRING = AttributeField.DOC_STRING
 ELEMENTS = run_of(fixed_numbers(_FLOATS), whole_numbers(_INTS), short_texts(_TEXTS))
 """Elements that are fields of their own, as nearly all files have them."""
 _ONE = run_of(fixed_numbers(_FLOATS), whole_numbers(_INTS), short_texts(_TEXTS), most=1)
@@ -36,14 +38,14 @@ _MARK = "left out: "
 _MARKED = re.compile(_MARK + "([0-9]{1,9}) of ([0-9]{1,10}) to ([0-9]{1,10})", re.ASCII)
 _CONTINUED = bytes(range(0x80, 0x100))
 """All bytes of a number but its last."""
-_LONGEST_NUMBER = 10
-# Where attributes with lists can be, by message and field number (onnx.proto).
+_MAX_NUMBER_LENGTH = 10
 _DESCENT = {
-    "Model": {7: "Graph"},
-    "Graph": {1: "Node"},
-    "Node": {5: "Attribute"},
-    "Attribute": {6: "Graph", 11: "Graph"},
+    "Model": {ModelField.GRAPH: "Graph"},
+    "Graph": {GraphField.NODE: "Node"},
+    "Node": {NodeField.ATTRIBUTE: "Attribute"},
+    "Attribute": {AttributeField.G: "Graph", AttributeField.GRAPHS: "Graph"},
 }
+"""Where attributes with lists can be, by message and field."""
 
 
 class LongLists:
@@ -76,7 +78,7 @@ class LongLists:
         """A serialized model with its lists again, each once."""
         out = bytearray()
         waiting = dict(enumerate(self._kept))
-        window = Window(MemoryBytes(model), len(model))
+        window = Memory(model)
         self._put_back(window, Field(0, BYTES, 0, 0, len(model), 0), "Model", out, waiting)
         return bytes(out)
 
@@ -118,7 +120,7 @@ class ListReader:
             self._count += (field.end - field.begin) // 4
         else:
             self._count += sum(_counted(field, piece) for piece in self._pieces(field))
-        self._last = _last_of(self._window.slice(max(field.begin, field.end - _LONGEST_NUMBER), field.end))
+        self._last = _last_of(self._window.slice(max(field.begin, field.end - _MAX_NUMBER_LENGTH), field.end))
         if self._lists.has_room(field.end - field.start):
             self._window.append_to(self._written, field.start, field.end)
         else:
@@ -141,7 +143,7 @@ class ListReader:
             return head(_TEXTS, 0)
         size = 4
         if field.number == _INTS:
-            number = beginning[:_LONGEST_NUMBER]
+            number = beginning[:_MAX_NUMBER_LENGTH]
             size = next((at for at, byte in enumerate(number, 1) if byte < 0x80), 0)
         return head(field.number, len(beginning[:size])) + beginning[:size]
 

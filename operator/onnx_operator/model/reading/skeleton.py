@@ -10,8 +10,29 @@ from onnx import TensorProto
 from onnx_operator.api.conditions import Reason
 from onnx_operator.model import formats
 from onnx_operator.model.reading.lists import ELEMENTS, LONG_BYTES, ListReader, LongLists
+from onnx_operator.model.reading.numbers import (
+    TENSOR_VALUES,
+    AttributeField,
+    EntryField,
+    GraphField,
+    ModelField,
+    NodeField,
+    TensorField,
+)
+from onnx_operator.model.reading.rewriting import DESCENT
 from onnx_operator.model.reading.window import Window
-from onnx_operator.model.reading.wire import BYTES, FIXED32, VARINT, Field, WireError, fields, head, varints
+from onnx_operator.model.reading.wire import (
+    BYTES,
+    FIXED32,
+    FIXED64,
+    VARINT,
+    Field,
+    WireError,
+    fields,
+    head,
+    varint,
+    varints,
+)
 from onnx_operator.model.refusal import RefusedError
 
 KEEP_BYTES = 4096
@@ -21,32 +42,37 @@ STRIPPED = "stripped"
 """Key of the entry that a tensor without its values carries instead; its value is an index into ``weights``."""
 _LIGHT_BYTES = 8 << 20
 """Of a structure, which is gathered without asking."""
-_DEEPEST = 60
+_MAX_DEPTH = 60
 """Messages within messages; protobuf itself reads no more than 100."""
-_MODEL_FIELDS = {1: VARINT, 2: BYTES, 3: BYTES, 4: BYTES, 5: VARINT, 6: BYTES, 7: BYTES, 8: BYTES, 14: BYTES}
-_MODEL_FIELDS |= {20: BYTES, 25: BYTES, 26: BYTES}
-_IR_VERSION, _GRAPH, _OPSET_IMPORT = 1, 7, 8
-# Where large tensors can be, by message and field number (onnx.proto); all else is kept as it is.
-_DESCENT: dict[str, dict[int, str]] = {
-    "Model": {_GRAPH: "Graph"},
-    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
-    "Node": {5: "Attribute"},
-    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
-    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+_MODEL_FIELDS = {
+    number: VARINT if number in (ModelField.IR_VERSION, ModelField.MODEL_VERSION) else BYTES
+    for name, number in vars(ModelField).items()
+    if name.isupper()
 }
-_DOC_STRING = {"Model": 6, "Graph": 10, "Node": 6, "Tensor": 12, "Attribute": 13, "SparseTensor": -1}
-_METADATA = {"Model": 14, "Graph": 16, "Node": 9, "Tensor": 16}
+"""The wire type of each field of a model."""
+_DESCENT = {**DESCENT, "Model": {ModelField.GRAPH: "Graph"}}
+_DOC_STRING = {
+    "Model": ModelField.DOC_STRING,
+    "Graph": GraphField.DOC_STRING,
+    "Node": NodeField.DOC_STRING,
+    "Tensor": TensorField.DOC_STRING,
+    "Attribute": AttributeField.DOC_STRING,
+    "SparseTensor": -1,
+}
+_METADATA = {
+    "Model": ModelField.METADATA_PROPS,
+    "Graph": GraphField.METADATA_PROPS,
+    "Node": NodeField.METADATA_PROPS,
+    "Tensor": TensorField.METADATA_PROPS,
+}
 """Texts that no check looks at, and a report takes the beginning of: of the model's own the first bytes are kept."""
-_DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA = 1, 2, 8, 9, 13
-_OP_TYPE = 4
 _CONSTANT, _TREES = b"Constant", b"TreeEnsemble"
 KEPT_TYPES = frozenset({TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL})
 """Of tensors that may be sizes, axes, indices or conditions: what a structure rests on."""
-_KEEP_NUMBERS_BYTES = 1 << 20
+KEEP_NUMBERS_BYTES = 1 << 20
 """Such tensors are kept up to this size."""
 _KEEP_IN_ALL_BYTES = 32 << 20
 """Of all values that are kept."""
-_VALUES = {4: FIXED32, 5: VARINT, 6: BYTES, 7: VARINT, _RAW_DATA: BYTES, 10: 1, 11: VARINT}
 
 
 @dataclass(frozen=True)
@@ -117,7 +143,7 @@ def _strip(
     operator: bytes = b"",
 ) -> None:
     """Append a message to ``out``, its large tensors stripped; ``operator`` is that of an attribute's node."""
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise WireError("its messages are nested too deeply", message.start)
     descent, doc_string = _DESCENT[kind], _DOC_STRING[kind]
     seen: dict[int, int] = {}
@@ -127,7 +153,7 @@ def _strip(
         if kind == "Model":
             _check_field(each)
             seen.setdefault(each.number, each.value)
-        elif kind == "Node" and each.number == _OP_TYPE and each.end - each.begin <= KEEP_BYTES:
+        elif kind == "Node" and each.number == NodeField.OP_TYPE and each.end - each.begin <= KEEP_BYTES:
             operator = window.slice(each.begin, each.end)
         if lists is not None and lists.take(each):
             continue
@@ -163,7 +189,7 @@ def _cut_entry(window: Window, entry: Field) -> bytes:
     """An entry of the model's metadata whose key and value are no longer than what is kept of a text."""
     cut = bytearray()
     for each in fields(window, entry.begin, entry.end):
-        if each.number in (1, 2) and each.wire_type == BYTES:
+        if each.number in (EntryField.KEY, EntryField.VALUE) and each.wire_type == BYTES:
             text = window.slice(each.begin, min(each.end, each.begin + KEEP_BYTES))
             if each.end - each.begin > KEEP_BYTES:
                 # Not within a character: whether a text is UTF-8 is looked at.
@@ -178,10 +204,10 @@ def _strip_tensor(window: Window, tensor: Field, out: bytearray, skeleton: Skele
     kept, whole = bytearray(), True
     for each in fields(window, tensor.begin, tensor.end):
         size = each.end - each.begin
-        if each.number in _VALUES:
+        if each.number in TENSOR_VALUES:
             offset = offset or each.begin
             stored += size
-            raw = raw or each.number == _RAW_DATA
+            raw = raw or each.number == TensorField.RAW_DATA
             # Writers tell the type before the values; of the few that do not, nothing is kept at first.
             if _is_kept(settings, data_type, stored) and skeleton.kept_bytes + stored <= _KEEP_IN_ALL_BYTES:
                 window.append_to(kept, each.start, each.end)
@@ -191,19 +217,19 @@ def _strip_tensor(window: Window, tensor: Field, out: bytearray, skeleton: Skele
         if size > KEEP_BYTES and each.number in (_DOC_STRING["Tensor"], _METADATA["Tensor"]):
             continue
         window.append_to(out, each.start, each.end)
-        if each.number == _DIMS and each.wire_type == VARINT:
+        if each.number == TensorField.DIMS and each.wire_type == VARINT:
             dims.append(each.value)
-        elif each.number == _DIMS and each.wire_type == BYTES:
+        elif each.number == TensorField.DIMS and each.wire_type == BYTES:
             dims += varints(window.slice(each.begin, each.end))
-        elif each.number == _DATA_TYPE and each.wire_type == VARINT:
+        elif each.number == TensorField.DATA_TYPE and each.wire_type == VARINT:
             data_type = each.value
-        elif each.number == _NAME and each.wire_type == BYTES:
+        elif each.number == TensorField.NAME and each.wire_type == BYTES:
             name = window.slice(each.begin, each.end).decode(errors="replace")
     if stored:
-        mark = head(1, len(STRIPPED)) + STRIPPED.encode()
+        mark = head(EntryField.KEY, len(STRIPPED)) + STRIPPED.encode()
         index = str(len(skeleton.weights)).encode()
-        mark += head(2, len(index)) + index
-        out += head(_EXTERNAL_DATA, len(mark)) + mark
+        mark += head(EntryField.VALUE, len(index)) + index
+        out += head(TensorField.EXTERNAL_DATA, len(mark)) + mark
         if not whole:
             kept.clear()
         skeleton.kept_bytes += len(kept)
@@ -216,7 +242,7 @@ def _strip_tensor(window: Window, tensor: Field, out: bytearray, skeleton: Skele
 def _is_kept(settings: bool, data_type: int, stored: int) -> bool:
     if settings or data_type == TensorProto.STRING:
         return True
-    return data_type in KEPT_TYPES and stored <= _KEEP_NUMBERS_BYTES
+    return data_type in KEPT_TYPES and stored <= KEEP_NUMBERS_BYTES
 
 
 def _check_field(each: Field) -> None:
@@ -226,11 +252,11 @@ def _check_field(each: Field) -> None:
 
 
 def _check_whole(seen: dict[int, int], end: int) -> None:
-    if _GRAPH not in seen:
+    if ModelField.GRAPH not in seen:
         raise WireError("it holds no graph", end)
-    if _IR_VERSION not in seen:
+    if ModelField.IR_VERSION not in seen:
         raise WireError("it does not tell its IR version", end)
-    if seen[_IR_VERSION] >= 3 and _OPSET_IMPORT not in seen:
+    if seen[ModelField.IR_VERSION] >= 3 and ModelField.OPSET_IMPORT not in seen:
         raise WireError("it does not tell its operator sets", end)
 
 
@@ -254,32 +280,21 @@ def _beginning_fields(beginning: bytes) -> Iterable[tuple[int, int, int]]:
     at = 0
     while at < len(beginning):
         try:
-            tag, after = _number(beginning, at)
+            tag, after = varint(beginning, at, len(beginning), 0)
             number, wire_type = tag >> 3, tag & 7
             if wire_type == BYTES:
-                size, after = _number(beginning, after)
+                size, after = varint(beginning, after, len(beginning), 0)
                 after += size
             elif wire_type == VARINT:
-                _, after = _number(beginning, after)
-            elif wire_type in (1, FIXED32):
-                after += 8 if wire_type == 1 else 4
+                _, after = varint(beginning, after, len(beginning), 0)
+            elif wire_type in (FIXED64, FIXED32):
+                after += 8 if wire_type == FIXED64 else 4
             else:
                 return
-        except IndexError:
+        except WireError:
             return
         yield number, wire_type, after
         at = after
-
-
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80 or shift > 63:
-            return value, at
 
 
 def _plausible(beginning: bytes, size: int) -> bool:
@@ -298,7 +313,7 @@ def _plausible(beginning: bytes, size: int) -> bool:
 
 def _other_protobuf(beginning: bytes) -> str:
     numbers = {(number, wire_type) for number, wire_type, _ in _beginning_fields(beginning)}
-    if (2, VARINT) in numbers and (9, BYTES) in numbers:
+    if {(TensorField.DATA_TYPE, VARINT), (TensorField.RAW_DATA, BYTES)} <= numbers:
         return "a single ONNX tensor (TensorProto), not a model"
     return "something unknown"
 

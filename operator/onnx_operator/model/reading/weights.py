@@ -4,40 +4,40 @@
 shapes for every check. Weights of subgraphs move up, for subgraphs may not have inputs of their own choosing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.model.elements import bits, tensor_bytes
-from onnx_operator.model.nodes import all_graphs, all_nodes, all_tensors, domain_of, node_text, subgraphs
+from onnx_operator.model.lfs import MAX_POINTER_BYTES, pointer_text
+from onnx_operator.model.nodes import all_graphs, all_nodes, all_tensors, domain_of, node_text, subgraphs, tensors_of
+from onnx_operator.model.reading.folder import Folder
 from onnx_operator.model.reading.skeleton import STRIPPED, Skeleton, Weight
 from onnx_operator.model.refusal import RefusedError, raise_it
 from onnx_operator.model.sources.base import is_confined
 
-_LARGEST_DIMENSION = 2**62
-_MOST_FOLDERS = 32
+_MAX_DIMENSION = 2**62
+_MAX_FOLDERS = 32
 _IN_MEMORY = "_ORT_MEM_ADDR_"
 """In a location by which the runtime means an address in its own memory."""
 _CONSTANT_VALUES = ("value", "sparse_value")
-FileSize = Callable[[str], int | None]
-"""Bytes of a file of the model's folder; None for one that is not there."""
 
 
 def complete_model(
-    skeleton: Skeleton, file_size: FileSize, object_to: Callable[[RefusedError], None] = raise_it
+    skeleton: Skeleton, folder: Folder, refuse: Callable[[RefusedError], None] = raise_it
 ) -> tuple[ModelProto, dict[str, Weight]]:
     """Declare weights as inputs. Returns the model and the weights by their names in it.
 
-    Raises :class:`RefusedError`: ``InvalidGraph`` for weights that contradict themselves, ``ExternalDataMissing``
-    for values in files that are not there, too short, or outside the model's folder. What the runtime may see otherwise
-    goes to ``object_to``.
+    ``folder`` is the one that the model's file lies in. Raises :class:`RefusedError`: ``InvalidGraph`` for weights that
+    contradict themselves, ``ExternalDataMissing`` for values in files that are not there, too short, pointers of Git
+    LFS, or outside the model's folder. What the runtime may see otherwise goes to ``refuse``.
     """
     model = ModelProto()
     model.CopyFrom(skeleton.model)
-    completion = _Completion(model, skeleton, file_size, object_to)
+    completion = _Completion(model, skeleton, folder, refuse)
     completion.graph(model.graph, top=True)
     for function in model.functions:
         for node in all_nodes(function.node):
@@ -50,15 +50,15 @@ class _Completion:
         self,
         model: ModelProto,
         skeleton: Skeleton,
-        file_size: FileSize,
-        object_to: Callable[[RefusedError], None],
+        folder: Folder,
+        refuse: Callable[[RefusedError], None],
     ) -> None:
-        self._object_to = object_to
+        self._refuse = refuse
         self._unread = {each.name for each in model.graph.initializer} - _names_read(model.graph)
         self._inputs = model.graph.input
         self._declared = {value.name for value in model.graph.input}
         self._stripped = skeleton.weights
-        self._file_size = file_size
+        self._folder = folder
         self._sizes: dict[str, int | None] = {}
         self.weights: dict[str, Weight] = {}
 
@@ -85,7 +85,7 @@ class _Completion:
                 weights.append(weight)
             name = tensor.name
             if name in kept_names and (weight is not None or name in {w.name for w in weights}):
-                self._object_to(_invalid(f'Two initializers have the name "{name}".'))
+                self._refuse(_invalid(f'Two initializers have the name "{name}".'))
             kept_names.add(name)
         if weights:
             _keep(graph.initializer, kept)
@@ -102,7 +102,7 @@ class _Completion:
                 onnx.checker.check_sparse_tensor(sparse)
             except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
                 text = " ".join(str(error).split())[:300]
-                self._object_to(_invalid(f'The sparse initializer "{sparse.values.name}" is not valid ONNX: {text}'))
+                self._refuse(_invalid(f'The sparse initializer "{sparse.values.name}" is not valid ONNX: {text}'))
         stored = sum(part.stored_bytes for part in parts if part) or sparse.ByteSize()
         name, dims = sparse.values.name, tuple(sparse.dims)
         _check_shape(name, sparse.values.data_type, dims)
@@ -123,7 +123,7 @@ class _Completion:
         """The weight that a Constant node makes; other nodes with large tensors keep stand-ins for them."""
         constant = node.op_type == "Constant" and not domain_of(node.domain) and len(node.output) == 1
         for attribute in node.attribute:
-            for tensor in _tensors(attribute):
+            for tensor in tensors_of(attribute):
                 weight = self._weight(tensor)
                 if weight is None:
                     continue
@@ -151,7 +151,7 @@ class _Completion:
                 number += 1
             moved[weight.name] = name
         elif name in self.weights:
-            self._object_to(_invalid(f'Two initializers have the name "{name}".'))
+            self._refuse(_invalid(f'Two initializers have the name "{name}".'))
         self.weights[name] = replace(weight, name=name)
         if name not in self._declared:
             self._declared.add(name)
@@ -189,7 +189,7 @@ class _Completion:
                 f"{who} of shape {list(tensor.dims)} need {expected} bytes, but {length} are declared in external data."
             )
         if location not in self._sizes:
-            self._sizes[location] = self._file_size(location)
+            self._sizes[location] = self._size(location, who)
         size = self._sizes[location]
         if size is None and tensor.name in self._unread:
             # The runtime drops what nothing reads before it opens files.
@@ -206,10 +206,19 @@ class _Completion:
             )
         return Weight(tensor.name, tensor.data_type, tuple(tensor.dims), length, True, location, offset)
 
+    def _size(self, location: str, who: str) -> int | None:
+        """Bytes of a file of weights; None for one that is not there."""
+        size = self._folder.size(location)
+        if size is not None and size <= MAX_POINTER_BYTES:
+            pointer = pointer_text(self._folder.read_at(location, 0, size) if size else b"")
+            if pointer:
+                raise _missing(f'{who} lie in another file ("{location}"); it is {pointer}.')
+        return size
+
     def refuse_external(self, node: NodeProto) -> None:
         """Local functions are kept whole; the runtime reads no external data in them."""
         for attribute in node.attribute:
-            for tensor in _tensors(attribute):
+            for tensor in tensors_of(attribute):
                 if tensor.data_location == TensorProto.EXTERNAL:
                     raise _missing(
                         f"A tensor of {node_text(node)}, which is in a function of the model, lies in another file."
@@ -234,7 +243,7 @@ def folders_passed(model: ModelProto) -> set[str]:
     """Folders that paths of external data go into and leave again: the runtime minds that they are there."""
     passed: set[str] = set()
     for tensor in all_tensors(model):
-        if tensor.data_location != TensorProto.EXTERNAL or len(passed) >= _MOST_FOLDERS:
+        if tensor.data_location != TensorProto.EXTERNAL or len(passed) >= _MAX_FOLDERS:
             continue
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
         parts = location.split("/")
@@ -250,16 +259,6 @@ def _names_read(graph: GraphProto) -> set[str]:
         names.update(name for node in each.node for name in node.input)
         names.update(value.name for value in each.output)
     return names
-
-
-def _tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
-    if attribute.HasField("t"):
-        yield attribute.t
-    yield from attribute.tensors
-    if attribute.HasField("sparse_tensor"):
-        yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
-    for sparse in attribute.sparse_tensors:
-        yield from (sparse.values, sparse.indices)
 
 
 def _smallest(tensor: TensorProto) -> TensorProto:
@@ -290,12 +289,12 @@ def _number(entries: dict[str, str], key: str, default: int, who: str) -> int:
     if not text:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise _invalid(f"{who} have the {key} {text!r} in external data, which is no size in bytes.")
+        raise _invalid(f"{who} have the {key} {text!r} in external data, which is not a size in bytes.")
     return int(text)
 
 
 def _check_shape(name: str, data_type: int, dims: list[int] | tuple[int, ...]) -> None:
-    if any(not 0 <= size <= _LARGEST_DIMENSION for size in dims):
+    if any(not 0 <= size <= _MAX_DIMENSION for size in dims):
         raise _invalid(f'The initializer "{name}" has a negative dimension.')
     if bits(data_type) == 0 and data_type != TensorProto.STRING:
         raise _invalid(f'The initializer "{name}" has no known type ({data_type}).')

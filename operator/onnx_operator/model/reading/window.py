@@ -4,14 +4,17 @@ A model's structure lies in small pieces between large weights. Reading on is ch
 behind a weight only as much is read as the link brings in the time that asking again would take.
 """
 
+import mmap
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, cast
 
-SMALLEST_BYTES = 4 << 10
-_LARGEST_JUMP_BYTES = 32 << 10
+MIN_BYTES = 4 << 10
+_MAX_JUMP_BYTES = 32 << 10
 """Read behind a skipped weight at most: 300 such reads are 1 % of a gigabyte."""
-_LARGEST_RUN_BYTES = 2 << 20
+_MAX_RUN_BYTES = 2 << 20
 _AHEAD = 6
 """Reads that are foreseen at a time."""
 _SLACK_BYTES = 128
@@ -23,17 +26,6 @@ class ReadAt(Protocol):
 
     def read_at(self, begin: int, end: int) -> bytes:
         """Return exactly the bytes from ``begin`` up to ``end``. Whatever it raises ends the reading."""
-
-
-class MemoryBytes:
-    """A file that is in memory already."""
-
-    def __init__(self, data: bytes | memoryview) -> None:
-        self._data = memoryview(data)
-
-    def read_at(self, begin: int, end: int) -> bytes:
-        """Copy a part."""
-        return bytes(self._data[begin:end])
 
 
 class Window:
@@ -63,7 +55,7 @@ class Window:
         self._foreseen = 0
         self._buffer = b""
         self._begin = 0
-        self._run = SMALLEST_BYTES
+        self._run = MIN_BYTES
         self._quickest: tuple[float, int] | None = None
         """Seconds and bytes of the read that took least: close to the latency."""
         self._speed = 0.0
@@ -93,7 +85,7 @@ class Window:
         kept = b""
         if self._begin <= at <= end:
             # On a straight run each read may be twice the last.
-            self._run = min(2 * self._run, _LARGEST_RUN_BYTES)
+            self._run = min(2 * self._run, _MAX_RUN_BYTES)
             kept = self._buffer[at - self._begin :]
         else:
             self._run = self._after_jump(at - end)
@@ -106,10 +98,10 @@ class Window:
 
     def _after_jump(self, gap: int) -> int:
         in_flight = int(self._quickest[0] * self._speed) if self._quickest else 0
-        if 0 < gap < max(in_flight // 4, min(self._run, _LARGEST_JUMP_BYTES)):
+        if 0 < gap < max(in_flight // 4, min(self._run, _MAX_JUMP_BYTES)):
             # Where the gaps are this small, reading through several of them is quicker than asking for each.
-            return min(max(2 * in_flight, 2 * self._run), _LARGEST_RUN_BYTES)
-        return min(max(in_flight // 16, SMALLEST_BYTES), _LARGEST_JUMP_BYTES)
+            return min(max(2 * in_flight, 2 * self._run), _MAX_RUN_BYTES)
+        return min(max(in_flight // 16, MIN_BYTES), _MAX_JUMP_BYTES)
 
     def _foresee(self, at: int) -> None:
         """Announce where the next reads will be, where jumps like the last ones have been followed by others before."""
@@ -150,3 +142,33 @@ class Window:
         if len(data) != end - begin:
             raise ValueError(f"{len(data)} bytes came instead of {end - begin}")
         return data
+
+
+class Memory(Window):
+    """A file that is in memory already, or mapped into it: all of it is the buffer, and nothing moves."""
+
+    def __init__(self, data: bytes | mmap.mmap) -> None:
+        self.size = len(data)
+        # A mapped file is indexed, cut and searched like bytes.
+        self._buffer = cast("bytes", data)
+
+    def around(self, at: int, count: int) -> tuple[bytes, int]:
+        """Return the file, and 0."""
+        if at >= self.size:
+            raise ValueError(f"there is no byte {at}, the file has {self.size}")
+        return self._buffer, 0
+
+    def slice(self, begin: int, end: int) -> bytes:
+        """Copy bytes."""
+        return self._buffer[begin:end]
+
+    def append_to(self, out: bytearray, begin: int, end: int) -> None:
+        """Append the bytes between two offsets."""
+        out += self._buffer[begin:end]
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[Memory]:
+    """A file of this machine, read where it is looked at. Raises OSError, and ValueError for one that is empty."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield Memory(content)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from onnx_operator.model.reading.window import Window
 
 VARINT, FIXED64, BYTES, GROUP_START, GROUP_END, FIXED32 = range(6)
-_LONGEST_HEAD = 20
+_MAX_HEAD_LENGTH = 20
 """Bytes of a tag and a length, each a varint of at most ten."""
 RUN = 0
 """No field's number: of several that follow each other."""
@@ -70,10 +70,15 @@ def fields(window: Window, begin: int, end: int, run: re.Pattern[bytes] | None =
     Those that match ``run`` come many at a time, as one field with the number :data:`RUN`: a tree ensemble has tens of
     millions.
     """
+    # Hundreds of thousands come this way: the builtin min and the constructor in Python would double its time.
+    around, new = window.around, tuple.__new__
     at = begin
     while at < end:
-        buffer, first = window.around(at, min(_LONGEST_HEAD, end - at))
-        limit = min(len(buffer), end - first)
+        left = end - at
+        buffer, first = around(at, left if left < _MAX_HEAD_LENGTH else _MAX_HEAD_LENGTH)
+        limit = len(buffer)
+        if limit > end - first:
+            limit = end - first
         start = at
         position = at - first
         if run is not None and (matched := run.match(buffer, position, limit)):
@@ -85,19 +90,19 @@ def fields(window: Window, begin: int, end: int, run: re.Pattern[bytes] | None =
         if tag < 0x80:
             position += 1
         else:
-            tag, position = _varint(buffer, position, limit, first)
+            tag, position = varint(buffer, position, limit, first)
         number, wire_type = tag >> 3, tag & 7
         if number == 0 or number > 0x1FFFFFFF:
             raise WireError(f"there is no field {number}", start)
         value = 0
         if wire_type == BYTES:
-            size, position = _varint(buffer, position, limit, first)
+            size, position = varint(buffer, position, limit, first)
             content = first + position
             at = content + size
         else:
             content = first + position
             if wire_type == VARINT:
-                value, position = _varint(buffer, position, limit, first)
+                value, position = varint(buffer, position, limit, first)
                 at = first + position
             elif wire_type == FIXED64:
                 at = content + 8
@@ -107,7 +112,7 @@ def fields(window: Window, begin: int, end: int, run: re.Pattern[bytes] | None =
                 raise WireError(f"field {number} has the wire type {wire_type}", start)
         if at > end:
             raise WireError(f"field {number} ends {at - end} bytes after the end", start)
-        yield Field(number, wire_type, start, content, at, value)
+        yield new(Field, (number, wire_type, start, content, at, value))
 
 
 def varints(data: bytes) -> list[int]:
@@ -115,7 +120,7 @@ def varints(data: bytes) -> list[int]:
     values = []
     at = 0
     while at < len(data):
-        value, at = _varint(data, at, len(data), 0)
+        value, at = varint(data, at, len(data), 0)
         values.append(value)
     return values
 
@@ -135,7 +140,11 @@ def head(number: int, size: int) -> bytes:
     return encode_varint(number << 3 | BYTES) + encode_varint(size)
 
 
-def _varint(data: bytes, at: int, limit: int, first: int) -> tuple[int, int]:
+def varint(data: bytes, at: int, limit: int, first: int) -> tuple[int, int]:
+    """Decode the number at ``at``, before ``limit``; returns it and where it ends.
+
+    Raises :class:`WireError`, whose offset counts from ``first``.
+    """
     value = shift = 0
     start = at
     while at < limit and shift < 70:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
     from sigstore_models.common.v1 import PublicKeyIdentifier, X509CertificateChain
 
-LONGEST_TEXT = 200
+MAX_TEXT_LENGTH = 200
 """Characters of one thing of others' making in a message."""
 _PEM_KEY = re.compile(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
@@ -103,8 +103,8 @@ def subjects(settings: SignatureSettings) -> set[str]:
             names.add(x509.Name.from_rfc4514_string(subject).rfc4514_string())
         except Exception as error:
             raise SignatureError(
-                f"The setting signatures.certificateSubjects holds {shown(subject)}, which is no name as in RFC 4514,"
-                f" such as CN=ml-release,O=Example ({text(error)})."
+                f"The setting signatures.certificateSubjects holds {shown(subject)}, which is not a name as in RFC"
+                f" 4514, such as CN=ml-release,O=Example ({text(error)})."
             ) from None
     return names
 
@@ -126,7 +126,7 @@ def signers_by_key(settings: SignatureSettings, identifier: "PublicKeyIdentifier
         return signers
     named = [signer for signer in signers if signer.name == f"{_KEY_PREFIX}{identifier.hint}"]
     if not named:
-        known = ", ".join(signer.name for signer in signers)[:LONGEST_TEXT]
+        known = ", ".join(signer.name for signer in signers)[:MAX_TEXT_LENGTH]
         raise SignatureError(
             f"The model is signed with another key ({shown(identifier.hint)}) than those of the setting"
             f" signatures.publicKeys: {known}. Sign it with the key of one of these, or ask the platform team to trust"
@@ -228,4 +228,4 @@ def text(error: BaseException) -> str:
 
 def printable(value: str) -> str:
     """Text of others' making: bounded, and nothing in it that a terminal or JSON trips over."""
-    return "".join(each if each.isprintable() else "?" for each in value[:LONGEST_TEXT])
+    return "".join(each if each.isprintable() else "?" for each in value[:MAX_TEXT_LENGTH])

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from model_signing.manifest import Manifest
 
 __all__ = [
-    "LARGEST_SIGNATURE_BYTES",
+    "MAX_SIGNATURE_BYTES",
     "SignatureError",
     "check_settings",
     "expected_digest",
@@ -47,7 +47,7 @@ __all__ = [
     "verify_signature",
 ]
 
-LARGEST_SIGNATURE_BYTES = 512 << 10
+MAX_SIGNATURE_BYTES = 512 << 10
 """Of a signature file: about 2,500 signed files. Read no more than this and one byte from a source."""
 _SIGN_AGAIN = "Sign the model again with `model_signing sign key` or `model_signing sign certificate`"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -154,16 +154,16 @@ def expected_digests(
 
 def _check_is_ours(signature: bytes) -> None:
     """Name what was stored in the place of a signature with a key or certificate, where that can be told."""
-    if len(signature) > LARGEST_SIGNATURE_BYTES:
+    if len(signature) > MAX_SIGNATURE_BYTES:
         raise SignatureError(
-            f"The signature file is larger than {LARGEST_SIGNATURE_BYTES} bytes. Sign a folder with fewer files, or"
+            f"The signature file is larger than {MAX_SIGNATURE_BYTES} bytes. Sign a folder with fewer files, or"
             " the model's file alone."
         )
     try:
         bundle = json.loads(signature.decode())
     except (ValueError, RecursionError) as error:
         raise SignatureError(
-            f"The signature file is no signature of model_signing, but something else ({text(error)}). {_SIGN_AGAIN}."
+            f"The signature file is not a signature made by model_signing ({text(error)}). {_SIGN_AGAIN}."
         ) from None
     material = bundle.get("verificationMaterial") if isinstance(bundle, dict) else None
     if not isinstance(material, dict):
@@ -246,7 +246,9 @@ def _signed_manifest(manifest: "Manifest", signer: str) -> SignedManifest:
         name, digest = resource.identifier, resource.digest.digest_hex
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not name.isprintable():
-            raise SignatureError(f"The signature covers {shown(name)}, which is no file of a model. {_SIGN_AGAIN}.")
+            raise SignatureError(
+                f"The signature covers {shown(name)}, which is not a file of the model. {_SIGN_AGAIN}."
+            )
         if resource.digest.algorithm != "sha256" or not _SHA256.fullmatch(digest):
             raise SignatureError(
                 f"The signature covers {shown(name)} by {shown(resource.digest.algorithm)}, not sha256. Sign it with"

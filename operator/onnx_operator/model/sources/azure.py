@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from obstore.exceptions import BaseError
 from obstore.store import AzureStore
 
 from onnx_operator.api.conditions import Reason
@@ -12,29 +11,24 @@ from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources.azureaddress import ACCOUNT_NAME, account_of, parse
 from onnx_operator.model.sources.base import SourceError
 from onnx_operator.model.sources.objects import ObjectSource
-from onnx_operator.model.sources.objectstore import (
-    NO_RETRIES,
-    client_options,
-    make_store,
-    refused_settings,
-)
+from onnx_operator.model.sources.objectstore import Connected, make_store
 
 _ACCESS_KEY, _SAS = "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN"
 _PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 _SECRET = "the Secret named in spec.model.credentials.secretName"  # noqa: S105
 AUTHORITY = "https://login.microsoftonline.com"
 """Where a service principal's token comes from."""
+_CONFIG: dict[str, Any] = {"use_emulator": False, "use_fabric_endpoint": False, "skip_signature": False}
 
 
 class AzureSource(ObjectSource):
     """A blob, or the blobs below a prefix.
 
     Credentials are an account key, a SAS token or a service principal, always beside the name of the account that they
-    are for: nobody's keys are sent to another account. Without them requests are unsigned, and neither the environment
-    nor the Azure CLI nor a metadata service is asked, unless ``workload_identity`` says so. Raises
-    :class:`SourceError` for a malformed URI, and for credentials that are incomplete or another account's.
+    are for: nobody's keys are sent to another account. The Azure CLI is the environment, too.
     """
 
+    part = "az"
     container_word = "container"
     unauthorized_codes = frozenset(
         {
@@ -51,9 +45,9 @@ class AzureSource(ObjectSource):
     container_codes = frozenset({"ContainerNotFound"})
     advice = f"check {ACCOUNT_NAME} and {_ACCESS_KEY}, {_SAS} or {', '.join(_PRINCIPAL)}"
 
-    def __init__(
-        self, uri: str, *, credentials: Mapping[str, str], settings: SourceSettings, workload_identity: bool = False
-    ) -> None:
+    def _connect(
+        self, uri: str, credentials: Mapping[str, str], settings: SourceSettings, workload_identity: bool
+    ) -> Connected:
         address = parse(uri)
         given = {name: value for name, value in credentials.items() if name.startswith("AZURE_") and value}
         account, cloud = account_of(uri, address, given, settings.az.account)
@@ -61,15 +55,21 @@ class AzureSource(ObjectSource):
         ambient = workload_identity and not config and provider is None
         if not config and provider is None and not ambient:
             config = {"skip_signature": True}
-        super().__init__(
+        base = settings.az.endpoint.rstrip("/")
+        endpoint = f"{base}/{account}" if base else f"https://{account}.blob.{cloud}"
+        store = make_store(
+            AzureStore,
             uri,
-            container=address.container,
-            key=address.key,
-            store=_store(uri, address.container, account, cloud, config, provider, settings, ambient),
-            where=settings.az.endpoint or f"Azure Blob Storage (account {account})",
-            setting="sources.az",
-            signed="skip_signature" not in config,
+            address.container,
+            settings=settings,
+            part=self.part,
+            endpoint=endpoint,
+            config=_CONFIG | {"account_name": account, "endpoint": endpoint} | config,
+            provider=provider,
+            hidden=() if ambient else ("AZURE_", "AZURITE_", "MSI_", "IDENTITY_"),
         )
+        where = settings.az.endpoint or f"Azure Blob Storage (account {account})"
+        return Connected(address.container, address.key, store, where, "skip_signature" not in config)
 
 
 def _identity(uri: str, given: Mapping[str, str]) -> tuple[dict[str, Any], Any]:
@@ -102,37 +102,3 @@ def _identity(uri: str, given: Mapping[str, str]) -> tuple[dict[str, Any], Any]:
             "authority_host": AUTHORITY,
         }, None
     return {}, None
-
-
-def _store(
-    uri: str,
-    container: str,
-    account: str,
-    cloud: str,
-    identity: dict[str, Any],
-    provider: Any,
-    settings: SourceSettings,
-    ambient: bool,
-) -> "AzureStore":
-    base = settings.az.endpoint.rstrip("/")
-    endpoint = f"{base}/{account}" if base else f"https://{account}.blob.{cloud}"
-    config = {
-        "account_name": account,
-        "endpoint": endpoint,
-        "use_emulator": False,
-        "use_fabric_endpoint": False,
-        "skip_signature": False,
-        **identity,
-    }
-    try:
-        return make_store(
-            AzureStore,
-            container,
-            hidden=() if ambient else ("AZURE_", "AZURITE_", "MSI_", "IDENTITY_"),
-            config=config,
-            client_options=client_options(settings, endpoint, settings.az.ca_bundle),
-            retry_config=NO_RETRIES,
-            credential_provider=provider,
-        )
-    except (BaseError, ValueError) as error:
-        raise refused_settings(uri, "sources.az", error) from None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from onnx_operator.api.conditions import Reason
+from onnx_operator.api.urls import shown_uri
 from onnx_operator.model.sources.base import SourceError, split_key
 
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
@@ -50,12 +51,13 @@ def parse(uri: str) -> BlobAddress:
     scheme, _, rest = uri.partition("://")
     authority, _, path = rest.partition("/")
     if scheme.lower() == "https":
-        if "?" in uri:
+        if "?" in uri or "#" in uri:
             # The query may be a signature: it is not repeated.
             raise SourceError(
                 Reason.SOURCE_REFUSED,
-                f"{uri.partition('?')[0]} has a query: a link with a SAS token is read without Azure credentials; to"
-                " read it with them, remove the query from the URI.",
+                f"{shown_uri(uri)} has a query or a fragment: a link with a SAS token is read without Azure"
+                " credentials; to read it with them, remove the query from the URI. In a name, write ? as %3F and # as"
+                " %23.",
             )
         container, _, key = unquote(path).partition("/")
         host = _HOST.fullmatch(authority.lower()) if is_blob_url(uri) else None
@@ -109,7 +111,7 @@ def account_of(uri: str, address: BlobAddress, given: Mapping[str, str], default
     if account and not _ACCOUNT.fullmatch(account):
         raise SourceError(
             Reason.SOURCE_REFUSED,
-            f"{account!r} is no storage account for {uri}: a name has 3 to 24 lower-case letters and digits. Correct"
+            f"{account!r} is not a storage account for {uri}: a name has 3 to 24 lower-case letters and digits. Correct"
             " the setting sources.az.account.",
         )
     return account, cloud

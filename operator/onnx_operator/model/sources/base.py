@@ -3,25 +3,16 @@
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Protocol, Self
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin
+from onnx_operator.common.closing import Closing
+from onnx_operator.model.refusal import RefusedError
 
 
-class SourceError(Exception):
-    """A source could not be read.
-
-    ``reason`` is one of ``ModelValid``; ``message`` is for people: it names the URI without its query and
-    says what to do; ``retriable`` tells whether the same request can succeed later without any change.
-    """
-
-    def __init__(self, reason: Reason, message: str, *, retriable: bool = False) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-        self.retriable = retriable
+class SourceError(RefusedError):
+    """A source could not be read."""
 
 
 class SourceChangedError(SourceError):
@@ -33,6 +24,15 @@ class SourceChangedError(SourceError):
     def __init__(self, message: str, *, observed: SourcePin) -> None:
         super().__init__(Reason.SOURCE_CHANGED, message)
         self.observed = observed
+
+    @classmethod
+    def of(cls, what: str, word: str, expected: str, observed: SourcePin | None) -> Self:
+        """Say that ``what`` had the version ``expected``; ``word`` is what its store calls one."""
+        found = observed.value if observed else f"what has no {word}"
+        return cls(
+            f"{what} is no longer what was pinned: expected {word} {expected}, found {found}.",
+            observed=observed or SourcePin(kind="None", value=""),
+        )
 
 
 class BrokenStreamError(Exception):
@@ -66,7 +66,7 @@ class Stream:
     """
 
 
-class Source(Protocol):
+class Source(Closing, Protocol):
     """Where a URI leads: a file, or a folder that holds a model.
 
     Files are named relative to their folder (that of the file, or the one that the URI names), with ``/`` between
@@ -85,6 +85,14 @@ class Source(Protocol):
         :class:`SourceError`: ``SourceNotFound`` where there is nothing, ``SourceRefused`` where several would do.
         """
 
+    async def listing(self) -> list[str] | None:
+        """Names of all files of the folder that the URI names, and of the folders in it, as the store gives them.
+
+        None where the URI names a file, or a container image, whose layers are archives, or where nothing can be
+        listed, as behind ``https`` addresses. Raises :class:`SourceError`: ``SourceRefused`` where there are too many.
+        """
+        return None
+
     async def stat(self, name: str) -> FileStat:
         """Look without downloading, within 20 seconds. Raises :class:`SourceError`."""
 
@@ -101,26 +109,16 @@ class Source(Protocol):
     async def aclose(self) -> None:
         """Let go of connections."""
 
-    async def __aenter__(self) -> Self:
-        """Return the source itself."""
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        await self.aclose()
-
-
-LONGEST_ETAG_BYTES = 256
-_LONGEST_NAME_BYTES = 1024
+MAX_ETAG_BYTES = 256
+_MAX_NAME_BYTES = 1024
 _SHOWN_CHARACTERS = 100
 """Of a name that a stranger gave, in a message."""
 
 
 def strong_etag(etag: str | None) -> SourcePin | None:
     """Make the pin of a strong ETag (in quotes); None of a weak or missing one, or one too long or odd to be kept."""
-    if not etag or not etag.startswith('"') or len(etag) > LONGEST_ETAG_BYTES:
+    if not etag or not etag.startswith('"') or len(etag) > MAX_ETAG_BYTES:
         return None
     # Other bytes are not sent back as they came; a blank or control character belongs into no ETag.
     if not etag.isascii() or any(c <= " " or c == "\x7f" for c in etag):
@@ -132,10 +130,15 @@ def is_confined(name: str) -> bool:
     """Tell whether a name stays within its folder, whatever file system or store it is used with."""
     parts = name.split("/")
     return (
-        len(name.encode(errors="replace")) <= _LONGEST_NAME_BYTES
+        len(name.encode(errors="replace")) <= _MAX_NAME_BYTES
         and all(part not in ("", ".", "..") for part in parts)
         and not any(c < " " or c in "\\\x7f" for c in name)
     )
+
+
+def unreachable(what: str, why: str) -> SourceError:
+    """Make the error of something that may work later. ``what`` names the source, ``why`` has no secrets in it."""
+    return SourceError(Reason.SOURCE_UNREACHABLE, f"{what} could not be read: {why}.", retriable=True)
 
 
 def check_name(name: str, shown_uri: str) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
+from onnx_operator.api.urls import taken_literally
 from onnx_operator.model.sources.base import (
     BrokenStreamError,
     FileStat,
@@ -25,9 +26,9 @@ from onnx_operator.model.sources.base import (
 )
 
 _PIECE_BYTES = 1 << 20
-_MOST_ENTRIES = 10_000
+_MAX_ENTRIES = 10_000
 """Of a folder in which the model is looked for, with all folders in it."""
-_DEEPEST = 8
+_MAX_DEPTH = 8
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """Opening a pipe must not wait for somebody to write."""
 _P = ParamSpec("_P")
@@ -53,13 +54,17 @@ class FileSource(Source):
     ) -> None:
         self.shown = uri
         self._root = None if root is None else _real(root)
-        self._path = _local_path(uri) if self._root is None else _path_in_claim(uri, self._root)
+        self._path = local_path(uri) if self._root is None else _path_in_claim(uri, self._root)
         self._folder: Path | None = None
         self._model = ""
 
     async def locate(self) -> list[str]:
         """Return the file's name, or that of the one model in the folder. Raises :class:`SourceError`."""
         return [await asyncio.to_thread(self._locate)]
+
+    async def listing(self) -> list[str] | None:
+        """Walk the folder; what is hidden, and links to folders, are left out."""
+        return await asyncio.to_thread(self._listing)
 
     async def stat(self, name: str) -> FileStat:
         """Look at a file. Raises :class:`SourceError`."""
@@ -172,8 +177,15 @@ class FileSource(Source):
         os.close(file)
         return self._model
 
-    def _names(self, folder: Path) -> list[str]:
-        """Files of the folder, and where no model is among them those of all folders in it."""
+    def _listing(self) -> list[str] | None:
+        folder = self._place()
+        if folder != self._path:
+            return None
+        with self._named(folder.name):
+            return self._names(folder, everything=True)
+
+    def _names(self, folder: Path, *, everything: bool = False) -> list[str]:
+        """Files of the folder, and where no model is among them, or for ``everything``, those of all folders in it."""
         names: list[str] = []
         waiting = [""]
         seen = 0
@@ -181,19 +193,26 @@ class FileSource(Source):
             with os.scandir(folder / prefix) as entries:
                 for entry in entries:
                     seen += 1
-                    if seen > _MOST_ENTRIES:
+                    if seen > _MAX_ENTRIES:
                         raise SourceError(
                             Reason.SOURCE_REFUSED,
-                            f"{self.shown} holds more than {_MOST_ENTRIES} files and folders; give the address of one.",
+                            f"{self.shown} holds more than {_MAX_ENTRIES} files and folders; give the address of one.",
                         )
                     name = prefix + entry.name
-                    if entry.name.startswith(".") or not is_confined(name) or not _is_text(name):
+                    if entry.name.startswith("."):
+                        continue
+                    if not is_confined(name) or not _is_text(name):
+                        if everything:
+                            raise SourceError(
+                                Reason.SOURCE_REFUSED,
+                                f"{self.shown} holds {name!r:.200}, which is not the name of a file.",
+                            )
                         continue
                     if _is_file(entry):
                         names.append(name)
-                    elif entry.is_dir(follow_symlinks=False) and name.count("/") < _DEEPEST:
+                    elif entry.is_dir(follow_symlinks=False) and name.count("/") < _MAX_DEPTH:
                         waiting.append(f"{name}/")
-            if not prefix and any(name.lower().endswith(".onnx") for name in names):
+            if not everything and not prefix and any(name.lower().endswith(".onnx") for name in names):
                 break
         return names
 
@@ -203,7 +222,8 @@ class FileSource(Source):
         try:
             yield
         except (FileNotFoundError, NotADirectoryError):
-            raise SourceError(Reason.SOURCE_NOT_FOUND, f"{self.shown}: there is no file {name}.") from None
+            hint = "" if self._root is None else taken_literally(self.shown)
+            raise SourceError(Reason.SOURCE_NOT_FOUND, f"{self.shown}: there is no file {name}.{hint}") from None
         except PermissionError:
             raise SourceError(
                 Reason.SOURCE_UNAUTHORIZED,
@@ -251,23 +271,29 @@ def _is_text(name: str) -> bool:
     return name == name.encode(errors="replace").decode()
 
 
-def _local_path(uri: str) -> Path:
+def local_path(uri: str) -> Path:
+    """The path that ``file:///PATH`` (``file://localhost/PATH`` too) or a plain path means.
+
+    Raises :class:`SourceError` (``SourceRefused``).
+    """
     path = uri
     if uri.lower().startswith("file:"):
         rest = uri.partition(":")[2]
         host = rest.removeprefix("//").partition("/")[0] if rest.startswith("//") else ""
         path = unquote(rest[2 + len(host) :] if rest.startswith("//") else rest)
-        if host not in ("", "localhost") or not path.startswith("/"):
-            raise SourceError(Reason.SOURCE_REFUSED, f"{uri} is no address of a local file; give file:///PATH.")
+        if host.lower() not in ("", "localhost") or not path.startswith("/"):
+            raise SourceError(Reason.SOURCE_REFUSED, f"{uri} is not the address of a local file; give file:///PATH.")
     if not path or "\0" in path or not _is_text(path):
-        raise SourceError(Reason.SOURCE_REFUSED, f"{uri!r} is no path of a file.")
+        raise SourceError(Reason.SOURCE_REFUSED, f"{uri!r} is not the path of a file.")
     return Path(path).absolute()
 
 
 def _path_in_claim(uri: str, root: Path) -> Path:
     scheme, _, rest = uri.partition("://")
     claim, _, path = rest.partition("/")
-    path = unquote(path).strip("/")
+    path = path.strip("/")
     if scheme.lower() != "pvc" or not claim:
-        raise SourceError(Reason.SOURCE_REFUSED, f"{uri} is no address of a file on a claim; give pvc://CLAIM/PATH.")
+        raise SourceError(
+            Reason.SOURCE_REFUSED, f"{uri} is not the address of a file on a claim; give pvc://CLAIM/PATH."
+        )
     return root / check_name(path, uri) if path else root

@@ -5,19 +5,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from obstore.exceptions import BaseError
 from obstore.store import GCSStore
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.model.sources.base import SourceError, split_key
+from onnx_operator.model.sources.base import SourceError
 from onnx_operator.model.sources.objects import ObjectSource
-from onnx_operator.model.sources.objectstore import (
-    NO_RETRIES,
-    client_options,
-    make_store,
-    refused_settings,
-)
+from onnx_operator.model.sources.objectstore import Connected, bucket_and_key, make_store
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-_]{1,221}")
 _FORM = "gs://BUCKET/PATH/MODEL.onnx, or gs://BUCKET/PATH/ of a folder with one model"
@@ -27,36 +21,27 @@ _KEY = "GOOGLE_SERVICE_ACCOUNT_KEY"
 class GcsSource(ObjectSource):
     """``gs://BUCKET/KEY`` at the endpoint of the settings; the pin is an object's generation.
 
-    The one credential is ``GOOGLE_SERVICE_ACCOUNT_KEY``, the JSON of a service account's key. Without it requests are
-    unsigned: neither the environment, nor a file of application default credentials, nor a metadata service is asked,
-    unless ``workload_identity`` says so. Raises :class:`SourceError` for a malformed URI or key.
+    The one credential is ``GOOGLE_SERVICE_ACCOUNT_KEY``, the JSON of a service account's key; a file of application
+    default credentials is the environment, too.
     """
 
+    part = "gs"
     unauthorized_codes = frozenset({"AccessDenied", "AuthenticationRequired", "ExpiredToken", "InvalidSecurity"})
     container_codes = frozenset({"NoSuchBucket"})
     advice = f"check {_KEY}"
 
-    def __init__(
-        self, uri: str, *, credentials: Mapping[str, str], settings: SourceSettings, workload_identity: bool = False
-    ) -> None:
-        bucket, _, key = uri[len("gs://") :].partition("/")
-        split_key(key, uri, _FORM)
-        if not _BUCKET.fullmatch(bucket):
-            raise SourceError(Reason.SOURCE_REFUSED, f"{uri} names no bucket; write {_FORM}.")
+    def _connect(
+        self, uri: str, credentials: Mapping[str, str], settings: SourceSettings, workload_identity: bool
+    ) -> Connected:
+        bucket, key = bucket_and_key(uri, _BUCKET, _FORM)
         service_account = credentials.get(_KEY, "")
         ambient = workload_identity and not service_account
-        super().__init__(
-            uri,
-            container=bucket,
-            key=key,
-            store=_store(uri, bucket, service_account, settings, ambient),
-            where=settings.gs.endpoint or "Google Cloud Storage",
-            setting="sources.gs",
-            signed=bool(service_account) or ambient,
-        )
+        store = _store(uri, bucket, service_account, settings, ambient)
+        where = settings.gs.endpoint or "Google Cloud Storage"
+        return Connected(bucket, key, store, where, bool(service_account) or ambient)
 
 
-def _store(uri: str, bucket: str, service_account: str, settings: SourceSettings, ambient: bool) -> "GCSStore":
+def _store(uri: str, bucket: str, service_account: str, settings: SourceSettings, ambient: bool) -> Any:
     endpoint = settings.gs.endpoint.rstrip("/") or "https://storage.googleapis.com"
     # Always given: a key may name another store as its own, to which the model's name would go.
     config: dict[str, Any] = {"base_url": endpoint, "skip_signature": not service_account and not ambient}
@@ -71,17 +56,19 @@ def _store(uri: str, bucket: str, service_account: str, settings: SourceSettings
     try:
         return make_store(
             GCSStore,
+            uri,
             bucket,
-            hidden=() if ambient else ("GOOGLE_", "SERVICE_ACCOUNT"),
+            settings=settings,
+            part=GcsSource.part,
+            endpoint=endpoint,
             config=config,
-            client_options=client_options(settings, endpoint, settings.gs.ca_bundle),
-            retry_config=NO_RETRIES,
-            credential_provider=provider,
+            provider=provider,
+            hidden=() if ambient else ("GOOGLE_", "SERVICE_ACCOUNT"),
         )
-    except (BaseError, ValueError) as error:
+    except SourceError:
         if service_account:
             raise _bad_key(uri) from None
-        raise refused_settings(uri, "sources.gs", error) from None
+        raise
 
 
 def _checked(service_account: str, uri: str) -> str:

@@ -5,38 +5,26 @@ the Secret itself, its token could be sent to any server.
 """
 
 import re
-from collections.abc import Mapping
-from contextlib import suppress
-from ipaddress import ip_address
+from collections.abc import Iterable, Mapping
 
 from yarl import URL
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.schemes import HTTPS_CREDENTIALS, HTTPS_HOSTS
+from onnx_operator.api.schemes import HTTPS_CREDENTIALS, HTTPS_HOSTS, scheme_of
+from onnx_operator.api.sources import SourceSettings
 from onnx_operator.model.sources.base import SourceError
-from onnx_operator.model.sources.web.addresses import is_host, parse_url, read_url
+from onnx_operator.model.sources.web.addresses import Destination, destination, parse_url, read_url
 
-_MOST_HOSTS = 64
-_DEFAULT_PORT = 443
-Destination = tuple[str, int]
-"""A host, in lower case and as DNS has it (IDNA), and a port."""
-
-
-def destination(url: URL) -> Destination:
-    """Where a request to this address goes. Raises ValueError for one that names no host."""
-    host = (url.raw_host or "").lower().removesuffix(".")
-    if not is_host(host):
-        raise ValueError("no host")
-    with suppress(ValueError):
-        host = str(ip_address(host))
-    return host, url.port or _DEFAULT_PORT
+_MAX_HOSTS = 64
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+_PLAIN_HTTP = "sources.https.plainHttpHosts"
 
 
 def shown_destination(url: URL) -> str:
-    """The entry of ``HTTPS_HOSTS`` that names this address's host."""
+    """The entry of a list of hosts, such as ``HTTPS_HOSTS``, that names this address's host."""
     host, port = destination(url)
     host = f"[{host}]" if ":" in host else host
-    return host if port == _DEFAULT_PORT else f"{host}:{port}"
+    return host if port == _DEFAULT_PORTS.get(url.scheme) else f"{host}:{port}"
 
 
 def parse_hosts(text: str) -> frozenset[Destination]:
@@ -46,19 +34,56 @@ def parse_hosts(text: str) -> frozenset[Destination]:
     nothing of the text but how far it was read.
     """
     entries = [entry for entry in re.split(r"[\s,]+", text) if entry]
-    if len(entries) > _MOST_HOSTS:
-        raise ValueError(f"it names {len(entries)} hosts, {_MOST_HOSTS} are possible")
-    return frozenset(_entry(entry, number) for number, entry in enumerate(entries, 1))
+    if len(entries) > _MAX_HOSTS:
+        raise ValueError(f"it names {len(entries)} hosts; expected at most {_MAX_HOSTS}")
+    return frozenset(_entry(entry, number, "https") for number, entry in enumerate(entries, 1))
 
 
-def _entry(entry: str, number: int) -> Destination:
-    wrong = f"entry {number} is no HOST or HOST:PORT (no scheme, path or wildcard)"
-    if re.search(r"[*/?#@\\%]|^\.|\.\.", entry):
+def parse_plain_http_hosts(entries: Iterable[str]) -> frozenset[Destination]:
+    """Read the setting ``sources.https.plainHttpHosts``. Raises ValueError, which tells the number of the entry."""
+    return frozenset(_entry(entry, number, "http") for number, entry in enumerate(entries, 1))
+
+
+def _entry(entry: str, number: int, scheme: str) -> Destination:
+    wrong = f"entry {number} is not HOST or HOST:PORT (no scheme, path or wildcard)"
+    if re.search(r"[*/?#@\\%\s]|^\.|\.\.", entry):
         raise ValueError(wrong)
     try:
-        return destination(read_url(f"https://{entry}"))
+        host, port = destination(read_url(f"{scheme}://{entry}"))
     except ValueError:
         raise ValueError(wrong) from None
+    if not port:  # nothing can listen there
+        raise ValueError(wrong)
+    return host, port
+
+
+def plain_http_hosts(settings: SourceSettings) -> frozenset[Destination]:
+    """What addresses of users may be asked without TLS. Raises :class:`SourceError` (``SourceRefused``)."""
+    try:
+        return parse_plain_http_hosts(settings.https.plain_http_hosts)
+    except ValueError as error:
+        raise SourceError(Reason.SOURCE_REFUSED, f"The setting {_PLAIN_HTTP} is malformed: {error}.") from None
+
+
+def check_plain_http(uri: str, settings: SourceSettings) -> None:
+    """See that an ``http`` address leads to a host that may be asked without TLS; others are of no concern.
+
+    Raises :class:`SourceError` (``SourceRefused``), which says who can allow it.
+    """
+    if scheme_of(uri) != "http":
+        return
+    try:
+        url = read_url(uri, encoded=uri.isascii())
+        allowed = destination(url) in plain_http_hosts(settings)
+    except ValueError:
+        raise SourceError(Reason.SOURCE_REFUSED, "The model's URI is not a valid http address.") from None
+    if not allowed:
+        raise SourceError(
+            Reason.SOURCE_REFUSED,
+            f"Plain http is not allowed for the host {shown_destination(url)}: anybody on the way could read and change"
+            f" what it sends. Use https, or ask the platform team to add the host to the setting {_PLAIN_HTTP}"
+            " (kubectl onnx: --plain-http).",
+        )
 
 
 def names_host(uri: str, credentials: Mapping[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""Models behind ``https`` addresses that users choose."""
+"""Models behind ``https`` addresses that users choose, and behind ``http`` ones of hosts that the settings name."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -7,56 +7,57 @@ from urllib.parse import quote, unquote
 from yarl import URL
 
 from onnx_operator.api.conditions import Reason
+from onnx_operator.api.schemes import HTTPS_CREDENTIALS
 from onnx_operator.api.sources import SourcePin, SourceSettings
-from onnx_operator.model.sources.base import FileStat, Source, SourceError, Stream, check_name, is_confined
-from onnx_operator.model.sources.hosts import check_https_hosts
+from onnx_operator.model.sources.base import FileStat, SourceError, Stream, check_name, is_confined
+from onnx_operator.model.sources.hosts import check_https_hosts, check_plain_http, plain_http_hosts
 from onnx_operator.model.sources.web.addresses import parse_url, shown_url
-from onnx_operator.model.sources.web.client import WebClient, basic, check_header
-from onnx_operator.model.sources.web.ranges import look, open_pinned
+from onnx_operator.model.sources.web.client import Login, WebClient, authorization
+from onnx_operator.model.sources.web.ranges import open_pinned, stat_of
+from onnx_operator.model.sources.websource import WebSource
 
 _ADVICE = (
     "check the Secret named in spec.model.credentials.secretName (HTTPS_BEARER_TOKEN, or HTTPS_USERNAME and"
     " HTTPS_PASSWORD; HTTPS_HOSTS), or whether a presigned link has expired."
 )
+_PLAIN_ADVICE = "none are sent over plain http, where anybody on the way could read them; give an https address."
 _UNNAMED = "model.onnx"
 
 
-class HttpsSource(Source):
+class HttpsSource(WebSource):
     """One address, read with GET only: presigned links answer no HEAD. Other files lie beside it.
 
     Every address that is connected to is checked, at each redirect too, and credentials go to the origin of
-    the URI alone, if ``HTTPS_HOSTS`` among them names its host. Raises :class:`SourceError`: ``SourceRefused`` for an
-    address it will never read, ``CredentialsNotFound`` for credentials that are not meant for it.
+    the URI alone, if ``HTTPS_HOSTS`` among them names its host; never without TLS. Raises :class:`SourceError`:
+    ``SourceRefused`` for an address it will never read, ``CredentialsNotFound`` for credentials that are not meant for
+    it.
     """
 
-    def __init__(
-        self,
-        uri: str,
-        *,
-        credentials: Mapping[str, str],
-        settings: SourceSettings,
-        workload_identity: bool = False,
-    ) -> None:
+    def _connect(self, uri: str, credentials: Mapping[str, str], settings: SourceSettings) -> WebClient:
+        check_plain_http(uri, settings)
+        plain_http = plain_http_hosts(settings)
         try:
-            self._url = parse_url(uri)
+            self._url = parse_url(uri, plain_http=plain_http)
         except ValueError:
-            raise SourceError(Reason.SOURCE_REFUSED, "The model's URI is not a valid https address.") from None
+            hint = " Write a blank in a name as %20." if " " in uri.strip() else ""
+            raise SourceError(Reason.SOURCE_REFUSED, f"The model's URI is not a valid https address.{hint}") from None
+        if "#" in uri:
+            raise SourceError(
+                Reason.SOURCE_REFUSED,
+                f"{shown_url(self._url)} is followed by a fragment, which is never sent to a server; write # of a name"
+                " as %23.",
+            )
         self.shown = shown_url(self._url)
         self._name = _file_name(self._url)
-        check_https_hosts(uri, credentials)
-        authorization, origin = _authorization(credentials, self.shown), self._url.origin()
-        self._client = WebClient(
-            settings=settings,
-            ca_bundle=settings.https.ca_bundle,
-            ca_setting="sources.https.caBundle",
-            credentials=lambda url: authorization if url.origin() == origin else "",
-            have_credentials=bool(authorization),
-            advice=_ADVICE,
-        )
+        return WebClient(settings, "https", self._login(uri, credentials), plain_http=plain_http)
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+    def _login(self, uri: str, credentials: Mapping[str, str]) -> Login:
+        origin = self._url.origin()
+        if origin.scheme == "http":
+            return Login.of(origin, "", _PLAIN_ADVICE)
+        check_https_hosts(uri, credentials)
+        given = (credentials.get(name, "") for name in HTTPS_CREDENTIALS)
+        return Login.of(origin, authorization(self.shown, *given), _ADVICE)
 
     async def locate(self) -> list[str]:
         """Give the last part of the address's path; nothing is asked for."""
@@ -65,7 +66,7 @@ class HttpsSource(Source):
     async def stat(self, name: str) -> FileStat:
         """Ask for the first byte, and read the size and the ETag beside it."""
         url = self._address(name)
-        return await look(self._client, url, shown_url(url))
+        return await stat_of(self._client, url, shown_url(url))
 
     @asynccontextmanager
     async def open(
@@ -95,14 +96,3 @@ def _file_name(url: URL) -> str:
     # %2F too: stores that take a whole key as one part of the path write it so.
     name = unquote(url.raw_path).rpartition("/")[2]
     return name if is_confined(name) else _UNNAMED
-
-
-def _authorization(credentials: Mapping[str, str], where: str) -> str:
-    token = credentials.get("HTTPS_BEARER_TOKEN", "").strip()
-    user, password = credentials.get("HTTPS_USERNAME", ""), credentials.get("HTTPS_PASSWORD", "")
-    value = ""
-    if token:
-        value = f"Bearer {token}"
-    elif user or password:
-        value = basic(user, password, where)
-    return check_header(value, where)

@@ -1,6 +1,5 @@
 """Models on the Hugging Face hub, or on a mirror of it."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,28 +12,22 @@ from yarl import URL
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
-from onnx_operator.model.sources.base import (
-    FileStat,
-    Source,
-    SourceChangedError,
-    SourceError,
-    Stream,
-    check_name,
-    the_one_model,
-)
-from onnx_operator.model.sources.web.addresses import check_url, read_url
-from onnx_operator.model.sources.web.client import Answer, WebClient, check_header
+from onnx_operator.model.sources.base import FileStat, SourceError, Stream, check_name, the_one_model
+from onnx_operator.model.sources.web.client import Answer, Login, WebClient, authorization
 from onnx_operator.model.sources.web.documents import HUB_LISTING, Document, decode
 from onnx_operator.model.sources.web.ranges import open_range
+from onnx_operator.model.sources.websource import WebSource, pinned_version, platform_url
 
 _ADVICE = (
     "check HF_TOKEN in the Secret named in spec.model.credentials.secretName. The terms of a gated repository must be"
     " accepted on its page with that token's account; for a repository that does not exist the hub answers the same."
 )
-_URI = re.compile(r"hf://([A-Za-z0-9._-]{1,96}/[A-Za-z0-9._-]{1,96})(?:@(refs/(?:convert|pr)/[^/]+|[^/]+))?(?:/(.*))?")
+_URI = re.compile(
+    r"hf://([A-Za-z0-9._-]{1,96}/[A-Za-z0-9._-]{1,96})(?:@(refs/(?:convert|pr)/[^/?#]+|[^/?#]+))?(?:/(.*))?"
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
-_MOST_FILES = 10_000
+_MAX_FILES = 10_000
 _FORM = "hf://ORG/REPOSITORY[@REVISION][/PATH]"
 
 
@@ -60,9 +53,8 @@ def parse_hub_uri(uri: str) -> HubUri:
     parts = match[1].split("/") if match else []
     if match is None or any(part.strip(".") == "" for part in parts):
         raise SourceError(Reason.SOURCE_REFUSED, f"The model's URI is not {_FORM}.")
-    revision, path = unquote(match[2] or "main"), unquote(match[3] or "")
-    if "?" in uri or "#" in uri:
-        raise SourceError(Reason.SOURCE_REFUSED, f"The model's URI is not {_FORM}: it has a query or a fragment.")
+    # A slash can only be written so, and the hub's own client reads it so; paths are taken to the letter there.
+    revision, path = unquote(match[2] or "main"), match[3] or ""
     check_name(revision, uri)
     if path:
         check_name(path.removesuffix("/"), uri)
@@ -76,10 +68,10 @@ class _HubFile(Document):
 
 class _HubModel(Document):
     sha: str
-    siblings: Annotated[list[_HubFile], Field(max_length=_MOST_FILES, fail_fast=True)]
+    siblings: Annotated[list[_HubFile], Field(max_length=_MAX_FILES, fail_fast=True)]
 
 
-class HuggingFaceSource(Source):
+class HuggingFaceSource(WebSource):
     """``hf://ORG/REPOSITORY[@REVISION][/PATH]``; without a path, or with a slash at its end, the one model there.
 
     The revision is resolved to a commit once, which pins all files; the hub vouches for the sha256 of large files.
@@ -87,39 +79,19 @@ class HuggingFaceSource(Source):
     redirects to is checked as any other.
     """
 
-    def __init__(
-        self,
-        uri: str,
-        *,
-        credentials: Mapping[str, str],
-        settings: SourceSettings,
-        workload_identity: bool = False,
-    ) -> None:
+    version_word = "commit"
+
+    def _connect(self, uri: str, credentials: Mapping[str, str], settings: SourceSettings) -> WebClient:
         self._uri = parse_hub_uri(uri)
-        self.shown = uri
-        self._hub = _endpoint(settings.hf.endpoint)
-        self._origin = URL(self._hub, encoded=True).origin()
-        token = credentials.get("HF_TOKEN", "").strip()
-        authorization = check_header(f"Bearer {token}", uri) if token else ""
-        self._client = WebClient(
-            settings=settings,
-            ca_bundle=settings.hf.ca_bundle,
-            ca_setting="sources.hf.caBundle",
-            credentials=lambda url: authorization if url.origin() == self._origin else "",
-            have_credentials=bool(token),
-            advice=_ADVICE,
-            plain_http={self._origin} if self._origin.scheme == "http" else (),
-            platform=self._origin,
-        )
+        hub = platform_url(settings.hf.endpoint, "sources.hf.endpoint")
+        self._hub = str(hub)
+        self._origin = hub.origin()
         self._commit: str | None = None
         """None until asked for; empty where the hub tells none."""
         self._names: list[str] = []
         self._stats: dict[str, FileStat] = {}
-        self._lock = asyncio.Lock()
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+        login = Login.of(self._origin, authorization(uri, credentials.get("HF_TOKEN", "")), _ADVICE)
+        return WebClient(settings, "hf", login, platform=self._origin)
 
     async def locate(self) -> list[str]:
         """Give the file that the URI names, or look for the one model of its folder."""
@@ -128,12 +100,19 @@ class HuggingFaceSource(Source):
         await self._resolved()
         return [the_one_model(self._names, self.shown)]
 
+    async def listing(self) -> list[str] | None:
+        """Give the files that the hub lists in the commit."""
+        if self._uri.name:
+            return None
+        await self._resolved()
+        return self._names
+
     async def stat(self, name: str) -> FileStat:
         """Ask the hub, which knows of a large file what it redirects to."""
         check_name(name, self.shown)
         await self._resolved()
         if name not in self._stats:
-            self._stats[name] = await self._look(name, self._commit or self._uri.revision)
+            self._stats[name] = await self._stat(name, self._commit or self._uri.revision)
         return self._stats[name]
 
     @asynccontextmanager
@@ -142,37 +121,22 @@ class HuggingFaceSource(Source):
     ) -> AsyncIterator[Stream]:
         """Read a range of a file in one request, as it is in the pinned commit, wherever the revision leads now."""
         check_name(name, self.shown)
-        pinned = pin.value if pin is not None and pin.kind == "Immutable" else ""
+        pinned = pinned_version(pin)
         if pinned and not _COMMIT.fullmatch(pinned):
             raise SourceError(Reason.SOURCE_REFUSED, f"{name} of {self.shown} is pinned by {pinned!r}, no commit.")
         commit = pinned or await self._resolved()
         known = self._stats.get(name)
         url = self._address(name, commit or self._uri.revision)
-        try:
-            async with open_range(self._client, url, self._what(name), begin, end) as part:
-                assert part is not None
-                sha256 = known.sha256 if known is not None and known.pin == _pin(commit) else None
-                yield Stream(FileStat(part.size, _pin(commit), sha256), part.begin, part.pieces)
-        except SourceError as error:
-            if pinned and error.reason is Reason.SOURCE_NOT_FOUND:
-                await self._raise_if_moved(name, pinned)
-            raise
-
-    async def _raise_if_moved(self, name: str, pinned: str) -> None:
-        pin = (await self.stat(name)).pin
-        if pin != _pin(pinned):
-            found = f"commit {pin.value}" if pin else "a version without a commit"
-            raise SourceChangedError(
-                f"{self._what(name)} is no longer what was pinned: commit {pinned} is gone, found {found}.",
-                observed=pin or SourcePin(kind="None", value=""),
-            )
+        async with self._open_version(name, url, self._what(name), begin, end, pinned) as part:
+            sha256 = known.sha256 if known is not None and known.pin == _pin(commit) else None
+            yield Stream(FileStat(part.size, _pin(commit), sha256), part.begin, part.pieces)
 
     async def _resolved(self) -> str:
         async with self._lock:
             if self._commit is not None:
                 return self._commit
             if self._uri.name:
-                stat = await self._look(self._uri.name, self._uri.revision)
+                stat = await self._stat(self._uri.name, self._uri.revision)
                 self._stats[self._uri.name] = stat
                 self._commit = stat.pin.value if stat.pin else ""
             else:
@@ -194,12 +158,12 @@ class HuggingFaceSource(Source):
             answer.sha if _COMMIT.fullmatch(answer.sha) else ""
         )
 
-    async def _look(self, name: str, revision: str) -> FileStat:
+    async def _stat(self, name: str, revision: str) -> FileStat:
         async with open_range(
             self._client, self._address(name, revision), self._what(name), 0, 1, remember=False
         ) as part:
             assert part is not None
-            told = self._told(part.answer)
+            told = self._hub_headers(part.answer)
             commit, size, etag = (told.get(each, "") for each in ("X-Repo-Commit", "X-Linked-Size", "X-Linked-Etag"))
             vouched = _SHA256.fullmatch(etag)
             return FileStat(
@@ -208,7 +172,7 @@ class HuggingFaceSource(Source):
                 sha256=vouched[1] if vouched else None,
             )
 
-    def _told(self, answer: Answer) -> dict[str, str]:
+    def _hub_headers(self, answer: Answer) -> dict[str, str]:
         """Headers of the hub itself, not of where it redirects to."""
         told: dict[str, str] = {}
         for url, headers in [*answer.redirects, (answer.url, answer.headers)]:
@@ -228,13 +192,3 @@ class HuggingFaceSource(Source):
 
 def _pin(commit: str) -> SourcePin | None:
     return SourcePin(kind="Immutable", value=commit) if _COMMIT.fullmatch(commit) else None
-
-
-def _endpoint(text: str) -> str:
-    try:
-        url = read_url(text.rstrip("/"))
-        return str(check_url(url, plain_http={url.origin()}))
-    except (ValueError, SourceError):
-        raise SourceError(
-            Reason.SOURCE_REFUSED, f"The setting sources.hf.endpoint is no https or http address: {text!r}."
-        ) from None

@@ -1,6 +1,5 @@
 """Models that an MLflow tracking server knows."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import quote
@@ -17,6 +16,7 @@ from onnx_operator.model.sources.base import (
     Stream,
     check_name,
     the_one_model,
+    unreachable,
 )
 from onnx_operator.model.sources.mlflowapi import (
     ArtifactFolder,
@@ -27,21 +27,22 @@ from onnx_operator.model.sources.mlflowapi import (
     parse_model_uri,
     said,
 )
-from onnx_operator.model.sources.web.addresses import check_url, read_url
-from onnx_operator.model.sources.web.client import WebClient, basic, check_header, in_time
+from onnx_operator.model.sources.web.client import Login, WebClient, authorization, in_time
 from onnx_operator.model.sources.web.documents import DESCRIPTION, MLFLOW_ANSWER, budget, decode
-from onnx_operator.model.sources.web.errors import unreachable
-from onnx_operator.model.sources.web.ranges import look, open_pinned
+from onnx_operator.model.sources.web.ranges import open_pinned, stat_of
+from onnx_operator.model.sources.websource import WebSource, platform_url
 
 _ADVICE = (
     "check the Secret named in spec.model.credentials.secretName (MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME"
     " and MLFLOW_TRACKING_PASSWORD)."
 )
-_DEEPEST = 3
+_MAX_DEPTH = 3
+_MAX_LISTED, _MAX_FOLDERS = 1000, 100
+"""Of a model's folder; each folder is a question of its own to the tracking server."""
 _NO_MLFLOW = "The server at the setting sources.mlflow.trackingUri does not answer as MLflow does"
 
 
-class MlflowSource(Source):
+class MlflowSource(WebSource):
     """A model of the tracking server that the settings name.
 
     ``models:/NAME/VERSION``, ``models:/NAME/STAGE`` (``latest`` too), ``models:/NAME@ALIAS``, ``models:/MODEL_ID``, all
@@ -52,38 +53,19 @@ class MlflowSource(Source):
     the platform team's choice and may have any network address; ``MLFLOW_TRACKING_*`` go to it alone.
     """
 
-    def __init__(
-        self,
-        uri: str,
-        *,
-        credentials: Mapping[str, str],
-        settings: SourceSettings,
-        workload_identity: bool = False,
-    ) -> None:
+    def _connect(self, uri: str, credentials: Mapping[str, str], settings: SourceSettings) -> WebClient:
         self._uri = parse_model_uri(uri)
-        self.shown = uri
-        self._credentials = credentials
-        self._settings = settings
-        self._workload_identity = workload_identity
         self._tracking = _tracking(settings.mlflow.tracking_uri, uri)
-        authorization, origin = _authorization(credentials, uri), self._tracking.origin()
-        self._client = WebClient(
-            settings=settings,
-            ca_bundle=settings.mlflow.ca_bundle,
-            ca_setting="sources.mlflow.caBundle",
-            credentials=lambda url: authorization if url.origin() == origin else "",
-            have_credentials=bool(authorization),
-            advice=_ADVICE,
-            plain_http={origin} if origin.scheme == "http" else (),
-            platform=origin,
-        )
         self._folder: ArtifactFolder | None = None
         self._store: Source | None = None
-        self._lock = asyncio.Lock()
+        given = (credentials.get(f"MLFLOW_TRACKING_{each}", "") for each in ("TOKEN", "USERNAME", "PASSWORD"))
+        origin = self._tracking.origin()
+        login = Login.of(origin, authorization(uri, *given), _ADVICE)
+        return WebClient(settings, "mlflow", login, platform=origin)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await super().aclose()
         if self._store is not None:
             await self._store.aclose()
 
@@ -104,13 +86,33 @@ class MlflowSource(Source):
             return await self._store.locate()
         return [the_one_model(names or [], self.shown)]
 
+    async def listing(self) -> list[str] | None:
+        """Ask the tracking server for one folder after the other, or the store where the artifacts lie."""
+        if self._uri.file:
+            return None
+        folder = await self._resolved()
+        if self._store is not None:
+            return await self._store.listing()
+        names: list[str] = []
+        waiting = [""]
+        for prefix in waiting:
+            for name, is_folder in await self._entries(f"{folder.proxied}/{prefix}".rstrip("/")):
+                (waiting if is_folder else names).append(f"{prefix}{name}{'/' if is_folder else ''}")
+            if len(names) > _MAX_LISTED or len(waiting) > _MAX_FOLDERS:
+                raise SourceError(
+                    Reason.SOURCE_REFUSED,
+                    f"{self.shown} holds more than {_MAX_LISTED} files, or {_MAX_FOLDERS} folders; log the model in "
+                    "one of its own.",
+                )
+        return names
+
     async def stat(self, name: str) -> FileStat:
         """Ask the tracking server, or the store where the artifacts lie."""
         check_name(name, self.shown)
         folder = await self._resolved()
         if self._store is not None:
             return await self._store.stat(name)
-        return await look(self._client, self._address(folder, name), self._what(name))
+        return await stat_of(self._client, self._address(folder, name), self._what(name))
 
     @asynccontextmanager
     async def open(
@@ -170,7 +172,7 @@ class MlflowSource(Source):
 
     async def _artifact_uri(self) -> str:
         wanted = self._uri
-        for _ in range(_DEEPEST):
+        for _ in range(_MAX_DEPTH):
             uri = await self._ask_for(wanted)
             if not uri.startswith("models:"):
                 return uri
@@ -216,8 +218,12 @@ class MlflowSource(Source):
         return answer
 
     async def _list(self, path: str) -> list[str]:
+        return [name for name, is_folder in await self._entries(path) if not is_folder]
+
+    async def _entries(self, path: str) -> list[tuple[str, bool]]:
+        """What lies directly in a folder: names, and whether each is a folder."""
         _, answer = await self._call(self._tracking / "api/2.0/mlflow-artifacts/artifacts", {"path": path})
-        return [each.path.rpartition("/")[2] for each in answer.files if not each.is_dir]
+        return [(each.path.rpartition("/")[2], bool(each.is_dir)) for each in answer.files]
 
     async def _call(self, url: URL, query: Mapping[str, str]) -> tuple[int, MlflowAnswer]:
         headers = {"Accept": "application/json"}
@@ -254,18 +260,4 @@ def _tracking(text: str, shown: str) -> URL:
             f"{shown} needs an MLflow tracking server; the platform team names it in the setting"
             " sources.mlflow.trackingUri.",
         )
-    try:
-        url = read_url(text.rstrip("/"))
-        return check_url(url, plain_http={url.origin()})
-    except (ValueError, SourceError):
-        raise SourceError(
-            Reason.SOURCE_REFUSED, f"The setting sources.mlflow.trackingUri is no https or http address: {text!r}."
-        ) from None
-
-
-def _authorization(credentials: Mapping[str, str], where: str) -> str:
-    token = credentials.get("MLFLOW_TRACKING_TOKEN", "").strip()
-    user, password = (credentials.get(f"MLFLOW_TRACKING_{each}", "") for each in ("USERNAME", "PASSWORD"))
-    if token:
-        return check_header(f"Bearer {token}", where)
-    return check_header(basic(user, password, where), where) if user or password else ""
+    return platform_url(text, "sources.mlflow.trackingUri")

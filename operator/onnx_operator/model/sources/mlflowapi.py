@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import unquote
 
 from pydantic import BeforeValidator, Field
 from yarl import URL
@@ -16,7 +15,7 @@ from onnx_operator.model.sources.web.documents import Document, Text
 _FORMS = "models:/NAME/VERSION, models:/NAME/STAGE, models:/NAME@ALIAS, models:/MODEL_ID or mlflow://RUN_ID/PATH"
 _LOGGED = re.compile(r"m-[0-9a-f]{32}")
 _RUN = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,255}")
-_MOST_LISTED = 10_000
+_MAX_LISTED = 10_000
 _ANCHOR = "/api/2.0/mlflow-artifacts/artifacts/"
 
 
@@ -42,14 +41,13 @@ class ModelUri:
 
 def parse_model_uri(uri: str) -> ModelUri:
     """Read a URI, of ``models:`` with one slash or two. Raises :class:`SourceError` (``SourceRefused``)."""
-    scheme, _, rest = uri.partition(":")
-    text = unquote(rest)
+    scheme, _, text = uri.partition(":")
     found = None
-    if not is_confined(text.strip("/") or "?") or "?" in rest or "#" in rest:
+    if not is_confined(text.strip("/") or "?"):
         pass
     elif scheme.lower() == "models":
         found = _parse_models(text.lstrip("/"))
-    elif rest.startswith("//"):
+    elif text.startswith("//"):
         run, _, path = text[2:].partition("/")
         if _RUN.fullmatch(run) and is_confined(path.removesuffix("/")):
             found = ModelUri(run=run, path=path.removesuffix("/"))
@@ -61,12 +59,13 @@ def parse_model_uri(uri: str) -> ModelUri:
 def _parse_models(text: str) -> ModelUri | None:
     name, slash, last = text.partition("/")
     if slash:
-        if not name or not last or "/" in last:
+        if not name or not last or any(c in "/?#" for c in last):
             return None
         return ModelUri(registered=name, **({"version": last} if last.isdecimal() else {"stage": last}))
     name, at, alias = text.rpartition("@")
     if at:
-        return ModelUri(registered=name, alias=alias) if name and alias else None
+        fit = name and alias and not any(c in "?#" for c in alias)
+        return ModelUri(registered=name, alias=alias) if fit else None
     return ModelUri(logged=text) if _LOGGED.fullmatch(text) else None
 
 
@@ -170,5 +169,5 @@ class MlflowAnswer(Document):
     run: _Holder = _Holder()
     model: _Holder = _Holder()
     model_version: _Version = _Version()
-    model_versions: Annotated[tuple[_Version, ...], Field(max_length=_MOST_LISTED, fail_fast=True)] = ()
-    files: Annotated[tuple[_File, ...], Field(max_length=_MOST_LISTED, fail_fast=True)] = ()
+    model_versions: Annotated[tuple[_Version, ...], Field(max_length=_MAX_LISTED, fail_fast=True)] = ()
+    files: Annotated[tuple[_File, ...], Field(max_length=_MAX_LISTED, fail_fast=True)] = ()

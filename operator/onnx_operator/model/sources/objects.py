@@ -1,9 +1,9 @@
 """What the sources on object stores share: looking, reading, finding the model, and telling what went wrong."""
 
 import asyncio
-import random
 import re
 import time
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
@@ -12,7 +12,9 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.sources import SourcePin
+from onnx_operator.api.sources import SourcePin, SourceSettings
+from onnx_operator.api.urls import taken_literally
+from onnx_operator.common.backoff import Backoff
 from onnx_operator.model.sources.base import (
     ARCHIVE_ENDINGS,
     BrokenStreamError,
@@ -26,6 +28,7 @@ from onnx_operator.model.sources.base import (
     strong_etag,
     the_one_model,
 )
+from onnx_operator.model.sources.objectstore import Connected
 from onnx_operator.model.sources.web.documents import LISTING, budget
 
 OPEN_SECONDS = 18.0
@@ -33,17 +36,24 @@ OPEN_SECONDS = 18.0
 FIRST_DELAY_SECONDS = 0.2
 _TRIES = 5
 _STALL_SECONDS = 20.0
-_LEAST_PIECE_BYTES = 20 * 1024
+_MIN_PIECE_BYTES = 20 * 1024
 """The stream is read in pieces of at least this size, so that waiting for one too long is the limit of slowness."""
-_MOST_PIECE_BYTES = 2 << 20
+_MAX_PIECE_BYTES = 2 << 20
 _FAST_SECONDS, _SLOW_SECONDS = 0.05, 1.0
-_MOST_LISTED = 10_000
+_MAX_LISTED = 10_000
 _PASSING = ("408", "425", "429")
 
 
 class ObjectSource(Source):
-    """One object, or the objects below a prefix, of a bucket. Subclasses make the store and know its words."""
+    """One object, or the objects below a prefix, of a bucket. Subclasses open the store and know its words.
 
+    Only the given credentials are used: without them requests are unsigned, and neither the environment nor a
+    metadata service is asked, unless ``workload_identity`` says so. Raises :class:`SourceError` for a malformed URI,
+    and for credentials that cannot be used.
+    """
+
+    part = ""
+    """The part of the settings that counts."""
     container_word = "bucket"
     unauthorized_codes: frozenset[str] = frozenset()
     container_codes: frozenset[str] = frozenset()
@@ -51,16 +61,16 @@ class ObjectSource(Source):
     """What to do about keys that were not accepted."""
 
     def __init__(
-        self, uri: str, *, container: str, key: str, store: Any, where: str, setting: str, signed: bool
+        self, uri: str, *, credentials: Mapping[str, str], settings: SourceSettings, workload_identity: bool = False
     ) -> None:
+        found = self._connect(uri, credentials, settings, workload_identity)
         self.shown = uri
-        self._container = container
-        self._key = key
-        self._store = store
-        self._where = where
-        self._setting = setting
-        self._signed = signed
-        self._piece_bytes = _LEAST_PIECE_BYTES
+        self._container = found.container
+        self._key = key = found.key
+        self._store = found.store
+        self._where = found.where
+        self._signed = found.signed
+        self._piece_bytes = _MIN_PIECE_BYTES
         self._ranges = True
         # A key that looks like no file may be one, or a folder: looked at once, when it matters.
         if key.endswith("/"):
@@ -69,6 +79,12 @@ class ObjectSource(Source):
             self._folder = key[: key.rfind("/") + 1]
         else:
             self._folder = None
+
+    def _connect(
+        self, uri: str, credentials: Mapping[str, str], settings: SourceSettings, workload_identity: bool
+    ) -> Connected:
+        """Read the URI, and make the store. Raises :class:`SourceError`."""
+        raise NotImplementedError
 
     async def aclose(self) -> None:
         """Nothing to let go: the connections belong to the store's object."""
@@ -79,6 +95,24 @@ class ObjectSource(Source):
         if not self._key.startswith(folder) or self._key == folder:
             return [the_one_model(await self._names(folder), self.shown)]
         return [self._key.removeprefix(folder)]
+
+    async def listing(self) -> list[str] | None:
+        """List the objects below the prefix, but for those without bytes that only stand for a folder."""
+        folder = await self._in_folder()
+        if self._key.startswith(folder) and self._key != folder:
+            return None
+        sizes = await self._listed(folder)
+        names = sorted(sizes)
+
+        def is_folder(name: str) -> bool:
+            # Looked up, not made of all names: one of a kilobyte may lie in five hundred folders.
+            within = name + "/"
+            at = bisect_left(names, within)
+            return at < len(names) and names[at].startswith(within)
+
+        return [
+            name for name, size in sizes.items() if name and not name.endswith("/") and (size or not is_folder(name))
+        ]
 
     async def stat(self, name: str) -> FileStat:
         """Ask with HEAD."""
@@ -113,7 +147,7 @@ class ObjectSource(Source):
             except StopAsyncIteration:
                 return
             except TimeoutError:
-                self._piece_bytes = _LEAST_PIECE_BYTES
+                self._piece_bytes = _MIN_PIECE_BYTES
                 raise BrokenStreamError(f"the stream stalled (too few bytes in {_STALL_SECONDS:g} s)") from None
             except (BaseError, OSError):
                 raise BrokenStreamError("the connection broke in the middle") from None
@@ -124,9 +158,9 @@ class ObjectSource(Source):
     def _adapt(self, seconds: float) -> None:
         """Larger pieces cost less, but on a slow link a piece must come well within the time of a stall."""
         if seconds < _FAST_SECONDS:
-            self._piece_bytes = min(2 * self._piece_bytes, _MOST_PIECE_BYTES)
+            self._piece_bytes = min(2 * self._piece_bytes, _MAX_PIECE_BYTES)
         elif seconds > _SLOW_SECONDS:
-            self._piece_bytes = _LEAST_PIECE_BYTES
+            self._piece_bytes = _MIN_PIECE_BYTES
 
     async def _path(self, name: str) -> str:
         return await self._in_folder() + check_name(name, self.shown)
@@ -145,27 +179,35 @@ class ObjectSource(Source):
 
     async def _names(self, folder: str) -> list[str]:
         """Names of the objects directly in a folder, or else of all below it."""
+        names = [name for name in await self._listed(folder) if is_confined(name)]
+        here = [name for name in names if "/" not in name]
+        return here if any(name.lower().endswith((".onnx", *ARCHIVE_ENDINGS)) for name in here) else names
 
-        async def gather() -> list[str]:
-            names: list[str] = []
+    async def _listed(self, folder: str) -> dict[str, int]:
+        """Bytes of all objects below a folder, by their names in it."""
+
+        async def gather() -> dict[str, int]:
+            names: dict[str, int] = {}
             size = 0
             async with budget().hold(LISTING.limit):
                 async for listed in obstore.list(self._store, prefix=folder.removesuffix("/")):
-                    page = [str(meta["path"]).removeprefix(folder) for meta in cast("Any", listed)]
+                    found = {str(meta["path"]): int(meta["size"]) for meta in cast("Any", listed)}
+                    # The mark of the folder itself is listed too.
+                    found.pop(folder.removesuffix("/"), None)
+                    page = {path.removeprefix(folder): size for path, size in found.items()}
                     size += sum(map(len, page))
-                    names += page
-                    if len(names) > _MOST_LISTED:
+                    names |= page
+                    if len(names) > _MAX_LISTED:
                         raise SourceError(
                             Reason.SOURCE_REFUSED,
-                            f"{self.shown} holds more than {_MOST_LISTED} objects; give the address of the model.",
+                            f"{self.shown} holds more than {_MAX_LISTED} objects; give the address of the model.",
                         )
                     if size > LISTING.limit:
                         raise LISTING.too_large(self.shown, size)
             return names
 
-        names = [name for name in await self._patiently(gather) if is_confined(name)]
-        here = [name for name in names if "/" not in name]
-        return here if any(name.lower().endswith((".onnx", *ARCHIVE_ENDINGS)) for name in here) else names
+        gathered: dict[str, int] = await self._patiently(gather)
+        return gathered
 
     async def _get(self, path: str, options: dict[str, Any], wanted: SourcePin | None = None) -> Any:
         """Open an object. Raises SourceError; SourceChangedError where the condition does not hold."""
@@ -198,8 +240,8 @@ class ObjectSource(Source):
     async def _patiently(self, attempt: Callable[[], Any]) -> Any:
         """Try again what can pass, within OPEN_SECONDS. Raises SourceError, and PreconditionError."""
         began = time.monotonic()
-        delay = FIRST_DELAY_SECONDS
-        for left in range(_TRIES - 1, -1, -1):
+        backoff = Backoff(FIRST_DELAY_SECONDS, factor=2.5)
+        for attempts in range(1, _TRIES + 1):
             try:
                 async with asyncio.timeout(began + OPEN_SECONDS - time.monotonic()):
                     return await attempt()
@@ -209,21 +251,15 @@ class ObjectSource(Source):
                 raise self._unreachable("no answer in time") from None
             except (BaseError, OSError, ValueError) as error:
                 translated = self._translate(error)
-            pause = delay * random.uniform(0.7, 1.3)  # noqa: S311
-            if not translated.retriable or not left or time.monotonic() - began + pause > OPEN_SECONDS:
+            pause = backoff.after(attempts)
+            if not translated.retriable or attempts == _TRIES or time.monotonic() - began + pause > OPEN_SECONDS:
                 raise translated from None
             await asyncio.sleep(pause)
-            delay *= 2.5
         raise AssertionError("the last try returns or raises")
 
     def _changed(self, wanted: SourcePin, found: SourcePin | None) -> SourceChangedError:
-        name = "version" if wanted.kind == "Immutable" else "ETag"
-        return SourceChangedError(
-            f"{self.shown} is no longer what was pinned: expected {name} {wanted.value}, found "
-            + (found.value if found else "an object without version or strong ETag")
-            + ".",
-            observed=found or SourcePin(kind="None", value=""),
-        )
+        word = "version" if wanted.kind == "Immutable" else "strong ETag"
+        return SourceChangedError.of(self.shown, word, wanted.value, found)
 
     def _special(self, text: str, status: str, code: str) -> SourceError | None:
         """What only this store says; None where the common words do."""
@@ -258,7 +294,7 @@ class ObjectSource(Source):
             return SourceError(
                 Reason.SOURCE_NOT_FOUND,
                 f"{self.shown} does not exist: there is no such key in the {self.container_word} {self._container} at"
-                f" {self._where}.",
+                f" {self._where}.{taken_literally(self.shown)}",
             )
         if status and status not in _PASSING and not status.startswith("5"):
             return SourceError(Reason.SOURCE_REFUSED, f"{self._where} answered {status} {code} for {self.shown}.")
@@ -269,7 +305,7 @@ class ObjectSource(Source):
     def _unreachable(self, why: str) -> SourceError:
         return SourceError(
             Reason.SOURCE_UNREACHABLE,
-            f"{self.shown} could not be read from {self._where}: {why}. It is tried again.",
+            f"{self.shown} could not be read from {self._where}: {why}.",
             retriable=True,
         )
 
@@ -279,7 +315,9 @@ class ObjectSource(Source):
         if "dns" in low or "failed to lookup" in low:
             return "the endpoint's name does not resolve"
         if "certificate" in low or "unknownissuer" in low:
-            return f"the endpoint's certificate is not trusted; the setting {self._setting}.caBundle adds authorities"
+            return (
+                f"the endpoint's certificate is not trusted; the setting sources.{self.part}.caBundle adds authorities"
+            )
         if "connection refused" in low:
             return "the connection was refused"
         if "timed out" in low or "timedout" in low or "timeout," in low:

@@ -1,6 +1,5 @@
 """Models in OCI registries: artifacts as ``oras`` pushes them, and images."""
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,8 +10,6 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin, SourceSettings
 from onnx_operator.model.sources.base import (
     FileStat,
-    Source,
-    SourceChangedError,
     SourceError,
     Stream,
     check_name,
@@ -29,14 +26,15 @@ from onnx_operator.model.sources.ocimanifest import (
     read_document,
     read_manifest,
 )
-from onnx_operator.model.sources.web.client import WebClient, in_time
+from onnx_operator.model.sources.web.addresses import destination
+from onnx_operator.model.sources.web.client import Login, WebClient, in_time
 from onnx_operator.model.sources.web.documents import MANIFEST
-from onnx_operator.model.sources.web.ranges import open_range
+from onnx_operator.model.sources.websource import WebSource, pinned_version
 
-_DEEPEST_INDEX = 3
+_MAX_INDEX_DEPTH = 3
 
 
-class OciSource(Source):
+class OciSource(WebSource):
     """``oci://REGISTRY/REPOSITORY[:TAG|@DIGEST]``.
 
     An artifact's files are its layers under their titles; a folder that ``oras`` packed is an archive. An image's
@@ -45,44 +43,25 @@ class OciSource(Source):
     service that it names alone. The tag is resolved once.
     """
 
-    def __init__(
-        self,
-        uri: str,
-        *,
-        credentials: Mapping[str, str],
-        settings: SourceSettings,
-        workload_identity: bool = False,
-    ) -> None:
+    version_word = "digest"
+
+    def _connect(self, uri: str, credentials: Mapping[str, str], settings: SourceSettings) -> WebClient:
         self._reference = parse_reference(uri)
-        self.shown = uri
         plain = settings.oci.plain_http_registries
         scheme = "http" if self._reference.registry in plain else "https"
         try:
             self._base = URL(f"{scheme}://{self._reference.host}/v2/{self._reference.repository}", encoded=True)
-            plain_http = {URL(f"http://{each}").origin() for each in plain}
+            plain_http = {destination(URL(f"http://{each}")) for each in plain}
         except ValueError:
             raise SourceError(
                 Reason.SOURCE_REFUSED,
-                f"The registry of {uri}, or one of the setting sources.oci.plainHttpRegistries, is no HOST:PORT.",
+                f"The registry of {uri}, or one of the setting sources.oci.plainHttpRegistries, is not HOST:PORT.",
             ) from None
         account = login(credentials.get("DOCKERCONFIGJSON", ""), self._reference)
         self._login = RegistryLogin(self._base.origin(), self._reference, account, uri)
-        self._client = WebClient(
-            settings=settings,
-            ca_bundle=settings.oci.ca_bundle,
-            ca_setting="sources.oci.caBundle",
-            credentials=self._login.header,
-            have_credentials=account is not None,
-            advice=self._login.advice,
-            plain_http=plain_http,
-            challenged=self._challenged,
-        )
         self._manifest: Manifest | None = None
-        self._lock = asyncio.Lock()
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+        given = Login(self._login.header, account is not None, self._login.advice, self._challenged)
+        return WebClient(settings, "oci", given, plain_http=plain_http)
 
     async def locate(self) -> list[str]:
         """Give an artifact's model, or an image's layers, the last first."""
@@ -93,6 +72,11 @@ class OciSource(Source):
         if manifest.image:
             return names[::-1]
         return names if len(names) == 1 else [the_one_model(names, self.shown)]
+
+    async def listing(self) -> list[str] | None:
+        """Give the files of an artifact."""
+        manifest = await self._resolved()
+        return None if manifest.image else list(manifest.blobs)
 
     async def stat(self, name: str) -> FileStat:
         """Tell what the manifest says."""
@@ -105,28 +89,14 @@ class OciSource(Source):
     ) -> AsyncIterator[Stream]:
         """Read a range of a layer in one request. What is pinned is read by its digest, wherever the tag leads now."""
         check_name(name, self.shown)
-        pinned = pin.value if pin is not None and pin.kind == "Immutable" else ""
+        pinned = pinned_version(pin)
         if pinned and not is_digest(pinned):
             raise SourceError(Reason.SOURCE_REFUSED, f"{name} of {self.shown} is pinned by {pinned!r}, no digest.")
         blob = None if pinned else await self._blob(name)
         digest = pinned or (blob.digest if blob else "")
-        what = f"{name} of {self.shown}"
-        try:
-            async with open_range(self._client, self._base / "blobs" / digest, what, begin, end) as part:
-                assert part is not None
-                yield Stream(_stat(digest, blob.size if blob else part.size), part.begin, part.pieces)
-        except SourceError as error:
-            if pinned and error.reason is Reason.SOURCE_NOT_FOUND:
-                await self._raise_if_moved(name, pinned)
-            raise
-
-    async def _raise_if_moved(self, name: str, pinned: str) -> None:
-        blob = await self._blob(name)
-        if blob.digest != pinned:
-            raise SourceChangedError(
-                f"{name} of {self.shown} is no longer what was pinned: expected {pinned}, found {blob.digest}.",
-                observed=SourcePin(kind="Immutable", value=blob.digest),
-            )
+        url = self._base / "blobs" / digest
+        async with self._open_version(name, url, f"{name} of {self.shown}", begin, end, pinned) as part:
+            yield Stream(_stat(digest, blob.size if blob else part.size), part.begin, part.pieces)
 
     async def _blob(self, name: str) -> Blob:
         manifest = await self._resolved()
@@ -145,7 +115,7 @@ class OciSource(Source):
 
     async def _read_manifest(self) -> Manifest:
         version = self._reference.version
-        for _ in range(_DEEPEST_INDEX):
+        for _ in range(_MAX_INDEX_DEPTH):
             url = self._base / "manifests" / version
             accept = {"Accept": ", ".join(MANIFEST_TYPES)}
             async with self._client.document(url, self.shown, MANIFEST, headers=accept) as (_, body):

@@ -19,7 +19,7 @@ from onnx_operator.model.sources.web.documents import TOKEN, Document, Text, dec
 
 _WHERE = "The Secret named in spec.model.credentials.secretName"
 
-_LARGEST_CONFIG = 256 << 10
+_MAX_CONFIG = 256 << 10
 """Characters: what tenants put into Secrets is read where other tenants' is."""
 
 
@@ -32,7 +32,7 @@ def login(docker_config: str, reference: Reference) -> tuple[str, str] | None:
     if not docker_config:
         return None
     try:
-        if len(docker_config) > _LARGEST_CONFIG:
+        if len(docker_config) > _MAX_CONFIG:
             raise ValueError("too large")
         entries = json.loads(docker_config)["auths"]
         found = {_length(key, reference): entry for key, entry in entries.items()}
@@ -40,7 +40,7 @@ def login(docker_config: str, reference: Reference) -> tuple[str, str] | None:
         return None if entry is None else _user_and_password(entry, reference)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise _unauthorized(
-            f"{_WHERE} holds no valid .dockerconfigjson of at most {_LARGEST_CONFIG} bytes; `kubectl create secret"
+            f"{_WHERE} holds no valid .dockerconfigjson of at most {_MAX_CONFIG} bytes; `kubectl create secret"
             " docker-registry` makes one."
         ) from None
 

@@ -18,7 +18,7 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 _EMPTY = "application/vnd.oci.empty.v1+json"
-_MOST_LAYERS = 1000
+_MAX_LAYERS = 1000
 _REGISTRY = re.compile(r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -91,7 +91,7 @@ class _Part(Document):
         return f"{self.platform.os or None}/{self.platform.architecture or None}"[:64] if self.platform else ""
 
 
-_Parts = Annotated[list[_Part], Field(max_length=_MOST_LAYERS, fail_fast=True)]
+_Parts = Annotated[list[_Part], Field(max_length=_MAX_LAYERS, fail_fast=True)]
 
 
 class RegistryDocument(Document):
@@ -119,11 +119,11 @@ def parse_reference(uri: str) -> Reference:
     wrong = ""
     port = registry.rpartition("]")[2].partition(":")[2]
     if not _REGISTRY.fullmatch(registry) or int(port or 1) > 65535:
-        wrong = "the registry is no HOST or HOST:PORT"
+        wrong = "the registry is not HOST or HOST:PORT"
     elif not _REPOSITORY.fullmatch(repository) or len(repository) > 255:
         wrong = "the repository is not made of lower-case parts between slashes"
     elif ":" in name and not _TAG.fullmatch(tag):
-        wrong = "the tag is none"
+        wrong = "the tag is not one that a registry can have"
     elif "@" in rest and not is_digest(digest):
         wrong = "the digest is not sha256: and 64 hexadecimal digits"
     if wrong:
@@ -210,7 +210,7 @@ def _blob(entry: _Part, shown: str) -> Blob:
     if not is_digest(entry.digest):
         raise _malformed(shown, "a part's digest is not sha256: and 64 hexadecimal digits")
     if entry.size is None:
-        raise _malformed(shown, "a part's size is no number of bytes")
+        raise _malformed(shown, "a part's size is not a number of bytes")
     return Blob(entry.digest, entry.size)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.schemes import SCHEMES, scheme_of
 from onnx_operator.api.sources import SourceSettings
+from onnx_operator.api.urls import is_web, shown_uri
 from onnx_operator.model.sources.azureaddress import account_of, is_blob_url, parse
-from onnx_operator.model.sources.base import Source, SourceError
+from onnx_operator.model.sources.base import ARCHIVE_ENDINGS, Source, SourceError
 from onnx_operator.model.sources.hosts import check_https_hosts
 
 _PACKAGE = "onnx_operator.model.sources"
@@ -45,6 +46,13 @@ def _unknown(name: str, *, mounted: bool) -> SourceError:
     found = f"The scheme {name}:// is not supported" if name else "The URI has no scheme"
     known = ", ".join(scheme.prefix for scheme in SCHEMES.values() if mounted or not scheme.mounted)
     return SourceError(Reason.SOURCE_REFUSED, f"{found}; give one of {known}.")
+
+
+def may_name_folder(uri: str) -> bool:
+    """Tell whether there may be several files where a URI leads: not behind a link, nor where it names a file."""
+    if is_web(uri) and not is_blob_url(uri):
+        return False
+    return not shown_uri(uri).lower().endswith((".onnx", *ARCHIVE_ENDINGS))
 
 
 def check_destination(uri: str, credentials: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 PART_BYTES = 16 << 20
 """What one request of a parallel download asks for, and what is lost at most of a part when a process dies."""
 _READ_BACK_BYTES = 256 << 10
-_MOST_BUFFERS = 512
+_MAX_BUFFERS = 512
 
 
 def sidecar(destination: Path) -> Path:
@@ -21,7 +21,7 @@ def write_at(descriptor: int, buffers: Sequence[bytes | memoryview], offset: int
     """Write all of the buffers, one after the other. Raises OSError."""
     views = [memoryview(buffer) for buffer in buffers if len(buffer)]
     while views:
-        written = os.pwritev(descriptor, views[:_MOST_BUFFERS], offset)
+        written = os.pwritev(descriptor, views[:_MAX_BUFFERS], offset)
         offset += written
         while views and written >= len(views[0]):
             written -= len(views.pop(0))

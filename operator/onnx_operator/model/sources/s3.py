@@ -4,32 +4,22 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.model.sources.base import SourceError, split_key
+from onnx_operator.model.sources.base import SourceError
 from onnx_operator.model.sources.objects import ObjectSource
-from onnx_operator.model.sources.objectstore import (
-    NO_RETRIES,
-    client_options,
-    make_store,
-    refused_settings,
-)
+from onnx_operator.model.sources.objectstore import Connected, bucket_and_key, make_store
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9.\-_]{1,254}")
 _FORM = "s3://BUCKET/PATH/MODEL.onnx, or s3://BUCKET/PATH/ of a folder with one model"
 
 
 class S3Source(ObjectSource):
-    """``s3://BUCKET/KEY`` at the endpoint of the settings.
+    """``s3://BUCKET/KEY`` at the endpoint of the settings."""
 
-    Only the given credentials are used: without them requests are unsigned, and neither the environment nor a
-    metadata service is asked, unless ``workload_identity`` says so. Raises :class:`SourceError` for a malformed URI
-    or half a pair of keys.
-    """
-
+    part = "s3"
     # The last one is versitygw's word for an unknown key, sent as 404.
     unauthorized_codes = frozenset(
         {
@@ -50,24 +40,14 @@ class S3Source(ObjectSource):
     container_codes = frozenset({"NoSuchBucket"})
     advice = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
-    def __init__(
-        self, uri: str, *, credentials: Mapping[str, str], settings: SourceSettings, workload_identity: bool = False
-    ) -> None:
-        bucket, _, key = uri[len("s3://") :].partition("/")
-        split_key(key, uri, _FORM)
-        if not _BUCKET.fullmatch(bucket):
-            raise SourceError(Reason.SOURCE_REFUSED, f"{uri} names no bucket; write {_FORM}.")
+    def _connect(
+        self, uri: str, credentials: Mapping[str, str], settings: SourceSettings, workload_identity: bool
+    ) -> Connected:
+        bucket, key = bucket_and_key(uri, _BUCKET, _FORM)
         self._region = settings.s3.region
         ambient = workload_identity and not credentials
-        super().__init__(
-            uri,
-            container=bucket,
-            key=key,
-            store=_store(uri, bucket, credentials, settings, ambient),
-            where=settings.s3.endpoint or "Amazon S3",
-            setting="sources.s3",
-            signed=bool(credentials) or ambient,
-        )
+        store = _store(uri, bucket, credentials, settings, ambient)
+        return Connected(bucket, key, store, settings.s3.endpoint or "Amazon S3", bool(credentials) or ambient)
 
     def _special(self, text: str, status: str, code: str) -> SourceError | None:
         if "BareRedirect" in text or status in ("301", "307", "308"):
@@ -79,7 +59,7 @@ class S3Source(ObjectSource):
         return None
 
 
-def _store(uri: str, bucket: str, credentials: Mapping[str, str], settings: SourceSettings, ambient: bool) -> "S3Store":
+def _store(uri: str, bucket: str, credentials: Mapping[str, str], settings: SourceSettings, ambient: bool) -> Any:
     key_id, secret = credentials.get("AWS_ACCESS_KEY_ID", ""), credentials.get("AWS_SECRET_ACCESS_KEY", "")
     if credentials and not (key_id and secret):
         missing = "AWS_SECRET_ACCESS_KEY" if key_id else "AWS_ACCESS_KEY_ID"
@@ -116,15 +96,14 @@ def _store(uri: str, bucket: str, credentials: Mapping[str, str], settings: Sour
         def provider() -> Any:
             return given
 
-    try:
-        return make_store(
-            S3Store,
-            bucket,
-            hidden=() if ambient else ("AWS_",),
-            config=config,
-            client_options=client_options(settings, endpoint, s3.ca_bundle),
-            retry_config=NO_RETRIES,
-            credential_provider=provider,
-        )
-    except (BaseError, ValueError) as error:
-        raise refused_settings(uri, "sources.s3", error) from None
+    return make_store(
+        S3Store,
+        uri,
+        bucket,
+        settings=settings,
+        part=S3Source.part,
+        endpoint=endpoint,
+        config=config,
+        provider=provider,
+        hidden=() if ambient else ("AWS_",),
+    )

@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, cast
 
-from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.model.sources.base import BrokenStreamError, Source, SourceError, Stream
+from onnx_operator.model.sources.base import BrokenStreamError, Source, Stream, unreachable
 
 CHUNK_BYTES = 2 << 20
 """What is gathered before it is written."""
@@ -84,19 +83,14 @@ class Trial:
         try:
             self._pace.add(size)
         except TimeoutError as slow:
-            raise self._unreachable(f"the stream is too slow: {slow}") from None
+            raise unreachable(self._shown, f"the stream is too slow: {slow}") from None
 
     async def again(self, broken: BrokenStreamError, *, progressed: bool) -> None:
         """Wait before the next try. Raises SourceError when there were enough."""
         self._failures = 1 if progressed else self._failures + 1
         if self._failures >= _ATTEMPTS or self._pace.silence >= SLOW_WINDOW_SECONDS:
-            raise self._unreachable(str(broken)) from None
+            raise unreachable(self._shown, str(broken)) from None
         await asyncio.sleep(_FIRST_DELAY_SECONDS * self._failures)
-
-    def _unreachable(self, why: str) -> SourceError:
-        return SourceError(
-            Reason.SOURCE_UNREACHABLE, f"{self._shown} could not be read: {why}. It is tried again.", retriable=True
-        )
 
 
 def strong(pin: SourcePin | None) -> SourcePin | None:

@@ -9,22 +9,22 @@ from onnx import TensorProto
 
 from onnx_operator.model.elements import bits
 from onnx_operator.model.reading.folder import Folder
-from onnx_operator.model.reading.skeleton import KEPT_TYPES, Skeleton, Weight
+from onnx_operator.model.reading.skeleton import KEEP_NUMBERS_BYTES, KEPT_TYPES, Skeleton, Weight
 from onnx_operator.model.reading.weights import plain
 from onnx_operator.model.sources.base import is_confined
 from onnx_operator.model.trial.runtime import Answer, Runtime
 from onnx_operator.model.trial.standins import StandIns, may_be_folded, with_defaults, with_stand_ins
 
-_KEPT_BYTES, _FEW_BYTES = 1 << 20, 64
-"""Of values in another file that may be sizes or the like, by their type; and of others, such as scales."""
-_MOST_READS, _READ_BYTES = 256, 8 << 20
+_FEW_BYTES = 64
+"""Of values in another file that by their type are no sizes or the like, such as scales."""
+_MAX_READS, _READ_BYTES = 256, 8 << 20
 """Of all these."""
 _CONFIRM_BYTES = 48 << 20
 """Of values that are read before a refusal is believed, the smallest first."""
 _FOLDED_NODES = 5_000
 """Above which what would be known from computed constants stays unknown: it takes as long as loading."""
 _IN_ANOTHER_FILE = "Please load external data into raw data for tensor: "
-_MOST_MAPPINGS = 30_000
+_MAX_MAPPINGS = 30_000
 """A process may have twice as many."""
 _NO_ROOM = Answer(None, "it had too little memory")
 Room = Callable[[int], AbstractContextManager[bool]]
@@ -83,7 +83,7 @@ def _is_size(size: int | str | None) -> bool:
 
 
 def _load(runtime: Runtime, skeleton: Skeleton, made: StandIns, room: Room, *, folded: bool = False) -> Answer:
-    if len(made.sizes) > _MOST_MAPPINGS:
+    if len(made.sizes) > _MAX_MAPPINGS:
         return Answer(None, f"it has {len(made.sizes)} large tensors")
     try:
         data = made.model.SerializeToString()
@@ -138,12 +138,12 @@ class _Sizes:
 
     def __call__(self, weight: Weight) -> TensorProto | None:
         """A tensor with its values; nothing for what is beyond the budget, or not there."""
-        most = _KEPT_BYTES if weight.data_type in KEPT_TYPES else _FEW_BYTES
+        most = KEEP_NUMBERS_BYTES if weight.data_type in KEPT_TYPES else _FEW_BYTES
         if not weight.file or not 0 < weight.stored_bytes <= most:
             return None
         self._reads += 1
         self._bytes += weight.stored_bytes
-        if self._reads > _MOST_READS or self._bytes > _READ_BYTES:
+        if self._reads > _MAX_READS or self._bytes > _READ_BYTES:
             return None
         return self._files.read(weight)
 

@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from onnx_operator.api.text import visible
+from onnx_operator.common.text import visible
 
-_MOST_WORDS = 600
+_MAX_WORDS = 600
 """Characters of what the runtime says that are shown."""
-_MOST_FOLDED = str(64 << 10)
+_MAX_FOLDED = str(64 << 10)
 """Bytes of a constant that is computed: sizes have few, and weights are not to be made of a model's few bytes."""
 _ROOM = re.compile(r"bad_alloc|bad alloc|Cannot allocate memory|[Ff]ailed to allocate|mmap of ", re.ASCII)
 """What the runtime says where it was given too little memory: that is about us, not about the model."""
@@ -90,7 +90,7 @@ class OnnxRuntime:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
         options.graph_optimization_level = level
-        options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", _MOST_FOLDED)
+        options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", _MAX_FOLDED)
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", self._folder)
         try:
@@ -115,4 +115,4 @@ def _declared(arg: Any) -> Declared:
 def words_of(text: str) -> str:
     """The runtime's message, without its status code and source positions, on one line that steers no terminal."""
     shown = visible(" ".join(_TEMPLATE.sub("", _SOURCE_PLACE.sub("", _PREFIX.sub("", text.strip()[:8192]))).split()))
-    return shown if len(shown) <= _MOST_WORDS else shown[:_MOST_WORDS] + "…"
+    return shown if len(shown) <= _MAX_WORDS else shown[:_MAX_WORDS] + "…"

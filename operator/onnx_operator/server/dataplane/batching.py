@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from onnx_operator.server.dataplane.call import Call, Cancelled
+from onnx_operator.server.dataplane.categories import check_feed_categories
 from onnx_operator.server.dataplane.inference import Inference
 from onnx_operator.server.dataplane.model import ServedModel
 from onnx_operator.server.errors import RequestError
@@ -252,16 +253,18 @@ class Batcher:
 
 
 def run(model: ServedModel, inference: Inference, call: Call | None = None) -> list[Any]:
-    """Run one inference. Raises :class:`RequestError`; 400 where inputs disagree on the size of a dimension.
+    """Run one inference. Raises :class:`RequestError`; 400 where it fails on what the inputs hold.
 
     ONNX Runtime does not compare sizes that a model calls the same, and many models can do with different ones: only
-    when the run fails is the caller told of them.
+    when the run fails is the caller told of them, and of categories that an encoder does not know.
     """
     try:
         if call is None:
             return model.run_plain(inference.outputs, inference.feed)
         return model.run(inference.outputs, inference.feed, call)
     except RequestError as error:
+        if error.status == 500:
+            check_feed_categories(model, inference.feed)
         sizes: dict[str, set[int]] = {}
         for name, value in inference.feed.items():
             for dimension, size in zip(model.input_by_name[name].shape, np.shape(value), strict=False):

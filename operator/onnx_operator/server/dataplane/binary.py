@@ -1,7 +1,7 @@
 """Tensors as raw bytes, as the protocol's binary extension and gRPC's raw contents have them. Pure functions.
 
-Little-endian, row-major, without padding; BOOL is a byte of 0 or 1; BF16 is carried as its 16 bits in
-unsigned integers; a BYTES element is its length in four bytes, then as many bytes of UTF-8.
+Little-endian, row-major, without padding; BOOL is a byte of 0 or 1; BF16 and floats of 8 bits are carried as
+their bits in unsigned integers; a BYTES element is its length in four bytes, then as many bytes of UTF-8.
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md and
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from onnx_operator.server.dataplane.tensors import DTYPES, Array
+from onnx_operator.server.dataplane.tensors import BITS, DTYPES, Array
 from onnx_operator.server.errors import RequestError
 
 Buffer = bytes | memoryview
 
 RAW_DTYPES: dict[str, np.dtype[Any]] = {
     **{name: dtype.newbyteorder("<") for name, dtype in DTYPES.items() if name != "BYTES"},
-    "BF16": np.dtype("<u2"),
+    **{name: dtype.newbyteorder("<") for name, dtype in BITS.items()},
 }
 """The datatypes whose elements all take the same number of bytes."""
 

@@ -6,12 +6,12 @@ from typing import Any
 from onnx_operator.server.dataplane.budget import Budget
 from onnx_operator.server.dataplane.call import Call
 from onnx_operator.server.dataplane.model import ServedModel
-from onnx_operator.server.dataplane.tensors import DTYPES, Array, TensorInfo, show_shape
+from onnx_operator.server.dataplane.tensors import BITS, DTYPES, Array, TensorInfo, show_shape
 from onnx_operator.server.errors import RequestError, quote
 
-MOST_DIMENSIONS = 64
+MAX_DIMENSIONS = 64
 """What numpy's arrays can have."""
-LARGEST_SIZE = 2**63 - 1
+MAX_SIZE = 2**63 - 1
 """Of one dimension, as the protocols' and ONNX's integers have it."""
 
 Done = Callable[[list[Any] | None, RequestError | None], None]
@@ -59,14 +59,14 @@ def check_shape(info: TensorInfo, shape: Sequence[int]) -> None:
 
     Before this nobody multiplies the sizes: the product of many large ones takes time with the square of their number.
     """
-    if len(shape) > MOST_DIMENSIONS:
+    if len(shape) > MAX_DIMENSIONS:
         raise RequestError(
             f"input {info.name}: expected shape {show_shape(info.shape)}, got one of {len(shape)} dimensions"
-            + ("" if info.shape else f"; at most {MOST_DIMENSIONS} are possible")
+            + ("" if info.shape else f"; expected at most {MAX_DIMENSIONS}")
         )
     if not info.accepts(shape):
         raise RequestError(f"input {info.name}: expected shape {show_shape(info.shape)}, got {show_shape(shape)[:200]}")
-    if shape and max(shape) > LARGEST_SIZE:
+    if shape and max(shape) > MAX_SIZE:
         raise RequestError(f"input {info.name}: the size {quote(max(shape))} is beyond what an array can have")
 
 
@@ -106,8 +106,8 @@ def choose_outputs(model: ServedModel, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def carriable(info: TensorInfo) -> bool:
-    """Whether the Open Inference Protocol has a name for the tensor's datatype (BF16 travels as raw bytes only)."""
-    return info.datatype in DTYPES or info.datatype == "BF16"
+    """Whether the tensor can travel, be it as raw bytes only."""
+    return info.datatype in DTYPES or info.datatype in BITS
 
 
 def refuse_uncarriable(info: TensorInfo, side: str) -> None:

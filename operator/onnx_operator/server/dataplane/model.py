@@ -15,6 +15,10 @@ class ServedModel(Protocol):
     input_by_name: dict[str, TensorInfo]
     output_by_name: dict[str, TensorInfo]
 
+    @property
+    def categories(self) -> Mapping[str, Mapping[int, frozenset[int] | frozenset[str]]]:
+        """By input and column: what it may hold, where the graph fails on all else."""
+
     def run(self, outputs: Sequence[str], feed: Mapping[str, Any], call: Call) -> list[Any]:
         """Compute the named outputs; ``call`` can stop it."""
 

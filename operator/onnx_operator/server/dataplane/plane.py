@@ -15,6 +15,8 @@ from onnx_operator.server.errors import RequestError, quote
 Json = dict[str, Any]
 
 EXTENSIONS = ["binary_tensor_data"]
+ONLY_VERSION = "1"
+"""What a model without versions may be asked for by: clients of Triton's always name one."""
 
 
 class DataPlane:
@@ -30,6 +32,11 @@ class DataPlane:
         self.timeout = timeout
         self._model: ServedModel | None = None
         self._batcher: Batcher | None = None
+
+    @property
+    def known_version(self) -> str:
+        """The version, or the one that stands for none."""
+        return self.version or ONLY_VERSION
 
     @property
     def model(self) -> ServedModel:
@@ -58,7 +65,7 @@ class DataPlane:
         served = f"model {self.name}" + (f" version {self.version}" if self.version else " (without versions)")
         if name != self.name:
             raise RequestError(f"unknown model {quote(name)}; this server serves {served}", 404)
-        if version is not None and version != self.version:
+        if version is not None and version not in (self.version, self.known_version):
             raise RequestError(f"unknown version {quote(version)}; this server serves {served}", 404)
 
     def server_metadata(self) -> Json:
@@ -66,10 +73,14 @@ class DataPlane:
         return {"name": "onnx-operator", "version": __version__, "extensions": EXTENSIONS}
 
     def model_metadata(self) -> Json:
-        """Describe the model's tensors, not its sequences and maps; symbolic and unknown sizes are -1."""
+        """Describe the model's tensors, not its sequences and maps; symbolic and unknown sizes are -1.
+
+        An output that holds a score for each class has their labels in ``parameters.classes``, in the order of its
+        columns.
+        """
         return {
             "name": self.name,
-            "versions": [self.version] if self.version else [],
+            "versions": [self.known_version],
             "platform": "onnx_onnxv1",
             "inputs": [_metadata(info) for info in self.model.inputs if info.datatype],
             "outputs": [_metadata(info) for info in self.model.outputs if info.datatype],
@@ -142,4 +153,5 @@ class DataPlane:
 
 def _metadata(info: TensorInfo) -> Json:
     shape = [size if isinstance(size, int) else -1 for size in info.shape]
-    return {"name": info.name, "datatype": info.datatype, "shape": shape}
+    told = {"name": info.name, "datatype": info.datatype, "shape": shape}
+    return told | ({"parameters": {"classes": list(info.classes)}} if info.classes else {})

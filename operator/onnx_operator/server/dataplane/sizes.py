@@ -12,7 +12,11 @@ import numpy as np
 QUICK_BODY, QUICK_VALUE = 3, 32
 """simdjson: a padded copy, sixteen bytes a number, four an index, eight each in two arrays."""
 THOROUGH_BODY, THOROUGH_VALUE, THOROUGH_KEY = 6, 110, 220
-"""Python's objects: text of up to four bytes a character, strings, lists and dictionaries of one element each."""
+"""Python's objects: text of a byte a character, strings, lists and dictionaries of one element each."""
+WIDE_BODY = 11
+"""The same of a body with other characters than ASCII's: one of them makes four bytes of each in its text."""
+CHARACTERS = 8
+"""Bytes that a byte of a body may be as characters of Python's and ONNX Runtime's strings, in inputs and outputs."""
 STRING = 100
 """A string as an object and as ONNX Runtime's, without its characters."""
 WRITTEN_VALUE = 100
@@ -31,7 +35,13 @@ def quick_bytes(body: bytes) -> int:
 def thorough_bytes(body: bytes) -> int:
     """What the thorough reader, or any that makes objects of Python, takes for any JSON."""
     values, keys = _count(body)
-    return THOROUGH_BODY * len(body) + THOROUGH_VALUE * values + THOROUGH_KEY * keys
+    return text_bytes(body) + THOROUGH_VALUE * values + THOROUGH_KEY * keys
+
+
+def text_bytes(body: bytes) -> int:
+    """What the characters of a body take in the copies that reading makes of them."""
+    # JSON may have any character as an escape.
+    return (THOROUGH_BODY if body.isascii() and b"\\u" not in body else WIDE_BODY) * len(body)
 
 
 def strings_of(feed: Mapping[str, Any]) -> int:
@@ -39,9 +49,21 @@ def strings_of(feed: Mapping[str, Any]) -> int:
     return STRING * sum(int(value.size) for value in feed.values() if value.dtype.hasobject)
 
 
-def feed_bytes(feed: Mapping[str, Any]) -> int:
-    """What a feed takes, and its outputs where they are of the same size."""
-    return 2 * sum(int(value.nbytes) for value in feed.values()) + strings_of(feed)
+def feed_bytes(feed: Mapping[str, Any], length: int) -> int:
+    """What a feed takes that came in a body of ``length`` bytes, and its outputs where they are of the same size."""
+    texts = CHARACTERS * length if any(value.dtype.hasobject for value in feed.values()) else 0
+    return 2 * sum(int(value.nbytes) for value in feed.values()) + strings_of(feed) + texts
+
+
+def result_bytes(results: Sequence[Any]) -> int:
+    """What results hold until they are written, without the characters of their strings."""
+    return sum(_held(result) for result in results)
+
+
+def _held(result: Any) -> int:
+    if isinstance(result, np.ndarray):
+        return int(result.nbytes) + (STRING * int(result.size) if result.dtype.hasobject else 0)
+    return _written(result, raw=False)
 
 
 def written_bytes(results: Sequence[Any], *, raw: bool = False) -> int:

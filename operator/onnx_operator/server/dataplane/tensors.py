@@ -1,41 +1,29 @@
 """JSON values to numpy arrays and back, exactly or not at all. Pure functions.
 
 What JSON cannot say, and how it is said here: non-finite floats are the strings ``"NaN"``, ``"Infinity"`` and
-``"-Infinity"``, in both directions. Elements without a JSON form (BF16, 8-bit and 4-bit floats, 4-bit
-integers, complex numbers) are refused by name.
+``"-Infinity"``, in both directions. Elements without a JSON form (BF16, floats of 8 bits and fewer, integers of fewer,
+complex numbers) are refused by name.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_operator.model.elements import PROTOCOL_NAMES_BY_TEXT, RAW_NAMES, bits
+from onnx_operator.server.dataplane.exact import Spelled, Whole
+from onnx_operator.server.dataplane.pieces import PIECE, keep, pieces
 from onnx_operator.server.errors import RequestError, quote
 
+T = TypeVar("T")
 Array = NDArray[Any]
 Dimension = int | str | None
 """A size, the name of a symbolic dimension, or None where the model says nothing."""
 
-_DATATYPES = {
-    "bool": "BOOL",
-    "uint8": "UINT8",
-    "uint16": "UINT16",
-    "uint32": "UINT32",
-    "uint64": "UINT64",
-    "int8": "INT8",
-    "int16": "INT16",
-    "int32": "INT32",
-    "int64": "INT64",
-    "float16": "FP16",
-    "float": "FP32",
-    "double": "FP64",
-    "string": "BYTES",
-    "bfloat16": "BF16",
-}
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),
@@ -53,6 +41,11 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 """The datatypes that JSON can carry, by Open Inference Protocol name."""
 
+BITS: dict[str, np.dtype[Any]] = {name: np.dtype(f"u{bits(number) // 8}") for number, name in RAW_NAMES.items()}
+"""The datatypes that numpy has no type for, with that of their bits: they travel as raw bytes only."""
+
+_COUNTED = frozenset(name for name, dtype in DTYPES.items() if dtype.kind in "iub")
+_WHOLE: frozenset[type] = frozenset({int, float, Whole})
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -64,7 +57,7 @@ def datatype_of(onnx_type: str) -> str | None:
     if not (onnx_type.startswith("tensor(") and onnx_type.endswith(")")):
         return None
     element = onnx_type[len("tensor(") : -1]
-    return _DATATYPES.get(element, element.upper())
+    return PROTOCOL_NAMES_BY_TEXT.get(element, element.upper())
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,8 @@ class TensorInfo:
     ``datatype`` is None for sequences, maps and optionals (``onnx_type`` then tells which).
     An empty ``shape`` means a scalar or an unknown rank: ONNX Runtime does not tell them apart and takes any
     shape for both. ``optional`` marks inputs with a default value in the model, ``filled_up`` those of which fewer
-    rows than the fixed first size are taken as well.
+    rows than the fixed first size are taken as well. ``classes`` are the labels of the columns of an output that is a
+    sequence of maps in the file (``onnx_type`` says so) and a tensor of scores here.
     """
 
     name: str
@@ -83,6 +77,7 @@ class TensorInfo:
     shape: tuple[Dimension, ...]
     optional: bool = False
     filled_up: bool = False
+    classes: tuple[int, ...] | tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Datatype and shape for an error message, as in ``FP32 [N, 3, 224, 224]``."""
@@ -108,6 +103,11 @@ class TensorInfo:
         return all(expected == size or not isinstance(expected, int) for expected, size in rest)
 
 
+def expects_integers(inputs: Sequence[TensorInfo]) -> bool:
+    """Whether one of them takes integers or truth values: there a number must be known exactly."""
+    return any(info.datatype in _COUNTED for info in inputs)
+
+
 def show_shape(shape: Sequence[Dimension]) -> str:
     """Write a shape with the names of its symbolic dimensions; ``?`` is an unnamed one."""
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
@@ -123,19 +123,35 @@ def flatten(data: object, label: str) -> tuple[tuple[int, ...], list[Any]]:
     shape = [len(data)]
     level = data
     while level:
-        kinds = set(map(type, level))
+        kinds = _found(type, level)
         if list not in kinds:
             break
         if len(kinds) > 1:
             raise RequestError(f"{label}: data mixes lists and values at depth {len(shape)}")
-        lengths = set(map(len, level))
+        lengths = _found(len, level)
         if len(lengths) > 1:
             raise RequestError(
                 f"{label}: data is ragged: lists of {min(lengths)} and of {max(lengths)} elements at depth {len(shape)}"
             )
         shape.append(lengths.pop())
-        level = list(chain.from_iterable(level))
+        level = chained(level, shape[-1])
     return tuple(shape), level
+
+
+def chained(lists: Sequence[Sequence[Any]], length: int) -> list[Any]:
+    """The elements of lists of about the same ``length``, one after the other."""
+    elements: list[Any] = []
+    keep(elements)
+    for part in pieces(len(lists), max(1, PIECE // max(1, length))):
+        elements += chain.from_iterable(lists[part])
+    return elements
+
+
+def _found(kind: Callable[[Any], T], values: Sequence[Any]) -> set[T]:
+    found: set[T] = set()
+    for part in pieces(len(values)):
+        found.update(map(kind, values[part]))
+    return found
 
 
 def decode(data: object, datatype: str, shape: Sequence[int] | None, label: str, *, lenient: bool = False) -> Array:
@@ -193,9 +209,17 @@ def _spell(value: float) -> str:
 
 
 def _elements(flat: list[Any], datatype: str, label: str, lenient: bool) -> Array:
-    dtype = DTYPES[datatype]
+    if len(flat) <= PIECE:
+        return _piece(flat, datatype, label, lenient)
+    array = np.empty(len(flat), DTYPES[datatype])
+    for part in pieces(len(flat)):
+        array[part] = _piece(flat[part], datatype, _Behind.of(label, part.start), lenient)
+    return array
+
+
+def _piece(flat: list[Any], datatype: str, label: str, lenient: bool) -> Array:
     kinds = set(map(type, flat))
-    match dtype.kind:
+    match DTYPES[datatype].kind:
         case "O":
             return _strings(flat, kinds, label)
         case "b":
@@ -206,11 +230,41 @@ def _elements(flat: list[Any], datatype: str, label: str, lenient: bool) -> Arra
             return _integers(flat, kinds, datatype, label, lenient)
 
 
+class Placed(str):
+    """The name of a tensor whose elements are told by other places than their position."""
+
+    def at(self, index: int) -> str:
+        """Where the element at ``index`` of the flat tensor comes from."""
+        return f"{self}: element {index}"
+
+
+class _Behind(Placed):
+    """The places of a piece's elements."""
+
+    whole: str
+    start: int
+
+    @classmethod
+    def of(cls, whole: str, start: int) -> "_Behind":
+        """Of the piece that begins with the element ``start`` of the tensor ``whole``."""
+        label = cls(whole)
+        label.whole, label.start = whole, start
+        return label
+
+    def at(self, index: int) -> str:
+        return place(self.whole, self.start + index)
+
+
+def place(label: str, index: int) -> str:
+    """Name an element for an error message."""
+    return label.at(index) if isinstance(label, Placed) else f"{label}: element {index}"
+
+
 def _fault(label: str, index: int, value: object, expected: str) -> RequestError:
-    return RequestError(f"{label}: element {index} is {quote(value)}, expected {expected}")
+    return RequestError(f"{place(label, index)} is {quote(value)}, expected {expected}")
 
 
-def _refuse_other_kinds(flat: list[Any], allowed: set[type], label: str, expected: str) -> None:
+def _refuse_other_kinds(flat: list[Any], allowed: Set[type], label: str, expected: str) -> None:
     for index, value in enumerate(flat):
         if type(value) not in allowed:
             raise _fault(label, index, value, expected)
@@ -233,7 +287,7 @@ def _strings(flat: list[Any], kinds: set[type], label: str) -> Array:
 def _booleans(flat: list[Any], kinds: set[type], label: str, lenient: bool) -> Array:
     if kinds - {bool}:
         for index, value in enumerate(flat):
-            if type(value) is not bool and not (lenient and type(value) in (int, float) and value in (0, 1)):
+            if type(value) is not bool and not (lenient and type(value) in _WHOLE and value in (0, 1)):
                 raise _fault(label, index, value, "true or false (BOOL)")
     return np.array(flat, dtype=np.bool_)
 
@@ -242,7 +296,7 @@ def _integers(flat: list[Any], kinds: set[type], datatype: str, label: str, leni
     bounds = np.iinfo(DTYPES[datatype])
     expected = f"an integer from {bounds.min} to {bounds.max} ({datatype})"
     if kinds - {int}:
-        allowed: set[type] = {int, float, bool} if lenient else {int, float}
+        allowed = _WHOLE | {bool} if lenient else _WHOLE
         _refuse_other_kinds(flat, allowed, label, expected)
         for index, value in enumerate(flat):
             if type(value) is float and not value.is_integer():
@@ -259,7 +313,7 @@ def _floats(flat: list[Any], kinds: set[type], datatype: str, label: str, lenien
     expected = f'a number, "NaN", "Infinity" or "-Infinity" ({datatype})'
     numbers = flat
     if kinds - {int, float}:
-        allowed: set[type] = {int, float, str}
+        allowed = _WHOLE | {Spelled, str}
         if lenient:
             allowed |= {bool, type(None)}
         _refuse_other_kinds(flat, allowed, label, expected)
@@ -276,7 +330,7 @@ def _floats(flat: list[Any], kinds: set[type], datatype: str, label: str, lenien
         wide = np.array(numbers, dtype=np.float64)
     except OverflowError:
         for index, value in enumerate(numbers):
-            if type(value) is int and value.bit_length() > 1023:
+            if isinstance(value, int) and value.bit_length() > 1023:
                 raise _fault(label, index, value, too_large) from None
         raise
     with np.errstate(over="ignore", under="ignore"):

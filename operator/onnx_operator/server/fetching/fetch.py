@@ -13,6 +13,8 @@ from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import FetchPlan, Phase
 from onnx_operator.api.names import SOURCE_DIRECTORY
 from onnx_operator.api.sources import SourceFile, SourcePin
+from onnx_operator.api.urls import shown_uri
+from onnx_operator.common.backoff import Backoff
 from onnx_operator.server.fetching.plan import (
     WORK_FOLDER,
     FetchError,
@@ -117,7 +119,7 @@ class _Work:
             self._archive.unlink(missing_ok=True)
             logger.info("%s is already there", part.what, extra={"fields": {"path": str(path)}})
             return
-        await self._bring_files()
+        await self._fetch_files()
         if part.archive:
             await asyncio.to_thread(self._unpack)
         else:
@@ -131,18 +133,18 @@ class _Work:
 
     def _shown(self, file: SourceFile) -> str:
         """The file as messages may name it: a query can carry a signature."""
-        uri = self._part.uri.split("?", 1)[0]
+        uri = shown_uri(self._part.uri)
         return f"{uri} (file {file.name})" if len(self._part.files) > 1 else uri
 
     def _of(self, file: SourceFile, message: str) -> str:
         """A message of the source, with the file that it is about."""
         return message if len(self._part.files) == 1 or file.name in message else f"file {file.name}: {message}"
 
-    async def _bring_files(self) -> None:
+    async def _fetch_files(self) -> None:
         missing = []
         for number, file in enumerate(self._part.files):
             if await asyncio.to_thread(_holds, self._target(file), file):
-                _told("the file is already there", self._target(file), file.size_bytes, file.sha256)
+                _log_file("the file is already there", self._target(file), file.size_bytes, file.sha256)
                 self._progress.advance(file.size_bytes)
             else:
                 missing.append((number, file))
@@ -151,7 +153,7 @@ class _Work:
 
         async with self._source() as source:
             for number, file in missing:
-                await self._bring(source, file, self._work / f"file-{number}")
+                await self._fetch_file(source, file, self._work / f"file-{number}")
 
     def _source(self) -> "Source":
         from onnx_operator.model.sources.base import SourceError
@@ -169,7 +171,7 @@ class _Work:
         except SourceError as error:
             raise FetchError(Reason.DOWNLOAD_FAILED, f"{error.reason}: {error.message}") from None
 
-    async def _bring(self, source: "Source", file: SourceFile, folder: Path) -> None:
+    async def _fetch_file(self, source: "Source", file: SourceFile, folder: Path) -> None:
         partial, target = folder / "partial", self._target(file)
         if file.pin.kind == "None":
             _discard(folder)
@@ -180,22 +182,27 @@ class _Work:
             # The beginning may stem from other bytes than the end; only a whole read accuses the source.
             _discard(folder)
             downloaded = await self._download(source, file, partial)
+        pointer = _pointer(partial)
         if downloaded.size != file.size_bytes or downloaded.sha256 != (expected or downloaded.sha256):
             _discard(folder)
-            raise self._other_bytes(file, downloaded)
+            raise self._other_bytes(file, downloaded, f"; it is {pointer}" if pointer else "")
+        # What lies beside the model for a script may be one: only the script knows what it needs.
+        if pointer and not self._plan.scoring:
+            _discard(folder)
+            raise FetchError(Reason.DOWNLOAD_FAILED, f"{self._shown(file)} is {pointer}")
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.replace(target)
         _discard(folder)
         self._progress.advance(file.size_bytes)
-        _told("the file is complete", target, downloaded.size, downloaded.sha256)
+        _log_file("the file is complete", target, downloaded.size, downloaded.sha256)
 
-    def _other_bytes(self, file: SourceFile, downloaded: "Downloaded") -> FetchError:
+    def _other_bytes(self, file: SourceFile, downloaded: "Downloaded", remark: str) -> FetchError:
         shown, found = self._shown(file), f"sha256 {downloaded.sha256} ({downloaded.size} bytes)"
         same_version = file.pin.kind == "Immutable" or (file.pin.kind == "Conditional" and file.claimed)
         if file.sha256 and same_version and downloaded.size == file.size_bytes:
             message = (
                 f"{shown} has {found}, but must have {file.sha256} by spec.model.sha256, its signature or the store's "
-                "own word; correct the digest, or upload the right file"
+                f"own word; correct the digest, or upload the right file{remark}"
             )
             self._mismatch.write_text(message)
             return FetchError(Reason.DIGEST_MISMATCH, message)
@@ -204,7 +211,7 @@ class _Work:
         )
         return FetchError(
             Reason.SOURCE_CHANGED,
-            f"{shown} holds other bytes than were inspected: {found}, expected {expected}",
+            f"{shown} holds other bytes than were inspected: {found}, expected {expected}{remark}",
             SourcePin(kind="None", value=f"sha256:{downloaded.sha256}"),
         )
 
@@ -236,9 +243,9 @@ class _Work:
                 if not error.retriable or attempt == self._retries.attempts:
                     message = f"{error.reason}: {self._of(file, error.message)}"
                     raise FetchError(Reason.DOWNLOAD_FAILED, message) from None
-                delay = self._retries.first_delay * 2 ** (attempt - 1)
+                delay = Backoff(self._retries.first_delay, spread=0).after(attempt)
                 fields = {"attempt": attempt, "delaySeconds": delay}
-                logger.warning("%s; trying again", error.message, extra={"fields": fields})
+                logger.warning("%s; trying again", error.message.rstrip("."), extra={"fields": fields})
                 await asyncio.sleep(delay)
         raise AssertionError("the last attempt returns or raises")
 
@@ -293,7 +300,14 @@ def _holds(path: Path, file: SourceFile) -> bool:
     return digest.hexdigest() == expected
 
 
-def _told(what: str, path: Path, size: int, sha256: str) -> None:
+def _pointer(path: Path) -> str:
+    """What a small file stands for; empty for one that is no pointer of Git LFS."""
+    from onnx_operator.model.lfs import MAX_POINTER_BYTES, pointer_text
+
+    return pointer_text(path.read_bytes()) if path.stat().st_size <= MAX_POINTER_BYTES else ""
+
+
+def _log_file(what: str, path: Path, size: int, sha256: str) -> None:
     logger.info(what, extra={"fields": {"path": str(path), "bytes": size, "sha256": sha256}})
 
 

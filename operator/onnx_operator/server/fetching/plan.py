@@ -113,6 +113,6 @@ def _check(plan: FetchPlan) -> None:
         expected = "one archive" if plan.model.archive else f"the model {plan.model.model!r} among its files"
         raise FetchError(Reason.DOWNLOAD_FAILED, f"the plan must name {expected}; it names {names}")
     if any("/" in name or not is_confined(name) for name in plan.scoring):
-        raise FetchError(Reason.DOWNLOAD_FAILED, f"the plan's scoring files {sorted(plan.scoring)} are no file names")
+        raise FetchError(Reason.DOWNLOAD_FAILED, f"the plan's scoring files {sorted(plan.scoring)} are not file names")
     if plan.test_data and Path(plan.test_data.directory) == Path(plan.directory):
         raise FetchError(Reason.DOWNLOAD_FAILED, "the plan puts the test data into the model's folder")

@@ -11,12 +11,12 @@ import httptools
 
 from onnx_operator.server.errors import RequestError
 
-MOST_HEADER_BYTES = 32 * 1024
-MOST_HEADERS = 100
-LONGEST_TARGET = 8192
-LONGEST_KNOWN = 1024
+MAX_HEADER_BYTES = 32 * 1024
+MAX_HEADERS = 100
+MAX_TARGET_LENGTH = 8192
+MAX_KNOWN_LENGTH = 1024
 """Bytes of a head that is worth remembering; 256 of them and what they say take about 1 MiB."""
-MOST_KNOWN = 256
+MAX_KNOWN = 256
 VERSIONS = frozenset({"1.0", "1.1"})
 _SINGLE = frozenset(
     {b"authorization", b"content-encoding", b"inference-header-content-length", b"host", b"transfer-encoding"}
@@ -29,7 +29,7 @@ Headers = dict[bytes, bytes]
 def put(headers: Headers, name: bytes, value: bytes) -> None:
     """Add a header. Raises :class:`RequestError` where it must not come twice, or there are too many."""
     name = name.lower()
-    if len(headers) >= MOST_HEADERS:
+    if len(headers) >= MAX_HEADERS:
         raise too_many_headers()
     if name in headers and name in _SINGLE:
         raise RequestError(f"the header {name.decode('latin-1')} came twice")
@@ -38,7 +38,7 @@ def put(headers: Headers, name: bytes, value: bytes) -> None:
 
 def too_many_headers() -> RequestError:
     """The refusal of a head that is too long."""
-    return RequestError(f"the headers take more than {MOST_HEADER_BYTES} bytes, or are over {MOST_HEADERS}", 431)
+    return RequestError(f"the headers take more than {MAX_HEADER_BYTES} bytes, or are over {MAX_HEADERS}", 431)
 
 
 def check_framing(headers: Headers, version: str) -> None:
@@ -90,7 +90,7 @@ class Heads:
         """What the head says that is ``raw``, its blank line included; None where it is not an ordinary one."""
         if raw in self._known:
             return self._known[raw]
-        if len(self._known) >= MOST_KNOWN:
+        if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         head = self._known[raw] = read_head(raw)
         return head

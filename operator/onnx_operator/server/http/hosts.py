@@ -10,9 +10,10 @@ import ipaddress
 from collections.abc import Callable, Iterable
 
 from onnx_operator.server.errors import RequestError, quote
+from onnx_operator.server.http.cors import CrossOrigin
 from onnx_operator.server.http.heads import Headers
 
-_MOST_KNOWN = 64
+_MAX_KNOWN = 64
 ANY = "*"
 """The host that stands for all."""
 
@@ -20,12 +21,12 @@ Check = Callable[[bytes, Headers], RequestError | None]
 """Takes the method and the headers of a request."""
 
 
-def host_check(allowed: Iterable[str], *, addresses: bool) -> Check:
+def host_check(allowed: Iterable[str], *, addresses: bool, cross_origin: CrossOrigin | None = None) -> Check:
     """The refusal of a request that comes under another name than this machine's loopback ones or ``allowed``.
 
-    With ``addresses`` any address may be named: for servers that others on the network are to reach. A
-    POST without Origin may also name a host of one label (a container's, a neighbour's): no browser sends one, and no
-    stranger on the internet owns such a name (RFC 7085).
+    Pages of the origins of ``cross_origin`` may ask. With ``addresses`` any address may be named: for servers that
+    others on the network are to reach. A POST without Origin may also name a host of one label (a container's, a
+    neighbour's): no browser sends one, and no stranger on the internet owns such a name (RFC 7085).
     """
     names = {name.lower().rstrip(".") for name in allowed}
     known: dict[tuple[bool, bytes, bytes | None], RequestError | None] = {}
@@ -33,15 +34,22 @@ def host_check(allowed: Iterable[str], *, addresses: bool) -> Check:
     def check(method: bytes, headers: Headers) -> RequestError | None:
         key = method == b"POST", headers.get(b"host", b""), headers.get(b"origin")
         if key not in known:
-            if len(known) >= _MOST_KNOWN:
+            if len(known) >= _MAX_KNOWN:
                 known.clear()
-            known[key] = _judge(*key, names, addresses)
+            known[key] = _verify(*key, names, addresses, cross_origin)
         return known[key]
 
     return check
 
 
-def _judge(post: bool, host: bytes, origin: bytes | None, names: set[str], addresses: bool) -> RequestError | None:
+def _verify(
+    post: bool,
+    host: bytes,
+    origin: bytes | None,
+    names: set[str],
+    addresses: bool,
+    cross_origin: CrossOrigin | None,
+) -> RequestError | None:
     name = host_name(host)
     known = ANY in names or name in names or is_loopback(name)
     short = post and origin is None and name.isascii() and name.replace("-", "").isalnum() and not name.isdigit()
@@ -51,11 +59,15 @@ def _judge(post: bool, host: bytes, origin: bytes | None, names: set[str], addre
             "if that is a name of yours for it, start it with --allowed-host NAME",
             421,
         )
-    if origin is not None and origin.lower() not in (b"http://" + host.lower(), b"https://" + host.lower()):
-        return RequestError(
-            f"a page of {quote(origin.decode('latin-1'))} asks, which is not this server's own; only that one may", 403
-        )
-    return None
+    if origin is None or origin.lower() in (b"http://" + host.lower(), b"https://" + host.lower()):
+        return None
+    if cross_origin is not None and cross_origin.allows(origin):
+        return None
+    return RequestError(
+        f"a page of {quote(origin.decode('latin-1'))} asks, and it is not this server's own; "
+        "if it may, start the server with --cors-allow-origin ORIGIN",
+        403,
+    )
 
 
 def host_name(host: bytes) -> str:

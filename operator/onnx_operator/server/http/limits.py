@@ -18,3 +18,8 @@ class Limits:
     """Connections that are open at once; further ones are closed."""
     idle_timeout: float = 75.0
     """Seconds that a connection is kept between two requests."""
+
+    @property
+    def places(self) -> int:
+        """Scoring requests that may be here at once, those that wait included."""
+        return self.workers + self.queue

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnx_operator import __version__
+from onnx_operator.api.urls import model_path, prediction_path
 from onnx_operator.server.dataplane.plane import DataPlane
 from onnx_operator.server.dataplane.tensors import DTYPES, TensorInfo
 
@@ -38,14 +39,20 @@ def openapi(plane: DataPlane, example: Mapping[str, Any] | None, scripted: bool 
             }
         },
     }
-    model = f"/v2/models/{plane.name}"
+    paths["/v2/models"] = {"get": _get("models", "The model that is served", _object(models="array"))}
+    model = model_path(plane.name)
     paths[model + "/ready"] = {
         "get": _get("modelReady", "Whether the model answers", _object(name="string", ready="boolean"), ready=True)
+    }
+    paths[model + "/stats"] = {
+        "get": _get("modelStats", "What was scored, as Triton has it", _object(model_stats="array"))
     }
     if scripted:
         paths["/score"] = {"post": _post("score", "Score by the script", {}, {}, None, plane)}
     else:
         paths[model] = {"get": _get("modelMetadata", "Inputs and outputs", _object(name="string", platform="string"))}
+        configuration = _object(name="string", platform="string", max_batch_size="integer")
+        paths[model + "/config"] = {"get": _get("modelConfig", "Triton's model configuration", configuration)}
         paths[model + "/infer"] = {
             "post": _post(
                 "modelInfer",
@@ -57,8 +64,11 @@ def openapi(plane: DataPlane, example: Mapping[str, Any] | None, scripted: bool 
             )
         }
         paths["/score"] = {
-            "post": _post("score", "Plain JSON", score_schema(plane), _score_response(plane), example, plane)
+            "post": _post("score", "Plain JSON", _score_body(plane), _score_response(plane), example, plane)
         }
+        for path, operation in ((prediction_path(plane.name), "predict"), ("/invocations", "invocations")):
+            told = "Rows in, rows out, as KServe's V1 protocol and MLflow have them"
+            paths[path] = {"post": _post(operation, told, _rows_body(), _object(predictions={}), None, plane)}
     return {
         "openapi": "3.1.0",
         "info": {"title": plane.name, "version": plane.version or "1", "x-server": f"onnx-operator {__version__}"},
@@ -187,6 +197,17 @@ def score_schema(plane: DataPlane) -> Json:
     }
 
 
+def _score_body(plane: DataPlane) -> Json:
+    """What ``/score`` takes: inputs by name, and tables in forms that their first values tell."""
+    table = {"type": ["object", "array"], "title": "Table", "description": "as pandas writes it, or the only input"}
+    return {"anyOf": [score_schema(plane), table]}
+
+
+def _rows_body() -> Json:
+    forms = ("instances", "inputs", "dataframe_split", "dataframe_records")
+    return {"type": "object", "anyOf": [{"required": [form]} for form in forms]}
+
+
 def _score_response(plane: DataPlane) -> Json:
     return {"type": "object", "properties": {info.name: {} for info in plane.model.outputs}}
 
@@ -254,8 +275,9 @@ def _plain(schema: Any) -> Any:
     return schema
 
 
-def _object(**properties: str) -> Json:
-    return {"type": "object", "properties": {name: {"type": kind} for name, kind in properties.items()}}
+def _object(**properties: str | Json) -> Json:
+    found = {name: {"type": kind} if isinstance(kind, str) else kind for name, kind in properties.items()}
+    return {"type": "object", "properties": found}
 
 
 def _get(operation: str, summary: str, schema: Json, ready: bool = False) -> Json:
@@ -274,13 +296,16 @@ def _post(operation: str, summary: str, request: Json, response: Json, example: 
         "400": "Not a request that this model understands; the message says what was expected",
         "408": "The body did not come in time",
         "413": "The body is too large",
-        "415": "The body is compressed",
+        "415": "The body is compressed in a way that is not understood",
         "429": "The server is full",
         "500": "The model failed",
         "503": "The model is still loading, or the server stops",
         "504": f"No answer within {plane.timeout:g} s",
     }
     responses: Json = {"200": {"description": "The outputs", "content": {"application/json": {"schema": response}}}}
+    content: Json = {"application/json": body}
+    if "anyOf" in request:
+        content["text/csv"] = {"schema": {"type": "string"}}
     if operation == "modelInfer":
         # With binary tensors: JSON, then bytes.
         responses["200"]["content"]["application/octet-stream"] = {}
@@ -288,7 +313,7 @@ def _post(operation: str, summary: str, request: Json, response: Json, example: 
     return {
         "operationId": operation,
         "summary": summary,
-        "requestBody": {"required": True, "content": {"application/json": body}},
+        "requestBody": {"required": True, "content": content},
         "responses": responses,
     }
 

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import simdjson
 
 from onnx_operator.server.dataplane.binary import RAW_DTYPES, decode_raw, encode_raw
 from onnx_operator.server.dataplane.inference import (
-    MOST_DIMENSIONS,
+    MAX_DIMENSIONS,
     Inference,
     check_feed,
     check_shape,
@@ -25,11 +26,22 @@ from onnx_operator.server.dataplane.inference import (
     find_input,
 )
 from onnx_operator.server.dataplane.model import ServedModel
+from onnx_operator.server.dataplane.pieces import PIECE, give_way, pieces
 from onnx_operator.server.dataplane.sizes import STRING, quick_bytes, thorough_bytes
-from onnx_operator.server.dataplane.tensors import DTYPES, Array, TensorInfo, decode, encode, show_shape
+from onnx_operator.server.dataplane.tensors import (
+    BITS,
+    DTYPES,
+    Array,
+    TensorInfo,
+    decode,
+    encode,
+    expects_integers,
+    show_shape,
+)
 from onnx_operator.server.errors import RequestError, quote
 from onnx_operator.server.http.jsonbody import encode as json_bytes
 from onnx_operator.server.http.jsonbody import parse_object
+from onnx_operator.server.http.numberlists import cut_lists, split_at_commas
 
 Json = dict[str, Any]
 
@@ -45,11 +57,14 @@ _SQUARES = {
 }
 _ARRAY: Any = simdjson.Array
 _DATA_KEY = re.compile(rb'(?<!\\)"data"\s*:\s*$')
+_ID = re.compile(rb'\{"id": ?"([^"\\\x00-\x1f]*)", ?(?=")')
+"""How a request begins that has an ``id`` of its own. What follows is remembered: it has no other, since keys that come
+twice are refused, and no whole request begins like it."""
 _KNOWN = ("id", "outputs", "parameters")
-_MOST_PLANS = 64
+_MAX_PLANS = 64
 Reserve = Callable[[int], None]
 """Makes sure that so many bytes of memory are there in all; raises :class:`RequestError`."""
-_LONGEST_PLAN = 4096
+_MAX_PLAN_LENGTH = 4096
 
 
 class Form:
@@ -96,6 +111,16 @@ class _Frame:
     """What follows the numbers."""
 
 
+def _with_id(form: Form, own: re.Match[bytes] | None) -> Form | None:
+    """The form that is kept, for a request with an id of its own; None where that is no text."""
+    if own is None:
+        return form
+    try:
+        return Form(form.outputs, form.binary, own[1].decode())
+    except UnicodeDecodeError:
+        return None
+
+
 class Codec:
     """Reads and writes bodies for one model. For one thread at a time."""
 
@@ -103,13 +128,14 @@ class Codec:
         self._model = model
         # Any: its values are known by trying, here.
         self._parser: Any = simdjson.Parser()
+        self._integers = expects_integers(model.inputs)
         self._plans: dict[bytes, _Plan] = {}
         self._frames: dict[bytes, _Frame] = {}
         try:
             self._all: tuple[str, ...] | None = choose_outputs(model, ())
         except RequestError:
             self._all = None
-        plain = self._all is not None and all(model.output_by_name[n].datatype != "BF16" for n in self._all)
+        plain = self._all is not None and all(model.output_by_name[n].datatype not in BITS for n in self._all)
         self._form = Form(self._all, (False,) * len(self._all), None) if plain and self._all is not None else None
         start: Json = {"model_name": name}
         if version:
@@ -124,7 +150,11 @@ class Codec:
         """
         if header_length is not None:
             return self._read_binary(body, header_length)
-        return self._try_quickly(body) or self._read_thoroughly(body)
+        return self.read_quickly(body) or self._read_thoroughly(body)
+
+    def read_quickly(self, body: bytes) -> tuple[Inference, Form] | None:
+        """Read JSON of numbers, flat and nothing unusual; None where it is anything else, or wrong."""
+        return self._try(self._read_at_once, body)
 
     def read_large(self, body: bytes, header_length: bytes | None, reserve: Reserve) -> tuple[Inference, Form]:
         """As :meth:`read`, but makes sure of the memory of each step before it is taken."""
@@ -133,29 +163,34 @@ class Codec:
             reserve(2 * len(body) + thorough_bytes(body[:length]))
             return self._read_binary(body, header_length, reserve)
         reserve(quick_bytes(body))
-        quick = self._try_quickly(body)
-        # The parser keeps what it has taken, up to twenty times the body: it is left.
-        self._parser = simdjson.Parser()
+        quick = self._try(self._read_in_pieces, body)
         if quick is not None:
             return quick
         reserve(thorough_bytes(body))
         return self._read_thoroughly(body)
 
-    def _try_quickly(self, body: bytes) -> tuple[Inference, Form] | None:
+    def _read_at_once(self, body: bytes) -> tuple[Inference, Form] | None:
+        return self._read_numbers(body) or self._read_quickly(body)
+
+    @staticmethod
+    def _try(read: Callable[[bytes], tuple[Inference, Form] | None], body: bytes) -> tuple[Inference, Form] | None:
         try:
-            return self._read_numbers(body) or self._read_quickly(body)
+            return read(body)
         except (RequestError, ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError, OverflowError):
             return None
 
     # The quick way: numbers, flat, nothing unusual.
 
     def _read_numbers(self, body: bytes) -> tuple[Inference, Form] | None:
-        """Read a request that differs from an earlier one in its numbers alone."""
+        """Read a request that differs from an earlier one in its numbers and its id alone."""
         start = body.rfind(b"[")
-        frame = self._frames.get(body[:start])
+        own = _ID.match(body)
+        frame = self._frames.get(body[own.end() if own else 0 : start])
         if frame is None or not body.endswith(frame.after):
             return None
-        info, form = frame.info, frame.form
+        info, form = frame.info, _with_id(frame.form, own)
+        if form is None:
+            return None
         assert info.datatype is not None
         kind, wide = _BUFFER[info.datatype]
         values = np.frombuffer(
@@ -172,9 +207,11 @@ class Codec:
         start = body.rfind(b"[")
         end = body.find(b"]", start) + 1
         before, after = body[:start], body[end:]
+        if own := _ID.match(body):
+            before, form = before[own.end() :], Form(form.outputs, form.binary, None)
         # The body is valid JSON: what ends like this is the key of the input's data, not the inside of a string.
-        if len(before) + len(after) <= _LONGEST_PLAN and _DATA_KEY.search(before):
-            if len(self._frames) >= _MOST_PLANS:
+        if len(before) + len(after) <= _MAX_PLAN_LENGTH and _DATA_KEY.search(before):
+            if len(self._frames) >= _MAX_PLANS:
                 self._frames.clear()
             self._frames[before] = _Frame(info, shape, size, form, after)
 
@@ -216,7 +253,7 @@ class Codec:
             assert info.datatype is not None
             kind, wide = _BUFFER[info.datatype]
             shape = tensor["shape"].as_list()
-            if len(shape) > MOST_DIMENSIONS or not info.accepts(shape) or info.name in feed:
+            if len(shape) > MAX_DIMENSIONS or not info.accepts(shape) or info.name in feed:
                 return None
             size = 1
             for dimension in shape:
@@ -236,10 +273,45 @@ class Codec:
             self._remember(body, info, tuple(shape), size, form)
         return Inference(feed, form.outputs), form
 
+    def _read_in_pieces(self, body: bytes) -> tuple[Inference, Form] | None:
+        """Read a large request of numbers: its flat lists by the quick parser, piece by piece, the rest thoroughly."""
+        # What no caller knows cannot stand in the place of a list that was cut out.
+        mark = token_hex(16)
+        rest, cuts = cut_lists(body, mark)
+        if not cuts or len(rest) > PIECE:
+            return None
+        request = parse_object(rest, integers=self._integers)
+        for tensor in request["inputs"]:
+            numbers = cuts.pop(tensor.get("data"), None) if isinstance(tensor.get("data"), str) else None
+            if numbers is not None:
+                info = self._model.input_by_name[tensor["name"]]
+                if info.datatype is None or tensor["datatype"] != info.datatype:
+                    return None
+                tensor["data"] = self._numbers(numbers, info.datatype)
+        if cuts:
+            return None
+        form = self._read_request_form(request)
+        slots, size = self._read_slots(request["inputs"])
+        return None if size else (self._inference(slots, b"", form), form)
+
+    def _numbers(self, text: memoryview, datatype: str) -> Array:
+        """The numbers of a flat list, the text between its brackets. Raises ValueError for anything else."""
+        kind, wide = _BUFFER[datatype]
+        found: list[Array] = []
+        for part in split_at_commas(text):
+            values = np.frombuffer(self._parser.parse(b"[%b]" % part).as_buffer(of_type=kind), wide)
+            array = _narrowed(values, datatype) if values.size else None
+            if array is None:
+                raise ValueError
+            # A copy: the parser reads the next piece into the same memory.
+            found.append(array.copy())
+            give_way()
+        return np.concatenate(found)
+
     # The thorough way.
 
     def _read_thoroughly(self, body: bytes) -> tuple[Inference, Form]:
-        request = parse_object(body)
+        request = parse_object(body, integers=self._integers)
         form = self._read_request_form(request)
         slots, size = self._read_slots(request.get("inputs"))
         if size:
@@ -260,21 +332,25 @@ class Codec:
     def _read_binary(self, body: bytes, header_length: bytes, reserve: Reserve | None = None) -> tuple[Inference, Form]:
         length = self._json_length(body, header_length)
         text = body[:length]
-        plan = self._plans.get(text)
-        if plan is None:
-            request = parse_object(text)
+        own = _ID.match(text)
+        rest = text[own.end() :] if own else text
+        plan = self._plans.get(rest)
+        form = _with_id(plan.form, own) if plan else None
+        if plan is None or form is None:
+            request = parse_object(text, integers=self._integers)
             slots, size = self._read_slots(request.get("inputs"))
-            plan = _Plan(slots, size, self._read_request_form(request), _sole(slots))
-            # Callers send the same JSON part again and again: what it means is kept.
-            if len(text) <= _LONGEST_PLAN and all(slot.array is None for slot in slots):
-                if len(self._plans) >= _MOST_PLANS:
+            form = self._read_request_form(request)
+            kept = Form(form.outputs, form.binary, None) if own else form
+            plan = _Plan(slots, size, kept, _sole(slots))
+            # Callers send the same JSON part again and again, but for its id: what it means is kept.
+            if len(text) <= _MAX_PLAN_LENGTH and all(slot.array is None for slot in slots):
+                if len(self._plans) >= _MAX_PLANS:
                     self._plans.clear()
-                self._plans[text] = plan
+                self._plans[rest] = plan
         if len(body) - length != plan.size:
             raise RequestError(
                 f"the inputs' binary_data_size make {plan.size} bytes, but {len(body) - length} follow the JSON part"
             )
-        form = plan.form
         if plan.sole is not None and len(self._model.inputs) == 1:
             slot = plan.slots[0]
             # A copy, as decode_raw makes it.
@@ -301,8 +377,8 @@ class Codec:
         return Inference(feed, form.outputs)
 
     def read_form(self, outputs: list[str]) -> Form:
-        """The form of an answer with these outputs, BF16 as bytes and all else as JSON."""
-        binary = tuple(self._model.output_by_name[name].datatype == "BF16" for name in outputs)
+        """The form of an answer with these outputs: as JSON, and as bytes what has no form there."""
+        binary = tuple(self._model.output_by_name[name].datatype in BITS for name in outputs)
         return Form(tuple(outputs), binary, None)
 
     def _read_request_form(self, request: Json) -> Form:
@@ -315,7 +391,7 @@ class Codec:
         binary = _flag(parameters, "binary_data_output", '"parameters"')
         if outputs is None or outputs == []:
             names = self._all if self._all is not None else choose_outputs(self._model, ())
-            return Form(names, self._with_bf16(names, (binary,) * len(names)), request_id)
+            return Form(names, self._possible(names, (binary,) * len(names)), request_id)
         if not isinstance(outputs, list):
             raise RequestError(f'"outputs" must be a list of objects with a "name", got {quote(outputs)}')
         wanted: list[str] = []
@@ -331,13 +407,14 @@ class Codec:
                 raise RequestError(f"{label}: classification and shared memory are not offered")
             flags.append(_flag(own, "binary_data", label, binary))
         names = choose_outputs(self._model, wanted)
-        return Form(names, self._with_bf16(names, tuple(flags)), request_id)
+        return Form(names, self._possible(names, tuple(flags)), request_id)
 
-    def _with_bf16(self, names: Sequence[str], binary: tuple[bool, ...]) -> tuple[bool, ...]:
+    def _possible(self, names: Sequence[str], binary: tuple[bool, ...]) -> tuple[bool, ...]:
         for name, flag in zip(names, binary, strict=True):
-            if not flag and self._model.output_by_name[name].datatype == "BF16":
+            datatype = self._model.output_by_name[name].datatype
+            if not flag and datatype in BITS:
                 raise RequestError(
-                    f"output {name} has datatype BF16, which JSON cannot carry; ask for it with "
+                    f"output {name} has datatype {datatype}, which JSON cannot carry; ask for it with "
                     '"parameters": {"binary_data": true}'
                 )
         return binary
@@ -393,7 +470,7 @@ class Codec:
         head = self._heads.get((name, shape))
         if head is None:
             head = orjson.dumps({"name": name, "datatype": datatype, "shape": list(shape)})[:-1]
-            if len(self._heads) >= 4 * _MOST_PLANS:
+            if len(self._heads) >= 4 * _MAX_PLANS:
                 self._heads.clear()
             self._heads[(name, shape)] = head
         return head
@@ -428,6 +505,9 @@ def _narrowed(values: Array, datatype: str) -> Array | None:
 
 
 def _data(array: Array, datatype: str) -> bytes:
+    if array.size > PIECE:
+        flat = array.reshape(-1)
+        return b"[%b]" % b",".join(_data(flat[part], datatype)[1:-1] for part in pieces(len(flat)))
     if datatype != "BYTES":
         if array.ndim == 2 and array.shape[0] == 1 and array.flags.c_contiguous:
             # A row: what is within the outer brackets is flat.
@@ -465,10 +545,15 @@ def _read_slot(info: TensorInfo, tensor: Json) -> _Slot:
         return _Slot(info, tuple(shape), size, None)
     if isinstance(parameters, dict) and "shared_memory_region" in parameters:
         raise RequestError(f"{label}: shared memory is not offered")
-    if info.datatype == "BF16":
-        raise RequestError(f"{label} has datatype BF16, which JSON cannot carry; send it as binary data")
+    if info.datatype in BITS:
+        raise RequestError(f"{label} has datatype {info.datatype}, which JSON cannot carry; send it as binary data")
     assert info.datatype is not None
-    return _Slot(info, tuple(shape), 0, decode(tensor["data"], info.datatype, shape, label))
+    data = tensor["data"]
+    if isinstance(data, np.ndarray):
+        if data.size != math.prod(shape):
+            raise RequestError(f"{label}: shape {show_shape(shape)} does not fit {data.size} elements")
+        return _Slot(info, tuple(shape), 0, data.reshape(shape))
+    return _Slot(info, tuple(shape), 0, decode(data, info.datatype, shape, label))
 
 
 def _flag(parameters: object, name: str, label: str, default: bool = False) -> bool:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 import orjson
 
 JSON = b"application/json"
+BINARY = b"application/octet-stream"
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus} | {499: b"Client Closed Request"}
 

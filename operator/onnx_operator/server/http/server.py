@@ -1,7 +1,6 @@
 """The HTTP server: its sockets, its connections, and what they may take."""
 
 import asyncio
-import hmac
 import logging
 import socket
 import ssl
@@ -9,15 +8,17 @@ import traceback
 from collections.abc import Callable
 from time import monotonic
 
+from onnx_operator.server.dataplane.admission import Admission, Answered
 from onnx_operator.server.dataplane.budget import LOOKED_AT, Budget
 from onnx_operator.server.errors import RequestError
-from onnx_operator.server.http.connection import Connection, Exchange
+from onnx_operator.server.http.connection import Connection
+from onnx_operator.server.http.cors import CrossOrigin
+from onnx_operator.server.http.exchange import Exchange
 from onnx_operator.server.http.heads import Heads
 from onnx_operator.server.http.hosts import Check
 from onnx_operator.server.http.limits import Limits
 from onnx_operator.server.http.responses import Clock
 from onnx_operator.server.lifecycle import Lifecycle
-from onnx_operator.server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,6 @@ SWEEP_SECONDS = 1.0
 HEAD_SECONDS = 10.0
 WRITE_SECONDS = 30.0
 LINGER_SECONDS = 2.0
-
 
 Handler = Callable[[Exchange], None]
 Admit = Callable[[Exchange], RequestError | None]
@@ -35,9 +35,10 @@ class HttpServer:
     """Listens on sockets, and keeps what all its connections share."""
 
     def __init__(
-        self, lifecycle: Lifecycle, metrics: Metrics, limits: Limits, token: str = "", budget: Budget | None = None
+        self, lifecycle: Lifecycle, admission: Admission, limits: Limits, budget: Budget | None = None
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.admission = admission
         self.limits = limits
         self.clock = Clock()
         self.now = monotonic()
@@ -49,20 +50,13 @@ class HttpServer:
         """Bytes that a byte of a body is counted as: itself, its copies, and the arrays that are made of it."""
         self.check_host: Check | None = None
         """Refuses what comes under another name than this server's; None: any name will do."""
-        self.access_log = False
-        self.on_finished: Callable[[Exchange, int], None] | None = None
-        """Told of each answer, for traces."""
+        self.cross_origin: CrossOrigin | None = None
+        """Which web pages of other origins may ask; None: this is not told."""
         self._lifecycle = lifecycle
-        self._metrics = metrics
-        self._token = token.encode()
-        self.guarded = bool(token)
-        """Whether a token is asked for."""
         self._handler: Handler = _nothing
         self._admit: Admit = lambda _: None
-        self._present = 0
         self._servers: list[asyncio.Server] = []
         self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
-        metrics.ready = lambda: float(lifecycle.ready)
 
     def use(self, admit: Admit, handler: Handler) -> None:
         """Set who decides on a request's head, and who answers it."""
@@ -85,7 +79,7 @@ class HttpServer:
         for connection in list(self.connections):
             connection.end_idle()
         end = monotonic() + grace
-        while any(c.phase not in ("linger", "idle") for c in self.connections) and monotonic() < end:  # noqa: ASYNC110
+        while not all(c.at_rest for c in self.connections) and monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
             connection.give_up()
@@ -95,21 +89,6 @@ class HttpServer:
     def draining(self) -> bool:
         """Whether connections end with their next answer."""
         return self._lifecycle.draining
-
-    @property
-    def in_flight(self) -> int:
-        """Scoring requests that have no answer yet."""
-        return self._present
-
-    def take_place(self, exchange: Exchange) -> RequestError | None:
-        """Count a scoring request, from before its body is read, so that a full server holds few bodies."""
-        most = self.limits.workers + self.limits.queue
-        if self._present >= most:
-            self._metrics.reject()
-            return RequestError(f"the server is full ({most} requests run or wait); try again shortly", 429)
-        self._present += 1
-        exchange.admitted = True
-        return None
 
     def foresee(self, length: int) -> RequestError | None:
         """The refusal of a body of ``length`` bytes that there is no memory for, before it comes."""
@@ -130,22 +109,13 @@ class HttpServer:
         exchange.charged += amount
         return None
 
-    def settle(self, exchange: Exchange) -> int:
+    def take_charge_of(self, exchange: Exchange) -> int:
         """Make what was counted of a body one sum, which is handed on; whoever has it gives it back."""
         amount, exchange.charged = exchange.charged + exchange.charged_of_loop, 0
         self.budget.of_loop -= exchange.charged_of_loop
         self.budget.add(exchange.charged_of_loop)
         exchange.charged_of_loop = 0
         return amount
-
-    def check_token(self, authorization: bytes) -> RequestError | None:
-        """The refusal of a request without the bearer token, where one is required (RFC 6750)."""
-        if not self._token:
-            return None
-        scheme, _, token = authorization.partition(b" ")
-        if scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token):
-            return None
-        return RequestError("send the endpoint's token as Authorization: Bearer TOKEN", 401)
 
     # What connections call.
 
@@ -168,11 +138,15 @@ class HttpServer:
                 exchange.fail(exchange.refusal)
             else:
                 self._handler(exchange)
-        except RequestError as error:
-            exchange.fail(error)
         except Exception as error:
+            self.fail(exchange, error)
+
+    def fail(self, exchange: Exchange, error: BaseException) -> None:
+        """Answer with what was raised: a refusal in its own words, anything else as a (logged) fault of ours."""
+        if not isinstance(error, RequestError):
             self.report(error)
-            exchange.fail(RequestError("the server failed on this request", 500))
+            error = RequestError("the server failed on this request", 500)
+        exchange.fail(error)
 
     def finished(self, exchange: Exchange, status: int) -> None:
         """Count an exchange that has ended, once."""
@@ -185,28 +159,17 @@ class HttpServer:
         if exchange.charged:
             self.budget.give(exchange.charged)
             exchange.charged = 0
+        seconds, admission = monotonic() - exchange.started, self.admission
         if exchange.admitted:
-            self._present -= 1
-        self._metrics.observe(exchange.protocol, status, monotonic() - exchange.started)
-        if status >= 500 or self.access_log:
-            self._log(exchange, status)
-        if self.on_finished is not None:
-            self.on_finished(exchange, status)
+            admission.leave()
+        admission.count(exchange.protocol, status, seconds)
+        if status >= 500 or admission.watched:
+            admission.tell(_answered(exchange, status, seconds))
 
     def report(self, error: BaseException) -> None:
         """Log a fault of ours with its traceback."""
         text = "".join(traceback.format_exception(error))
         logger.error("a request failed unexpectedly: %r", error, extra={"fields": {"traceback": text}})
-
-    def _log(self, exchange: Exchange, status: int) -> None:
-        fields = {
-            "method": exchange.method.decode("latin-1"),
-            "path": exchange.path[:200].decode("latin-1"),
-            "code": status,
-            "seconds": round(monotonic() - exchange.started, 6),
-            **trace_fields(exchange.headers),
-        }
-        logger.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra={"fields": fields})
 
     def _sweep(self) -> None:
         self.now = now = monotonic()
@@ -225,15 +188,18 @@ class HttpServer:
         self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
 
 
-def trace_fields(headers: dict[bytes, bytes]) -> dict[str, str]:
-    """The request's id and W3C trace context (https://www.w3.org/TR/trace-context/) for a line of the log."""
-    fields = {}
-    if request_id := headers.get(b"x-request-id"):
-        fields["requestId"] = request_id[:256].decode("latin-1")
-    parts = headers.get(b"traceparent", b"").decode("latin-1").split("-")
-    if len(parts) >= 4 and len(parts[1]) == 32 and len(parts[2]) == 16:
-        fields |= {"traceId": parts[1], "spanId": parts[2]}
-    return fields
+def _answered(exchange: Exchange, status: int, seconds: float) -> Answered:
+    return Answered(
+        protocol=exchange.protocol,
+        method=exchange.method.decode("latin-1"),
+        path=exchange.path[:200].decode("latin-1"),
+        code=status,
+        failed=status >= 500,
+        error=exchange.error,
+        started=exchange.started,
+        seconds=seconds,
+        headers=lambda: {name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers.items()},
+    )
 
 
 def _nothing(exchange: Exchange) -> None:

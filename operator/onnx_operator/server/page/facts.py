@@ -31,8 +31,8 @@ def facts(
 def _tensor(info: TensorInfo) -> dict[str, Any]:
     return {
         "name": info.name,
-        "datatype": info.datatype or info.onnx_type,
-        "json": info.datatype in DTYPES,
+        "datatype": info.onnx_type if info.classes else info.datatype or info.onnx_type,
+        "json": info.datatype in DTYPES and not info.classes,
         "shape": list(info.shape),
         "optional": info.optional,
     }

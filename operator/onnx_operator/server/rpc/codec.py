@@ -1,6 +1,6 @@
 """Messages of the protocol to inferences, and results to messages. Pure functions.
 
-Raw contents of FP16 and BF16 are the only form these types have. An answer is raw when the request was, or when it
+Raw contents are the only form of FP16, BF16 and floats of 8 bits. An answer is raw when the request was, or when it
 holds a type without typed contents: the protocol wants all tensors of a message in one form.
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_grpc.md
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from onnx_operator.server.dataplane.binary import decode_raw, encode_raw
 from onnx_operator.server.dataplane.inference import (
-    MOST_DIMENSIONS,
+    MAX_DIMENSIONS,
     Inference,
     check_feed,
     check_shape,
@@ -94,7 +94,7 @@ def _decode_tensor(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | N
     assert datatype is not None
     if tensor.datatype != datatype:
         raise RequestError(f"{label}: expected datatype {datatype}, got {quote(tensor.datatype)}")
-    if len(tensor.shape) > MOST_DIMENSIONS:
+    if len(tensor.shape) > MAX_DIMENSIONS:
         check_shape(info, tensor.shape)
     shape = tuple(tensor.shape)
     if shape and min(shape) < 0:

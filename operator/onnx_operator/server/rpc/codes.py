@@ -4,7 +4,7 @@ import grpc
 
 from onnx_operator.server.errors import RequestError
 
-MOST_DETAIL = 1000
+MAX_DETAIL = 1000
 """Characters of a message that are sent: it travels as a header, which clients limit to 8 KiB."""
 
 _CODES = {
@@ -28,4 +28,4 @@ def code_of(error: RequestError) -> grpc.StatusCode:
 def detail_of(error: RequestError) -> str:
     """The error's message, of a length that every client takes."""
     message = error.message
-    return message if len(message) <= MOST_DETAIL else message[:MOST_DETAIL] + "…"
+    return message if len(message) <= MAX_DETAIL else message[:MAX_DETAIL] + "…"

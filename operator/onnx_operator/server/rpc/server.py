@@ -6,43 +6,31 @@ Imported only when the port is wanted, and after a server's processes have parte
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from onnx_operator.server.dataplane.admission import Admission
 from onnx_operator.server.dataplane.budget import Budget
 from onnx_operator.server.dataplane.plane import DataPlane
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.lifecycle import Lifecycle
-from onnx_operator.server.metrics import Metrics
 from onnx_operator.server.rpc import inference_pb2 as _described  # noqa: F401 - reflection finds it in protobuf's pool
 from onnx_operator.server.rpc.codes import code_of
-from onnx_operator.server.rpc.service import NAME, RECEIVING, Answered, Service
+from onnx_operator.server.rpc.service import NAME, RECEIVING, Service, check_token
 from onnx_operator.server.tls import TlsFiles
 
 PROBE_THREADS = 4
-MOST_STREAMS = 512
+MAX_STREAMS = 512
 """Calls that one connection may have open."""
-MOST_METADATA_BYTES = 16 * 1024
+MAX_METADATA_BYTES = 16 * 1024
 OTHER_CALLS = 64
 """Calls beside inferences that may be open at once: probes, descriptions, watchers of health."""
 WATCH_SECONDS = 0.5
 """How often the health that watchers are told is compared with the server's."""
 _PUBLIC = (f"/{health.SERVICE_NAME}/", f"/{NAME}/")
-
-
-@dataclass(frozen=True)
-class GrpcLimits:
-    """Bytes of one message, and inferences that may be here at once, those that wait included.
-
-    Where the budget for requests is small, messages are as well: those that are taken in at once take half of it.
-    """
-
-    max_body_bytes: int = 64 << 20
-    most_calls: int = 129
 
 
 class GrpcServer:
@@ -57,11 +45,6 @@ class GrpcServer:
         self._probes = probes
         self._health = watch
 
-    @property
-    def in_flight(self) -> int:
-        """Inferences that have no answer yet."""
-        return self._service.in_flight
-
     async def drain(self, grace: float) -> None:
         """Take no new calls, tell watchers, and give running calls ``grace`` seconds; the rest is cancelled."""
         self._health.close()
@@ -74,36 +57,32 @@ class GrpcServer:
 async def serve_grpc(
     plane: DataPlane,
     lifecycle: Lifecycle,
+    admission: Admission,
     *,
-    metrics: Metrics,
-    limits: GrpcLimits,
+    max_body_bytes: int = 64 << 20,
     host: str = "::",
     port: int = 8081,
-    token: str = "",
     tls: TlsFiles | None = None,
-    access_log: bool = False,
     reuse_port: bool = True,
-    on_answered: Callable[[Answered], None] | None = None,
     budget: Budget | None = None,
 ) -> GrpcServer:
     """Listen, and answer until :meth:`GrpcServer.drain`. ``port`` 0 takes a free one; with ``reuse_port`` other
     processes may listen there too.
 
-    ``on_answered`` is told of each :class:`~onnx_operator.server.rpc.service.Answered` call on the event loop.
+    Where the budget for requests is small, messages are as well: those that are taken in at once take half of it.
     Raises OSError if it cannot listen or cannot read the files of TLS.
     """
     budget = budget or Budget()
-    limits = replace(limits, max_body_bytes=min(limits.max_body_bytes, budget.total // (4 * RECEIVING)))
-    longest = limits.max_body_bytes
-    service = Service(plane, lifecycle, metrics, limits.most_calls, token, on_answered, access_log, budget, longest)
+    longest = min(max_body_bytes, budget.total // (4 * RECEIVING))
+    service = Service(plane, lifecycle, admission, budget, longest)
     probes = ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="rpc-probes")
     server = grpc.server(
         probes,
         handlers=[service.handlers()],
-        interceptors=[_Token(service)] if token else [],
-        options=_options(limits, reuse_port),
+        interceptors=[_Token(admission)] if admission.guarded else [],
+        options=_options(longest, reuse_port),
         # More than there is room for, so that refusals are ours, and counted.
-        maximum_concurrent_rpcs=2 * limits.most_calls + OTHER_CALLS,
+        maximum_concurrent_rpcs=2 * admission.places + OTHER_CALLS,
     )
     watched = _Health(lifecycle, service.end_late)
     health_pb2_grpc.add_HealthServicer_to_server(watched, server)
@@ -118,17 +97,17 @@ async def serve_grpc(
     return GrpcServer(server, bound, service, probes, watched)
 
 
-def _options(limits: GrpcLimits, reuse_port: bool) -> list[tuple[str, int]]:
+def _options(longest: int, reuse_port: bool) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", int(reuse_port)),
-        ("grpc.max_receive_message_length", limits.max_body_bytes),
+        ("grpc.max_receive_message_length", longest),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", MOST_STREAMS),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
         # What has come of messages that nobody has asked for yet is memory that nobody has counted.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", 64 * 1024),
-        ("grpc.max_metadata_size", MOST_METADATA_BYTES),
-        ("grpc.absolute_max_metadata_size", 2 * MOST_METADATA_BYTES),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA_BYTES),
         ("grpc.server_handshake_timeout_ms", 10_000),
         # Dead peers are found, and pings that are too many end the connection.
         ("grpc.keepalive_time_ms", 60_000),
@@ -213,17 +192,16 @@ class _Health(health.HealthServicer):
 class _Token(grpc.ServerInterceptor):
     """Asks for the token where the service's own handlers do not: at reflection. Health is for everybody."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Refuse a call, or let it pass."""
         handler = continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(_PUBLIC):
             return handler
-        metadata = {k: v for k, v in handler_call_details.invocation_metadata or () if isinstance(v, str)}
         try:
-            self._service.check_token(metadata)
+            check_token(self._admission, handler_call_details.invocation_metadata)
         except RequestError as error:
             refusal = error
         else:

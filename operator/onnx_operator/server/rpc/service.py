@@ -6,12 +6,11 @@ answers half as many requests again as grpc.aio on uvloop: there each call takes
 """
 
 import asyncio
-import hmac
+import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
 from typing import Any, NoReturn
@@ -19,6 +18,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from onnx_operator.server.dataplane.admission import Admission, Answered
 from onnx_operator.server.dataplane.budget import Account, Budget
 from onnx_operator.server.dataplane.call import Call
 from onnx_operator.server.dataplane.inference import Inference
@@ -26,7 +26,6 @@ from onnx_operator.server.dataplane.plane import DataPlane
 from onnx_operator.server.dataplane.sizes import STRING, feed_bytes, written_bytes
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.lifecycle import Lifecycle
-from onnx_operator.server.metrics import Metrics
 from onnx_operator.server.rpc import inference_pb2 as pb
 from onnx_operator.server.rpc.codec import decode_request, encode_response
 from onnx_operator.server.rpc.codes import code_of, detail_of
@@ -36,30 +35,23 @@ from onnx_operator.server.rpc.wire import parsed_bytes
 logger = logging.getLogger(__name__)
 
 NAME = "inference.GRPCInferenceService"
+_INFER = f"{NAME}/ModelInfer"
 RECEIVING = 8
 """Messages that are taken in at once; others wait in their connections."""
 PATIENT_SECONDS = 1.0
 """What a message may take where others wait and its caller's address has more than one under way."""
-SETTLE_SECONDS = 0.1
+FLUSH_SECONDS = 0.1
 """Counts of answered calls wait this long at most for the event loop, which has the metrics."""
 
 
-@dataclass(frozen=True)
-class Answered:
-    """A call that has ended. ``metadata`` are the caller's headers, read only when asked for."""
-
-    method: str
-    protocol: str
-    code: str
-    started: float
-    seconds: float
-    metadata: Callable[[], dict[str, str]]
+Metadata = Iterable[tuple[str, str | bytes]] | None
+"""As gRPC hands it over."""
 
 
 class _Pending:
     """An inference between its handler's thread, which waits at the gate, and the event loop."""
 
-    __slots__ = ("call", "counted", "deadline", "error", "gate", "inference", "over", "results")
+    __slots__ = ("admitted", "call", "deadline", "error", "gate", "inference", "over", "results")
 
     def __init__(self, inference: Inference, deadline: float) -> None:
         self.inference = inference
@@ -67,7 +59,7 @@ class _Pending:
         self.gate = Lock()
         self.gate.acquire()
         self.over = False
-        self.counted = False
+        self.admitted = False
         self.results: list[Any] | None = None
         self.error: RequestError | None = None
         self.call: Call | None = None
@@ -76,49 +68,35 @@ class _Pending:
 class Service:
     """Handlers of the protocol's calls. Built on the event loop; they run in threads.
 
-    ``most`` is how many inferences may be here at once, those that wait included; ``longest`` is the bytes of the
-    longest message that the server takes.
+    ``longest`` is the bytes of the longest message that the server takes.
     """
 
     def __init__(
         self,
         plane: DataPlane,
         lifecycle: Lifecycle,
-        metrics: Metrics,
-        most: int,
-        token: str = "",
-        on_answered: Callable[[Answered], None] | None = None,
-        access_log: bool = False,
-        budget: Budget | None = None,
-        longest: int = 64 << 20,
+        admission: Admission,
+        budget: Budget,
+        longest: int,
     ) -> None:
-        self._budget = budget or Budget()
+        self._budget = budget
         self._longest = longest
         self._places = Places(RECEIVING)
         self._receiving: dict[grpc.ServicerContext, tuple[str, float]] = {}
         self._plane = plane
         self._lifecycle = lifecycle
-        self._metrics = metrics
-        self._most = most
-        self._token = token.encode()
-        self._on_answered = on_answered
-        self._access_log = access_log
+        self._admission = admission
         self._loop = asyncio.get_running_loop()
         self._arrived: deque[_Pending] = deque()
         self._answered: deque[Answered] = deque()
         self._woken = False
-        self._settling = False
-        self._present = 0
-        # A thread for each inference that may wait; they are made when they are needed.
-        self._threads = ThreadPoolExecutor(most, thread_name_prefix="rpc")
-
-    @property
-    def in_flight(self) -> int:
-        """Inferences that have no answer yet."""
-        return self._present
+        self._flushing = False
+        # A thread for each inference that may wait, and some to take in what is then refused; made when needed.
+        self._threads = ThreadPoolExecutor(admission.places + RECEIVING, thread_name_prefix="rpc")
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Tell of the last calls, and let the threads end. On the event loop."""
+        self._flush()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -140,14 +118,6 @@ class Service:
         }
         return grpc.method_handlers_generic_handler(NAME, methods)
 
-    def check_token(self, metadata: dict[str, str]) -> None:
-        """Raise :class:`RequestError` (401) without the bearer token, where one is required (RFC 6750)."""
-        if not self._token:
-            return
-        scheme, _, token = metadata.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), self._token):
-            raise RequestError("send the endpoint's token as metadata authorization: Bearer TOKEN", 401)
-
     # Descriptions.
 
     def _server_ready(self, _: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
@@ -166,30 +136,35 @@ class Service:
         self._plane.check_name(request.name, request.version or None)
         told = self._plane.model_metadata()
         tensor = pb.ModelMetadataResponse.TensorMetadata
+        # Tensors have no field for it here, the model has: JSON, as labels may hold anything.
+        classes = {
+            f"{each['name']}.classes": each.pop("parameters") for each in told["outputs"] if "parameters" in each
+        }
         return pb.ModelMetadataResponse(
             name=told["name"],
             versions=told["versions"],
             platform=told["platform"],
             inputs=[tensor(**each) for each in told["inputs"]],
             outputs=[tensor(**each) for each in told["outputs"]],
+            properties={name: json.dumps(each["classes"]) for name, each in classes.items()},
         )
 
     def _unary(
         self, request_type: type[Message], answer: Callable[[Any], Message], *, public: bool = False
     ) -> "grpc.RpcMethodHandler[Any, Any]":
-        method = request_type.DESCRIPTOR.name.removesuffix("Request")
+        method = f"{NAME}/{request_type.DESCRIPTOR.name.removesuffix('Request')}"
 
         def handle(body: bytes, context: grpc.ServicerContext) -> bytes:
             started = monotonic()
             try:
-                if not public:
-                    self.check_token(headers(context))
+                if self._admission.guarded and not public:
+                    check_token(self._admission, context.invocation_metadata())
                 response = answer(_parsed(request_type, body))
             except RequestError as error:
                 self._refuse(method, "other", started, context, error)
             except Exception as fault:
                 self._refuse(method, "other", started, context, _unexpected(fault))
-            self._count(Answered(method, "other", "OK", started, monotonic() - started, lambda: headers(context)))
+            self._count(_ended(method, "other", started, context))
             return response.SerializeToString()
 
         return grpc.unary_unary_rpc_method_handler(handle)
@@ -200,19 +175,17 @@ class Service:
         started = monotonic()
         account = Account(self._budget, 0)
         try:
-            if self._token:
-                self.check_token(headers(context))
+            if self._admission.guarded:
+                check_token(self._admission, context.invocation_metadata())
             answer = self._answer(self._receive(bodies, context, started, account), context, started, account)
         except RequestError as error:
-            self._refuse("ModelInfer", "grpc", started, context, error)
+            self._refuse(_INFER, "grpc", started, context, error)
         except Exception as fault:
-            self._refuse("ModelInfer", "grpc", started, context, _unexpected(fault))
+            self._refuse(_INFER, "grpc", started, context, _unexpected(fault))
         finally:
             account.keep(0)
-        self._answered.append(
-            Answered("ModelInfer", "grpc", "OK", started, monotonic() - started, lambda: headers(context))
-        )
-        if not self._settling:
+        self._answered.append(_ended(_INFER, "grpc", started, context))
+        if not self._flushing:
             self._wake()
         return answer
 
@@ -241,7 +214,7 @@ class Service:
         return body
 
     def _answer(self, body: bytes, context: grpc.ServicerContext, started: float, account: Account) -> bytes:
-        needed = parsed_bytes(body)
+        needed, length = parsed_bytes(body), len(body)
         # From the room for the longest message to what this one takes.
         account.become(needed)
         request: pb.ModelInferRequest = _parsed(pb.ModelInferRequest, body)
@@ -260,7 +233,7 @@ class Service:
                 self._on_loop(lambda: self._give_up(pending))
 
         # The feed is held as long as the inference has it, which may be after its caller was told that it is late.
-        inference.budget, inference.charged = self._budget, min(account.held, feed_bytes(inference.feed))
+        inference.budget, inference.charged = self._budget, min(account.held, feed_bytes(inference.feed, length))
         account.held -= inference.charged
         if not context.add_callback(ended):
             inference.release()
@@ -277,9 +250,8 @@ class Service:
     def _refuse(
         self, method: str, protocol: str, started: float, context: grpc.ServicerContext, error: RequestError
     ) -> NoReturn:
-        code = code_of(error)
-        self._count(Answered(method, protocol, code.name, started, monotonic() - started, lambda: headers(context)))
-        context.abort(code, detail_of(error))
+        self._count(_ended(method, protocol, started, context, error))
+        context.abort(code_of(error), detail_of(error))
 
     # From here on the event loop.
 
@@ -287,7 +259,7 @@ class Service:
         """Have the event loop look at what threads have left for it. From any thread."""
         if not self._woken:
             self._woken = True
-            self._on_loop(self._look)
+            self._on_loop(self._begin_arrived)
 
     def _on_loop(self, work: Callable[[], None]) -> None:
         try:
@@ -296,29 +268,25 @@ class Service:
             # The loop is closed: the process ends, and nobody waits for this.
             logger.debug("a call ended after the event loop")
 
-    def _look(self) -> None:
+    def _begin_arrived(self) -> None:
         # First, so that whoever leaves something from now on wakes the loop again.
         self._woken = False
         while self._arrived:
             self._begin(self._arrived.popleft())
-        self._settle()
+        self._flush()
 
     def _begin(self, pending: _Pending) -> None:
         if pending.over:
             pending.inference.release()
             return
-        if self._present >= self._most:
+        if (full := self._admission.take_place()) is not None:
             pending.inference.release()
-            self._metrics.reject()
-            full = RequestError(f"the server is full ({self._most} requests run or wait); try again shortly", 429)
             self._end(pending, None, full)
             return
-        self._present += 1
-        self._metrics.enter()
-        pending.counted = True
-        if not self._settling:
-            self._settling = True
-            self._loop.call_later(SETTLE_SECONDS, self._settle_later)
+        pending.admitted = True
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_later(FLUSH_SECONDS, self._flush_later)
         try:
             pending.call = self._plane.start(
                 pending.inference, lambda results, error: self._end(pending, results, error), pending.deadline
@@ -332,9 +300,8 @@ class Service:
             return
         pending.over = True
         pending.results, pending.error = results, error
-        if pending.counted:
-            self._present -= 1
-            self._metrics.leave()
+        if pending.admitted:
+            self._admission.leave()
         pending.gate.release()
 
     def _give_up(self, pending: _Pending) -> None:
@@ -354,27 +321,22 @@ class Service:
             if now - since > (PATIENT_SECONDS if crowded else self._plane.timeout):
                 context.cancel()
 
-    def _settle_later(self) -> None:
+    def _flush_later(self) -> None:
         # First, so that a thread that ends a call from now on knows that nobody looks.
-        self._settling = False
-        self._settle()
-        if self._present:
-            self._settling = True
-            self._loop.call_later(SETTLE_SECONDS, self._settle_later)
+        self._flushing = False
+        self._flush()
+        if self._admission.present:
+            self._flushing = True
+            self._loop.call_later(FLUSH_SECONDS, self._flush_later)
 
-    def _settle(self) -> None:
-        """Count and log what has been answered."""
-        answered = self._answered
-        while answered:
-            call = answered.popleft()
-            self._metrics.observe(call.protocol, call.code, call.seconds)
-            failed = call.code in ("INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN")
-            if failed or self._access_log:
-                fields = {"method": f"{NAME}/{call.method}", "code": call.code, "seconds": round(call.seconds, 6)}
-                level = logging.WARNING if failed else logging.INFO
-                logger.log(level, "request", extra={"fields": fields | _trace_fields(call.metadata())})
-            if self._on_answered is not None:
-                self._on_answered(call)
+    def _flush(self) -> None:
+        """Count and tell what has been answered."""
+        admission = self._admission
+        while self._answered:
+            call = self._answered.popleft()
+            admission.count(call.protocol, call.code, call.seconds)
+            if call.failed or admission.watched:
+                admission.tell(call)
 
 
 def _raw_strings(request: pb.ModelInferRequest) -> int:
@@ -384,13 +346,36 @@ def _raw_strings(request: pb.ModelInferRequest) -> int:
     return sum(len(raw) for raw in request.raw_input_contents) // 4
 
 
-def headers(context: grpc.ServicerContext) -> dict[str, str]:
+def check_token(admission: Admission, metadata: Metadata) -> None:
+    """Raise :class:`RequestError` (401) where a call has not the token that is asked for."""
+    refusal = admission.check_token(_headers(metadata).get("authorization", "").encode())
+    if refusal is not None:
+        raise refusal
+
+
+def _headers(metadata: Metadata) -> dict[str, str]:
     """The caller's metadata that is text; the first of those that came twice."""
     found: dict[str, str] = {}
-    for key, value in context.invocation_metadata() or ():
+    for key, value in metadata or ():
         if isinstance(value, str):
             found.setdefault(key, value)
     return found
+
+
+def _ended(
+    method: str, protocol: str, started: float, context: grpc.ServicerContext, error: RequestError | None = None
+) -> Answered:
+    return Answered(
+        protocol=protocol,
+        method=method,
+        path=None,
+        code="OK" if error is None else code_of(error).name,
+        failed=error is not None and error.status >= 500,
+        error="" if error is None else error.message,
+        started=started,
+        seconds=monotonic() - started,
+        headers=lambda: _headers(context.invocation_metadata()),
+    )
 
 
 def _parsed(request_type: type[Any], body: bytes) -> Any:
@@ -403,14 +388,3 @@ def _parsed(request_type: type[Any], body: bytes) -> Any:
 def _unexpected(fault: Exception) -> RequestError:
     logger.error("a call failed unexpectedly: %r", fault, exc_info=fault)
     return RequestError("the server failed on this request", 500)
-
-
-def _trace_fields(metadata: dict[str, str]) -> dict[str, str]:
-    """The request's id and W3C trace context (https://www.w3.org/TR/trace-context/) for a line of the log."""
-    fields = {}
-    if request_id := metadata.get("x-request-id"):
-        fields["requestId"] = request_id[:256]
-    parts = metadata.get("traceparent", "").split("-")
-    if len(parts) >= 4 and len(parts[1]) == 32 and len(parts[2]) == 16:
-        fields |= {"traceId": parts[1], "spanId": parts[2]}
-    return fields

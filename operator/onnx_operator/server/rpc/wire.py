@@ -3,16 +3,22 @@
 An empty message of two bytes becomes an object of ninety, a number of one byte one of eight in a list that has doubled
 its room: whoever may send eight MiB must not have three hundred of them for it.
 https://protobuf.dev/programming-guides/encoding/
+
+Walks by itself, not by ``model.reading.wire``: that one looks through a moving window, refuses what is malformed (here
+the parser's task) and makes an object of each field. Measured, it takes 1.6 to 2.4 times as long for a request of 40
+bytes, of 1 MiB raw or packed (12 to 20 µs more each), and of 100,000 strings (243 ms for 138 ms).
 """
 
 from collections.abc import Iterator
 
+from onnx_operator.model.reading.wire import BYTES, FIXED32, FIXED64, VARINT
 from onnx_operator.server.dataplane.sizes import STRING
 from onnx_operator.server.errors import RequestError
+from onnx_operator.server.rpc.inference_pb2 import InferTensorContents, ModelInferRequest
 
-MOST_FIELDS = 4096
+MAX_REQUEST_FIELDS = 4096
 """Fields of a request, counted within its inputs and their contents too, where each is an object of its own."""
-MOST_ELEMENTS = 262_144
+MAX_UNPACKED_ELEMENTS = 262_144
 """Fields within the contents of all inputs: strings, and numbers that were not packed. Each is looked at."""
 _DENSE = 24
 """Bytes for a byte of what may hold short numbers, names and maps. Measured: 17."""
@@ -20,10 +26,15 @@ _PLAIN = 4
 """Bytes for a byte of what is copied as it is: contents of the message, of Python, and of the array."""
 _TAG = 2
 """Bytes of a field besides its content, at least."""
-_INPUTS, _RAW = 5, 7
-_CONTENTS = 5
-_BOOL, _FP32, _FP64, _BYTES = 1, 6, 7, 8
-"""Field numbers of ModelInferRequest, its InferInputTensor and that one's InferTensorContents."""
+_INPUTS = ModelInferRequest.INPUTS_FIELD_NUMBER
+_RAW = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
+_CONTENTS = ModelInferRequest.InferInputTensor.CONTENTS_FIELD_NUMBER
+_PACKED = (
+    InferTensorContents.BOOL_CONTENTS_FIELD_NUMBER,
+    InferTensorContents.FP32_CONTENTS_FIELD_NUMBER,
+    InferTensorContents.FP64_CONTENTS_FIELD_NUMBER,
+)
+_BYTES = InferTensorContents.BYTES_CONTENTS_FIELD_NUMBER
 
 
 def parsed_bytes(body: bytes) -> int:
@@ -38,14 +49,16 @@ def parsed_bytes(body: bytes) -> int:
         if number == _RAW:
             found += _PLAIN * (end - start)
         elif number == _INPUTS:
-            inner, seen, within = _input_bytes(view, start, end, MOST_ELEMENTS - elements)
+            inner, seen, within = _input_bytes(view, start, end, MAX_UNPACKED_ELEMENTS - elements)
             found += inner
             count += seen
             elements += within
         else:
             found += _DENSE * (end - start + _TAG)
-        if count > MOST_FIELDS:
-            raise RequestError(f"the message has more than {MOST_FIELDS} fields; send elements packed, or raw", 400)
+        if count > MAX_REQUEST_FIELDS:
+            raise RequestError(
+                f"the message has more than {MAX_REQUEST_FIELDS} fields; send elements packed, or raw", 400
+            )
     return found
 
 
@@ -55,7 +68,7 @@ def _input_bytes(view: memoryview, start: int, end: int, most: int) -> tuple[int
         count += 1
         if number != _CONTENTS:
             found += _DENSE * (stop - begin + _TAG)
-            if count > MOST_FIELDS:
+            if count > MAX_REQUEST_FIELDS:
                 # Unpacked sizes and the like; the rest is taken at its worst.
                 return found + _DENSE * (end - stop), count, elements
             continue
@@ -63,11 +76,11 @@ def _input_bytes(view: memoryview, start: int, end: int, most: int) -> tuple[int
             elements += 1
             if elements > most:
                 raise RequestError(
-                    f"the message has more than {MOST_ELEMENTS} elements one by one; send strings in "
+                    f"the message has more than {MAX_UNPACKED_ELEMENTS} elements one by one; send strings in "
                     "raw_input_contents, and numbers packed or there as well",
                     400,
                 )
-            if field in (_BOOL, _FP32, _FP64) and last - first > 64:
+            if field in _PACKED and last - first > 64:
                 found += _PLAIN * (last - first)
             elif field == _BYTES:
                 found += STRING + _DENSE + _PLAIN * (last - first)
@@ -82,14 +95,14 @@ def _fields(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int
         try:
             tag, at = _varint(view, at, end)
             start, kind = at, tag & 7
-            if kind == 2:
+            if kind == BYTES:
                 size, start = _varint(view, at, end)
                 at = start + size
-            elif kind == 0:
+            elif kind == VARINT:
                 _, at = _varint(view, at, end)
-            elif kind == 1:
+            elif kind == FIXED64:
                 at += 8
-            elif kind == 5:
+            elif kind == FIXED32:
                 at += 4
             else:
                 # Groups are unknown to the protocol: copied, with all that is in them.

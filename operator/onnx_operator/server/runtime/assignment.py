@@ -50,7 +50,7 @@ _LIBRARY = re.compile(r"Failed to load library \S{0,300}?([^/\s]{1,100}\.(?:so|d
 _FAILURE = re.compile(r"(?:CUDA|CUDNN|CUBLAS|TensorRT|TRT) (?:failure|error).*", re.IGNORECASE)
 _EP_ERROR = re.compile(r"EP Error (?:/\S{1,300}:\d{1,6} [^()]{0,300}\([^()]{0,300}\) )?([^*\s].*)")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_LONGEST_CAUSE = 400
+_MAX_CAUSE_LENGTH = 400
 
 
 class _Node(Protocol):
@@ -168,4 +168,4 @@ def cause_in(log: str) -> str:
     else:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         cause = lines[-1] if lines else "it did not say why"
-    return " ".join(cause.split())[:_LONGEST_CAUSE]
+    return " ".join(cause.split())[:_MAX_CAUSE_LENGTH]

@@ -11,8 +11,8 @@ from typing import Any
 
 import onnxruntime as ort
 
-from onnx_operator.api.contract import MOST_KILLS
-from onnx_operator.server.runtime.cgroups import memory_limit
+from onnx_operator.api.contract import MAX_KILLS
+from onnx_operator.common.cgroups import memory_limit
 from onnx_operator.server.runtime.guessing import run_once
 from onnx_operator.server.runtime.memory import resident_memory_bytes
 
@@ -35,10 +35,10 @@ _LEAP = 64
 """Times the bytes of a small input that killed: kernels that divide by a size of nothing do so below some length."""
 MEASURING = "measuring"
 """Names the runs after the first one that was answered."""
-_LARGEST_STATE = 64 << 10
+_MAX_STATE = 64 << 10
 _PROVEN = 2
 """Starts that ended while an input ran: one alone may be a restart of the node, or somebody who stopped waiting."""
-_MOST_TIMES = 1 << 31
+_MAX_TIMES = 1 << 31
 
 
 class OutOfTimeError(Exception):
@@ -89,7 +89,7 @@ class Attempts:
         if self._file is None:
             return {}
         try:
-            if not stat.S_ISREG(self._file.lstat().st_mode) or self._file.stat().st_size > _LARGEST_STATE:
+            if not stat.S_ISREG(self._file.lstat().st_mode) or self._file.stat().st_size > _MAX_STATE:
                 return {}
             found = json.loads(self._file.read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -100,7 +100,7 @@ class Attempts:
     @property
     def given_up(self) -> bool:
         """Whether the process ended too often while made-up inputs ran."""
-        return self.kills >= MOST_KILLS
+        return self.kills >= MAX_KILLS
 
     @property
     def kills(self) -> int:
@@ -203,7 +203,7 @@ class Attempts:
 def _is_entry(found: Any) -> bool:
     if not (isinstance(found, list) and len(found) == 2 and all(type(each) is int for each in found)):
         return False
-    return bool(0 <= found[0] < 1 << 62 and 0 < found[1] < _MOST_TIMES)
+    return bool(0 <= found[0] < 1 << 62 and 0 < found[1] < _MAX_TIMES)
 
 
 def run_within(model: Any, feed: Mapping[str, Any], seconds: float, late: Callable[[], None] = lambda: None) -> None:

@@ -1,4 +1,4 @@
-"""Finding the input that warms a model up: recorded, given, kept from the revision before, or made up."""
+"""Finding the input that warms a model up: from test data, given, kept from the revision before, or made up."""
 
 import hashlib
 import logging
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onnx_operator.api.contract import WarmUpInputs
+from onnx_operator.api.warm_up import WarmUpInputs
 from onnx_operator.server.dataplane.tensors import TensorInfo
 from onnx_operator.server.runtime.attempts import GIVEN_SECONDS, Attempts, OutOfTimeError, run_within
 from onnx_operator.server.runtime.failures import FailedTestError, HeldLoadError, LoadError, UnwarmedLoadError
@@ -78,15 +78,15 @@ class NotFound:
 def find_input(model: Model, sources: Sources) -> Found | NotFound:
     """Find an input that the model answers.
 
-    What somebody gave has the last word: recorded inputs, else spec.warmUp, else what warmed up the revision before.
+    What somebody gave has the last word: test data, else spec.warmUp, else what warmed up the revision before.
 
     Raises :class:`LoadError` where the runtime says that it does not implement what the model needs, or where what
-    spec.warmUp says is not answered, :class:`FailedTestError` where recorded inputs are not, :class:`HeldLoadError`
+    spec.warmUp says is not answered, :class:`FailedTestError` where test data is not, :class:`HeldLoadError`
     where kept ones are not, :class:`UnwarmedLoadError` where one is required and none is found.
     """
     required = [info for info in model.inputs if not info.optional]
     if sources.test_data is not None:
-        feed = _recorded(model, sources.test_data)
+        feed = _of_test_data(model, sources.test_data)
         recipe = recipe_of(required, feed, None)
         shapes = {info.name: shape_of_value(feed[info.name]) for info in required if info.datatype}
         guess = guess_of(required, shapes)
@@ -102,7 +102,7 @@ def find_input(model: Model, sources: Sources) -> Found | NotFound:
         sources.attempts.allow(GIVEN_SECONDS)
     found = _search(model, required, sources, Guess())
     if sources.required and isinstance(found, NotFound):
-        raise UnwarmedLoadError(f"this is no first version, so that it serves only once it is warm: {found.message}")
+        raise UnwarmedLoadError(f"this is not a first version, so it serves only once it is warmed up: {found.message}")
     return found
 
 
@@ -162,7 +162,7 @@ def _kept(model: Model, required: Sequence[TensorInfo], kept: WarmUpInputs) -> F
 
 
 def _answers(model: Model, required: Sequence[TensorInfo], recipe: WarmUpInputs, attempts: Attempts) -> bool:
-    """Whether an input like a recorded one is answered too; it is made up, and a kill by it no fault of the model's."""
+    """Whether an input like that of the test data is answered too; a kill by it is no fault of the model's."""
     try:
         guess = guess_of(required, recipe.shapes, recipe.fillings())
         feed = make_feed(required, guess)
@@ -175,7 +175,7 @@ def _answers(model: Model, required: Sequence[TensorInfo], recipe: WarmUpInputs,
     return True
 
 
-def _recorded(model: Model, folder: Path) -> dict[str, Any]:
+def _of_test_data(model: Model, folder: Path) -> dict[str, Any]:
     from onnx_operator.server.runtime.testdata import find_data_sets, inputs_of
 
     data_set = find_data_sets(folder)[0]

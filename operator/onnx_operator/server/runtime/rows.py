@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from onnx_operator.api.warm_up import MAX_WARM_UP_ELEMENTS
 from onnx_operator.server.dataplane.tensors import DTYPES, TensorInfo
 from onnx_operator.server.errors import RequestError
-from onnx_operator.server.runtime.guessing import MAX_ELEMENTS, Guess, shape_of
+from onnx_operator.server.runtime.guessing import Guess, shape_of
 from onnx_operator.server.runtime.session import Model
 
 TOLERANCES = {"FP64": 1e-6, "FP32": 1e-3, "FP16": 1e-2, "BF16": 4e-2}
 """By how much, relative to the largest value of a row, results may differ: kernels add up in another order when
 there are more rows. What depends on its neighbours differs by far more."""
-_SMALLEST_DIFFERENCE = 1e-5
+_MIN_DIFFERENCE = 1e-5
 _NOISE = {"FP64": 1e-14, "FP32": 4e-6, "FP16": 3e-2, "BF16": 0.25}
 """About 32 roundings, relative to the largest value: differences below that tell nothing."""
 _SCALES = (1.0, 100.0, 10_000.0)
@@ -228,7 +229,7 @@ def same(one: Any, other: Any, datatype: str) -> bool:
         return False
     largest = float(np.max(np.abs(other[finite]), initial=0.0))
     difference = float(np.max(np.abs(one[finite] - other[finite]), initial=0.0))
-    return difference <= TOLERANCES[datatype] * largest + _SMALLEST_DIFFERENCE
+    return difference <= TOLERANCES[datatype] * largest + _MIN_DIFFERENCE
 
 
 def as_floats(array: Any, datatype: str) -> Any:
@@ -275,7 +276,7 @@ def random_rows(
     feed: Feed = {}
     for info in inputs:
         shape = shape_of(info, replace(guess, batch=count), sizes)
-        if math.prod(shape) > MAX_ELEMENTS:
+        if math.prod(shape) > MAX_WARM_UP_ELEMENTS:
             raise NotBatchableError(f"input {info.name} would have {math.prod(shape)} elements")
         feed[info.name] = _random(random, info.datatype or "", (count, *shape[1:]), scale, narrow)
     return feed

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import onnxruntime as ort
 from onnx_operator.model.batching.kernels import kernels_here
 from onnx_operator.model.batching.proof import Proof, prove
 from onnx_operator.model.batching.reading import UnreadableError, read_model
+from onnx_operator.model.elements import RAW_NAMES
+from onnx_operator.model.reading.zipmaps import Classes
 from onnx_operator.server.dataplane.call import Call, Cancelled
-from onnx_operator.server.dataplane.tensors import TensorInfo, datatype_of
+from onnx_operator.server.dataplane.tensors import BITS, TensorInfo, datatype_of
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.runtime.assignment import (
     CPU,
@@ -25,8 +28,10 @@ from onnx_operator.server.runtime.assignment import (
     read_assignment,
     start_error,
 )
+from onnx_operator.server.runtime.categories import Categories, find_categories
 from onnx_operator.server.runtime.failures import LoadError
 from onnx_operator.server.runtime.malloc import loading_memory
+from onnx_operator.server.runtime.zipmaps import served_form
 
 __all__ = ["CPU", "PROVIDERS", "Assignment", "LoadError", "Model", "SessionSettings", "explain", "load"]
 
@@ -38,10 +43,10 @@ _SOURCE_PLACE = re.compile(
     r"(?:/\S{1,300}?|\b\w{1,100})\.(?:h|hpp|cc|cpp|cuh?):\d{1,6} "
     r"(?:[\w:<>&*, ]{1,300}\([^()]{0,300}\)(?: const)? )?"
 )
-_BFLOAT16 = 16
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _SILENT = 4
+_ELEMENTS = {name: number for number, name in RAW_NAMES.items()}
 """ONNX Runtime prints names of nodes as they are, escapes of a terminal included; what it means it raises as well."""
-"""TensorProto.DataType."""
 
 
 @dataclass(frozen=True)
@@ -57,31 +62,50 @@ class SessionSettings:
     fail_on_fallback: bool = False
 
 
+# What a run refuses comes back as an exception, which the log tells.
+ort.set_default_logger_severity(_SILENT)
+
+
 class Model:
     """A loaded model. ``run`` and ``run_plain`` may be called from several threads at once.
 
-    BF16, for which numpy has no type, is carried as the bits in ``uint16``, in both directions.
+    Types that numpy does not have (BF16, floats of 8 bits) are carried as their bits in unsigned integers, in both
+    directions.
     """
 
-    def __init__(self, session: ort.InferenceSession, assignment: Assignment, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        assignment: Assignment,
+        path: Path | None = None,
+        classes: Mapping[str, Classes] | None = None,
+    ) -> None:
+        """``classes``: the outputs that are tensors here and sequences of maps in the file, with their labels."""
         self.session = session
         self.path = path
         self.assignment = assignment
         self.inputs = [_info(arg) for arg in session.get_inputs()]
         self.inputs += [_info(arg, optional=True) for arg in session.get_overridable_initializers()]
-        self.outputs = [_info(arg) for arg in session.get_outputs()]
+        self.outputs = [_with_classes(_info(arg), classes or {}) for arg in session.get_outputs()]
         self.input_by_name = {info.name: info for info in self.inputs}
         self.output_by_name = {info.name: info for info in self.outputs}
-        self._bf16_inputs = frozenset(info.name for info in self.inputs if info.datatype == "BF16")
-        self._bf16_outputs = frozenset(info.name for info in self.outputs if info.datatype == "BF16")
+        self._bit_inputs = {info.name: _ELEMENTS[info.datatype] for info in self.inputs if info.datatype in _ELEMENTS}
+        self._bit_outputs = frozenset(info.name for info in self.outputs if info.datatype in _ELEMENTS)
         # The Python wrapper around it checks on each call again what the data plane has checked: 0.8 µs.
         self._session = session._sess
-        self._compute = self._run_bf16 if self._bf16_inputs or self._bf16_outputs else self._session.run
+        self._compute = self._run_bits if self._bit_inputs or self._bit_outputs else self._session.run
 
     def fill_up(self) -> None:
         """Take fewer rows than the fixed number as well: whoever runs it then fills them up."""
         self.inputs = [info if info.optional else replace(info, filled_up=True) for info in self.inputs]
         self.input_by_name = {info.name: info for info in self.inputs}
+
+    @cached_property
+    def categories(self) -> Categories:
+        """What inputs may hold where the graph fails on all else; read from the file when it is first asked for."""
+        if self.path is None or "ai.onnx.ml.OneHotEncoder" not in self.assignment.operators:
+            return {}
+        return find_categories(self.path, self.inputs)
 
     def prove_rows(self, most_rows: int) -> Proof:
         """Look in the file whether rows of a batch may meet, on what computes here: a few milliseconds.
@@ -125,13 +149,15 @@ class Model:
             raise _refusal(error) from None
         return results
 
-    def _run_bf16(self, outputs: Sequence[str], feed: Mapping[str, Any], options: ort.RunOptions | None) -> list[Any]:
+    def _run_bits(self, outputs: Sequence[str], feed: Mapping[str, Any], options: ort.RunOptions | None) -> list[Any]:
         # The values point into the arrays of the feed, which lives until this returns.
         values = {
-            name: _from_bits(value) if name in self._bf16_inputs and not isinstance(value, ort.OrtValue) else value
+            name: _from_bits(value, self._bit_inputs[name])
+            if name in self._bit_inputs and not isinstance(value, ort.OrtValue)
+            else value
             for name, value in feed.items()
         }
-        if self._bf16_outputs.isdisjoint(outputs):
+        if self._bit_outputs.isdisjoint(outputs):
             plain: list[Any] = self._session.run(outputs, values, options)
             return plain
         wrapped = {name: _ort_value(name, value) for name, value in values.items()}
@@ -143,8 +169,20 @@ def load(path: Path, settings: SessionSettings) -> Model:
     """Load the model at ``path``. Raises :class:`LoadError`, and with ``fail_on_fallback`` :class:`FallbackError`.
 
     Otherwise a provider that is not there, or does not start, is not an error here: the CPU takes over, and
-    :class:`Assignment` tells.
+    :class:`Assignment` tells. Sequences of maps from class to score are loaded as tensors where the graph allows it.
     """
+    with served_form(path) as (file, classes):
+        if classes:
+            try:
+                return _load(path, settings, file, classes)
+            except LoadError as error:
+                # As its author made it, then.
+                logger.warning("class scores stay sequences of maps: %s", error)
+    return _load(path, settings, path, {})
+
+
+def _load(path: Path, settings: SessionSettings, file: Path, classes: Mapping[str, Classes]) -> Model:
+    """Load ``file``, which is the model at ``path`` or made of it."""
     wanted = [PROVIDERS[name] for name in settings.providers]
     available = ort.get_available_providers()
     usable = [name for name in wanted if name in available and name != CPU] + [CPU]
@@ -160,7 +198,9 @@ def load(path: Path, settings: SessionSettings) -> Model:
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     options.log_severity_level = _SILENT
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    session = _session(path, options, usable)
+    if file != path:
+        options.add_session_config_entry(_EXTERNAL_FOLDER, str(path.parent))
+    session = _session(file, options, usable)
     # Later trouble with a device must surface as an error, not as a silent reload on the CPU.
     session.disable_fallback()
     assignment = read_assignment(
@@ -175,7 +215,7 @@ def load(path: Path, settings: SessionSettings) -> Model:
     if assignment.causes:
         fields = {"fallbackOperators": assignment.fallback_operators, "causes": assignment.causes}
         logger.warning("the CPU takes over what a GPU was asked for", extra={"fields": fields})
-    return Model(session, assignment, path)
+    return Model(session, assignment, path, classes)
 
 
 def _session(path: Path, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
@@ -223,9 +263,9 @@ def _start_error(provider: str) -> str:
     return start_error(provider, identity_model(8, [("", 13)]))
 
 
-def _from_bits(array: Any) -> ort.OrtValue:
+def _from_bits(array: Any, element: int) -> ort.OrtValue:
     contiguous = array if array.flags.c_contiguous else array.copy()
-    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, _BFLOAT16)
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, element)
 
 
 def _ort_value(name: str, value: Any) -> ort.OrtValue:
@@ -233,8 +273,8 @@ def _ort_value(name: str, value: Any) -> ort.OrtValue:
         return value
     if not isinstance(value, np.ndarray) or value.dtype.hasobject:
         raise RequestError(
-            f"input {name}: ONNX Runtime's Python interface cannot return BF16 outputs of a model that also takes "
-            "strings, sequences or maps; ask for the other outputs only",
+            f"input {name}: ONNX Runtime's Python interface cannot return BF16 or FP8 outputs of a model that also "
+            "takes strings, sequences or maps; ask for the other outputs only",
             500,
         )
     return ort.OrtValue.ortvalue_from_numpy(value if value.flags.c_contiguous else value.copy())
@@ -244,15 +284,28 @@ def _to_array(name: str, value: Any) -> Any:
     if not value.is_tensor():
         raise RequestError(
             f"output {name}: ONNX Runtime's Python interface cannot return sequences and maps together with BF16 "
-            "outputs; ask for them apart",
+            "or FP8 outputs; ask for them apart",
             500,
         )
-    if value.element_type() != _BFLOAT16:
+    datatype = RAW_NAMES.get(value.element_type())
+    if datatype is None:
         return value.numpy()
-    bits = np.empty(value.shape(), np.uint16)
+    bits = np.empty(value.shape(), BITS[datatype])
     if bits.nbytes:
         ctypes.memmove(bits.ctypes.data, value.data_ptr(), bits.nbytes)
     return bits
+
+
+def _with_classes(info: TensorInfo, classes: Mapping[str, Classes]) -> TensorInfo:
+    labels = classes.get(info.name)
+    if labels is None:
+        return info
+    # ZipMap takes a row of scores for each class, or a list of rows.
+    shape = (*(info.shape or (None, None))[:-1], len(labels))
+    if info.shape and info.shape[-1] not in (None, len(labels)) and isinstance(info.shape[-1], int):
+        raise LoadError(f"output {info.name} has {info.shape[-1]} scores for {len(labels)} classes")
+    key = "string" if isinstance(labels[0], str) else "int64"
+    return replace(info, onnx_type=f"seq(map({key},tensor(float)))", shape=shape, classes=labels)
 
 
 def _info(arg: Any, *, optional: bool = False) -> TensorInfo:

@@ -1,11 +1,11 @@
 """Test data: its inputs must give its outputs, or the model does not become ready.
 
 Files lie as in the ONNX Model Zoo: ``input_0.pb`` …, ``output_0.pb`` …, each a ``TensorProto``, in one folder or in
-several called ``test_data_set_N``.
+several called ``test_data_set_N``. Scores of classes may be a sequence of maps, as other runtimes write them.
 
 Tolerances follow the ONNX backend tests, whose defaults are 1e-3 relative and 1e-7 absolute
 (``onnx.backend.test.loader``) and, for BF16, two units in the last place (``onnx.backend.test.runner``). The absolute
-one is wider here: the outputs were recorded by another runtime on another machine, and what should be zero is not.
+one is wider here: the outputs were computed by another runtime on another machine, and what should be zero is not.
 On a GPU, matrices are multiplied in TF32, whose 10 bits of mantissa are those of half precision.
 """
 
@@ -19,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from onnx_operator.model.lfs import pointer_text
 from onnx_operator.server.dataplane.tensors import DTYPES, TensorInfo, show_shape
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.runtime.failures import FailedTestError
+from onnx_operator.server.runtime.mapsproto import parse_scores
 from onnx_operator.server.runtime.progress import Note, ignore
 from onnx_operator.server.runtime.rows import as_floats
 from onnx_operator.server.runtime.session import Model
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _FILE = re.compile(r"(input|output)_(\d+)\.pb")
 _DATA_SET = re.compile(r"test_data_set_(\d+)")
-_MOST_SHOWN = 10
+_MAX_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def check_test_data(
 def find_data_sets(folder: Path) -> list[DataSet]:
     """List the data sets of ``folder``. Raises :class:`FailedTestError` where there is none, or a file is missing."""
     if not folder.is_dir():
-        raise FailedTestError(f"the test data {folder} is no folder")
+        raise FailedTestError(f"the test data {folder} is not a folder")
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
     if len(entries) == 1 and entries[0].is_dir() and not _DATA_SET.fullmatch(entries[0].name):
         # The folder that a URI names, within the one that it was fetched to.
@@ -115,7 +117,7 @@ def find_data_sets(folder: Path) -> list[DataSet]:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
         raise FailedTestError(
             f"the test data holds neither input_0.pb and output_0.pb nor folders test_data_set_N; "
-            f"it holds {', '.join(names[:_MOST_SHOWN]) or 'nothing'}"
+            f"it holds {', '.join(names[:_MAX_SHOWN]) or 'nothing'}"
         )
     return [_data_set(path) for _, path in sorted(found)]
 
@@ -137,7 +139,7 @@ def _data_set(folder: Path) -> DataSet:
 
 
 def inputs_of(model: Model, data_set: DataSet) -> dict[str, Any]:
-    """The recorded inputs of a data set, by name. Raises :class:`FailedTestError` where they do not fit the model."""
+    """The inputs of a data set, by name. Raises :class:`FailedTestError` where they do not fit the model."""
     required = [info for info in model.inputs if not info.optional]
     optional = [info for info in model.inputs if info.optional]
     feed = _named(data_set, data_set.inputs, [*required, *optional], "input")
@@ -172,7 +174,7 @@ def _named(data_set: DataSet, paths: Sequence[Path], infos: Sequence[TensorInfo]
         shown = f"{data_set.name}/{path.name}"
         kind = _uncomparable(infos[position]) if position < len(infos) else ""
         try:
-            tensor = _read(path, shown)
+            tensor = _read(path, shown, infos[position] if position < len(infos) else None)
         except FailedTestError:
             if not kind:
                 raise
@@ -202,11 +204,20 @@ def _uncomparable(info: TensorInfo) -> str:
     return f"{info.name} is {info.datatype or info.onnx_type}"
 
 
-def _read(path: Path, shown: str) -> Tensor:
+def _read(path: Path, shown: str, info: TensorInfo | None) -> Tensor:
+    """A file's tensor; where the model has scores of classes at this place, a sequence of maps is one as well."""
     try:
-        return parse_tensor(path.read_bytes())
+        content = path.read_bytes()
+        try:
+            return parse_tensor(content)
+        except TensorError:
+            if info is None or not info.classes:
+                raise
+            scores = parse_scores(content, info.classes)
+            return Tensor(info.name, "FP32", scores if len(info.shape) > 1 else scores.reshape(-1))
     except TensorError as error:
-        raise FailedTestError(f"{shown}: {error}") from None
+        pointer = pointer_text(content)
+        raise FailedTestError(f"{shown} is {pointer}" if pointer else f"{shown}: {error}") from None
     except OSError as error:
         raise FailedTestError(f"{shown} cannot be read: {error.strerror}") from None
 
@@ -220,7 +231,7 @@ def compare(got: Any, expected: Any, datatype: str, tolerances: Mapping[str, Tol
         wrong = np.asarray(got != expected)
         if wrong.any():
             at = _index(int(np.argmax(wrong)), got.shape)
-            raise FailedTestError(_told(at, wrong, repr(_item(got, at)), repr(_item(expected, at)), "", datatype))
+            raise FailedTestError(_mismatch(at, wrong, repr(_item(got, at)), repr(_item(expected, at)), "", datatype))
         return 0.0
     one, other = as_floats(got, datatype), as_floats(expected, datatype)
     with np.errstate(invalid="ignore"):
@@ -232,11 +243,11 @@ def compare(got: Any, expected: Any, datatype: str, tolerances: Mapping[str, Tol
     if wrong.any():
         at = _index(int(np.argmax(np.where(wrong, difference, -1.0))), got.shape)
         limits = f" (by {difference[at]:.6g}; allowed is {allowed[at]:.6g})"
-        raise FailedTestError(_told(at, wrong, f"{one[at]:.7g}", f"{other[at]:.7g}", limits, datatype))
+        raise FailedTestError(_mismatch(at, wrong, f"{one[at]:.7g}", f"{other[at]:.7g}", limits, datatype))
     return float(difference.max(initial=0.0))
 
 
-def _told(at: tuple[int, ...], wrong: Any, got: str, expected: str, limits: str, datatype: str) -> str:
+def _mismatch(at: tuple[int, ...], wrong: Any, got: str, expected: str, limits: str, datatype: str) -> str:
     where = f" at {list(at)}" if at else ""
     count = f"; {int(wrong.sum())} of {wrong.size} {datatype} elements differ" if wrong.size > 1 else ""
     return f"is {got[:100]}{where}, expected {expected[:100]}{limits}{count}"
@@ -252,5 +263,5 @@ def _item(array: Any, at: tuple[int, ...]) -> Any:
 
 
 def _list(names: Mapping[str, object]) -> str:
-    shown = ", ".join(list(names)[:_MOST_SHOWN])
-    return shown + (f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else "")
+    shown = ", ".join(list(names)[:_MAX_SHOWN])
+    return shown + (f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else "")

@@ -1,21 +1,39 @@
-"""How many CPUs this process may use: what a pod's limit says, not what the node has."""
+"""How many CPUs this process may use: what its container has, not what the node has."""
 
 import math
 import os
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-from onnx_operator.server.runtime.cgroups import directories
+from onnx_operator.api.names import ENV_CPU_REQUEST
+from onnx_operator.common.cgroups import directories
+
+_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TOKIO_WORKER_THREADS")
+"""What numeric libraries, and obstore's runtime, are told their number of threads by; without, they start one for each
+CPU of the node."""
 
 
-def available_cpus(root: Path = Path("/")) -> int:
-    """Count this process's CPUs: the smaller of its affinity and its cgroup's quota (v2, v1), at least 1.
+def available_cpus(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
+    """Count this process's CPUs, at least 1 and at most its affinity.
 
-    A quota of 2.5 counts as 3: a thread that is throttled at times still beats an idle half core. ``root`` is
-    where ``/proc`` and ``/sys`` are looked up.
+    By its cgroup's quota (v2, v1), which is the container's limit; without one by what the container asks for, which
+    its pod says; else by its affinity. A quota of 2.5 counts as 3: a thread that is throttled at times still beats an
+    idle half core. ``root`` is where ``/proc`` and ``/sys`` are looked up.
     """
     cpus = len(os.sched_getaffinity(0))
-    quota = _quota(root)
-    return max(1, min(cpus, math.ceil(quota)) if quota else cpus)
+    told = _quota(root) or _request(environment)
+    return max(1, min(cpus, math.ceil(told)) if told else cpus)
+
+
+def limit_libraries(environment: MutableMapping[str, str], threads: int) -> None:
+    """Have libraries that are imported from now on start no more threads; who said so himself is heeded."""
+    for name in _LIBRARIES:
+        environment.setdefault(name, str(threads))
+
+
+def _request(environment: Mapping[str, str]) -> float | None:
+    told = environment.get(ENV_CPU_REQUEST, "")
+    return int(told) / 1000 if told.isascii() and told.isdecimal() and len(told) < 10 else None
 
 
 def _quota(root: Path) -> float | None:

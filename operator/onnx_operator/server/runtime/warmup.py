@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from onnx_operator.api.contract import WarmUpInputs
+from onnx_operator.api.warm_up import MAX_WARM_UP_ELEMENTS, WarmUpInputs
 from onnx_operator.model.batching.proof import Proof
 from onnx_operator.server.errors import RequestError
 from onnx_operator.server.runtime.attempts import MEASURING
 from onnx_operator.server.runtime.finding import Found, Sources, find_input
-from onnx_operator.server.runtime.guessing import MAX_ELEMENTS, Guess, make_feed, run_once
+from onnx_operator.server.runtime.guessing import Guess, make_feed, run_once
 from onnx_operator.server.runtime.progress import Note, ignore
 from onnx_operator.server.runtime.rows import (
     Feed,
@@ -43,15 +43,15 @@ _LARGE_SECONDS = 0.001
 """Models whose runs take this long have large tensors in between, of which every row needs its own."""
 _PAYS = 0.95
 """A larger batch is worth its memory as long as a row takes at most this share of the time in a smaller one."""
-_LONGEST_BATCH_SECONDS = 5.0
+_MAX_BATCH_SECONDS = 5.0
 """No batch is worth more than the time that a request has."""
-_MOST_ROWS = 64
+_MAX_ROWS = 64
 """Rows of a request that may be computed on the event loop; more take memory that few ever need."""
 _BUSY_SECONDS = 0.05
 """On the CPU, runs this long keep it busy by themselves: rows that share one would only take more memory."""
 
 _ORIGINS = {
-    "testData": "recorded inputs (spec.model.testData)",
+    "testData": "test data (spec.model.testData)",
     "warmUp": "inputs that spec.warmUp describes",
     "kept": "the inputs of the revision before",
     "madeUp": "made-up inputs",
@@ -80,6 +80,8 @@ class WarmUp:
     """Whether single runs are so short that they need no thread."""
     seconds: dict[int, float] = field(default_factory=dict)
     """Seconds of a run by its rows; 1 stands for what the model takes at least where it has no batch."""
+    cpu_seconds: float | None = None
+    """CPU time of a run of one row, of all threads together; None where nothing was measured."""
     largest_elements: int = 0
     """Elements of all inputs together, up to which a run takes no longer than ``INLINE_SECONDS``."""
     reason: str = ""
@@ -114,7 +116,7 @@ def warm_up(
     and where rows that were computed together answered as they did alone.
 
     Raises :class:`~onnx_operator.server.runtime.failures.LoadError` where the runtime does not implement what it needs,
-    and FailedTestError where it does not answer recorded inputs.
+    and FailedTestError where it does not answer its test data.
     """
     started = clock()
     sources = sources or Sources()
@@ -153,10 +155,12 @@ def _measured(
     assume_independent_rows: bool,
 ) -> WarmUp:
     guess, feed = answered.guess, answered.feed
-    single = _measure_feed(model, feed, clock)
+    used = time.process_time()
+    single, runs = _measure_feed(model, feed, clock)
+    used = (time.process_time() - used) / runs
     inline = single < INLINE_SECONDS and not model.assignment.operators & _UNBOUNDED_OPERATORS
     elements = _elements_of(feed)
-    plain = WarmUp(inline=inline, seconds={1: single}, largest_elements=elements)
+    plain = WarmUp(inline=inline, seconds={1: single}, cpu_seconds=used, largest_elements=elements)
     note(batch=1, seconds=round(single, 6))
     proof = Proof("Unproven")
     try:
@@ -200,19 +204,30 @@ def _measured(
     return found
 
 
-def _measure_feed(model: Model, feed: Feed, clock: Callable[[], float]) -> float:
-    """Seconds of a run as requests make it; where Python cannot show the outputs, of one without looking at them."""
+def _measure_feed(model: Model, feed: Feed, clock: Callable[[], float]) -> tuple[float, int]:
+    """Seconds of a run as requests make it, and how many were made.
+
+    Where Python cannot show the outputs, they are of one without looking at them.
+    """
     outputs = tuple(info.name for info in model.outputs)
+    runs = 0
 
     def run() -> object:
+        nonlocal runs
+        runs += 1
         return model.run_plain(outputs, feed)
+
+    def blind() -> None:
+        nonlocal runs
+        runs += 1
+        run_once(model, feed)
 
     started = clock()
     try:
         run()
     except RequestError:
-        return _measure(lambda: run_once(model, feed), clock)
-    return _measure(run, clock, clock() - started)
+        return _measure(blind, clock), runs
+    return _measure(run, clock, clock() - started), runs
 
 
 def _measure(run: Callable[[], object], clock: Callable[[], float], first: float = 0.0) -> float:
@@ -254,7 +269,7 @@ def _batches(
     per_row = _elements_of(feed) // len(results[0])
     for size in _sizes(max_batch_size):
         late = len(seconds) > 1 and elapsed() > _BUDGET_SECONDS
-        if late or single * size > _LONGEST_BATCH_SECONDS or per_row * size > MAX_ELEMENTS:
+        if late or single * size > _MAX_BATCH_SECONDS or per_row * size > MAX_WARM_UP_ELEMENTS:
             break
         try:
             seconds[size] = _time_batch(model, rows, feed, results, size, elapsed)
@@ -293,10 +308,10 @@ def _largest(model: Model, rows: Rows, guess: Guess, found: WarmUp, clock: Calla
     """Elements of the largest feed, by rows, that is computed within ``INLINE_SECONDS``."""
     required = list(rows.inputs)
     largest, size = found.largest_elements, 2
-    while size <= _MOST_ROWS:
+    while size <= _MAX_ROWS:
         try:
             feed = make_feed(required, replace(guess, batch=size))
-            seconds = _measure_feed(model, feed, clock)
+            seconds, _ = _measure_feed(model, feed, clock)
         except Exception:
             # More rows than this it cannot do; whoever sends them is told.
             break

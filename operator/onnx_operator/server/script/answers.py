@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from onnx_operator.server.script.plain import to_json
+
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # They belong to the connection or are set by whoever writes the answer to it.
 _NOT_THE_SCRIPTS = frozenset(
@@ -27,7 +29,11 @@ _NOT_THE_SCRIPTS = frozenset(
 )
 JSON = (("Content-Type", "application/json"),)
 FAILED = ("x-ms-run-function-failed", "True")
-"""By this header Azure ML tells that the script is at fault, not the server."""
+NOT_FAILED = ("x-ms-run-function-failed", "False")
+"""By this header Azure ML tells whether the script is at fault; every answer has it."""
+RUN_FAILED = "An unexpected error occurred in scoring script. Check the logs for more info."
+NO_ANSWER = "An unexpected internal error occurred. Check the logs for more info."
+"""What Azure ML says where ``run()`` raised, and where nothing can be made of what it returned."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,11 @@ class ScriptAnswer:
     body: bytes
 
 
-def failure(status: int, message: str, *headers: tuple[str, str]) -> ScriptAnswer:
-    """An error, as JSON with the key ``error``."""
-    return ScriptAnswer(status, (*JSON, *headers), json.dumps({"error": message}).encode())
+def failure(status: int, message: str, *headers: tuple[str, str], azure: str = "") -> ScriptAnswer:
+    """An error as JSON: ``error`` as all of ours have it, ``message`` in Azure ML's words where it has some."""
+    marked = headers if FAILED in headers else (*headers, NOT_FAILED)
+    body = {"error": message, "message": azure or message}
+    return ScriptAnswer(status, (*JSON, *marked), json.dumps(body).encode())
 
 
 class ResultError(Exception):
@@ -52,24 +60,17 @@ def answer(result: Any) -> ScriptAnswer:
     """Turn a result into an answer. Raises :class:`ResultError`.
 
     As in Azure ML a response object is sent as it is and everything else as JSON, a text too: what a script makes by
-    ``json.dumps`` arrives as one JSON string, which its clients decode twice. Beyond Azure ML, NumPy arrays and
-    numbers become lists and numbers, and bytes are sent as they are.
+    ``json.dumps`` arrives as one JSON string, which its clients decode twice. Nothing at all is an empty object. Beyond
+    Azure ML, bytes are sent as they are, and more is JSON (see :mod:`plain`).
     """
     if hasattr(result, "status_code") and hasattr(result, "get_data") and hasattr(result, "headers"):
         return _response(result)
     if isinstance(result, bytes | bytearray | memoryview):
-        return ScriptAnswer(200, (("Content-Type", "application/octet-stream"),), bytes(result))
+        return ScriptAnswer(200, (("Content-Type", "application/octet-stream"), NOT_FAILED), bytes(result))
     try:
-        return ScriptAnswer(200, JSON, json.dumps(result, default=_plain).encode())
+        return ScriptAnswer(200, (*JSON, NOT_FAILED), to_json({} if result is None else result).encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise ResultError(f"run() returned {type(result).__name__}, which cannot be written as JSON: {error}") from None
-
-
-def _plain(value: Any) -> Any:
-    # NumPy's arrays and numbers, without importing NumPy for scripts that do not.
-    if callable(getattr(value, "tolist", None)):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def _response(result: Any) -> ScriptAnswer:
@@ -82,11 +83,11 @@ def _response(result: Any) -> ScriptAnswer:
         raise ResultError(f"run() returned a response with status {status}, expected 200 to 599")
     headers = result.headers
     # With a header that came several times, a Flask response yields pairs, a mapping cannot.
-    pairs = headers.items() if isinstance(headers, Mapping) or hasattr(headers, "items") else headers
+    pairs = list(headers.items() if isinstance(headers, Mapping) or hasattr(headers, "items") else headers)
     kept = _checked(pairs)
-    if status >= 500 or getattr(result, "run_function_failed", False):
-        kept = (*kept, FAILED)
-    return ScriptAnswer(status, kept, body)
+    told = any(str(name).lower() == FAILED[0] and str(value) == FAILED[1] for name, value in pairs)
+    failed = status >= 500 or told or getattr(result, "run_function_failed", False)
+    return ScriptAnswer(status, (*kept, FAILED if failed else NOT_FAILED), body)
 
 
 def _checked(pairs: Iterable[tuple[Any, Any]]) -> tuple[tuple[str, str], ...]:

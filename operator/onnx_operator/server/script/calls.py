@@ -16,10 +16,11 @@ HEADERS_PARAMETER = "request_headers"
 
 
 class CallError(Exception):
-    """The request cannot be handed to ``run()``; ``status`` says why."""
+    """The request cannot be handed to ``run()``; ``status`` says why, ``azure`` does in Azure ML's words."""
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(self, message: str, azure: str, status: int = 400) -> None:
         super().__init__(message)
+        self.azure = azure
         self.status = status
 
 
@@ -45,6 +46,8 @@ class Caller:
     arguments: Callable[[Request], dict[str, Any]]
     wants_headers: bool
     schema: bool
+    raw: bool
+    """Whether it takes requests of every method as they are."""
 
     def __call__(self, request: Request) -> Any:
         """Call ``run``. Raises :class:`CallError`, and whatever ``run`` raises."""
@@ -76,7 +79,7 @@ def analyse(run: Callable[..., Any]) -> Caller:
         arguments = lambda request: _by_name(parameters, request)  # noqa: E731
     else:
         arguments = lambda request: {name: _text(request)}  # noqa: E731
-    return Caller(run, arguments, wants_headers, decorated)
+    return Caller(run, arguments, wants_headers, decorated, raw)
 
 
 def _has_schema(run: Callable[..., Any]) -> bool:
@@ -135,7 +138,10 @@ def _text(request: Request) -> str:
     try:
         return request.body.decode()
     except UnicodeDecodeError as error:
-        raise CallError(f"the body is not UTF-8 text: {error}; a script takes bytes when it is @rawhttp") from None
+        raise CallError(
+            f"the body is not UTF-8 text: {error}; a script takes bytes when it is @rawhttp",
+            f"Input cannot be decoded as UTF-8: {error}",
+        ) from None
 
 
 def _query(request: Request) -> dict[str, Any]:
@@ -158,9 +164,15 @@ def _by_name(parameters: list[inspect.Parameter], request: Request) -> dict[str,
             arguments[parameter.name] = given[parameter.name]
         elif parameter.name.lower() in by_lower:
             arguments[parameter.name] = by_lower[parameter.name.lower()]
-        elif parameter.default is parameter.empty:
+        elif parameter.default is not parameter.empty:
+            # The decorators convert what is handed over alone, so that defaults are, too.
+            arguments[parameter.name] = parameter.default
+        else:
             expected = ", ".join(p.name for p in parameters if p.default is p.empty)
-            raise CallError(f"the parameter {parameter.name!r} is missing; expected an object with: {expected}")
+            raise CallError(
+                f"the parameter {parameter.name!r} is missing; expected an object with: {expected}",
+                f"A value is not provided for the {parameter.name!r} parameter.",
+            )
     return arguments
 
 
@@ -168,11 +180,18 @@ def _json_object(request: Request) -> dict[str, Any]:
     kind = next((value for name, value in request.headers if name.lower() == "content-type"), "")
     mimetype = kind.partition(";")[0].strip().lower()
     if mimetype != "application/json" and not (mimetype.startswith("application/") and mimetype.endswith("+json")):
-        raise CallError(f"Content-Type is {kind!r}, expected application/json", 415)
+        raise CallError(
+            f"Content-Type is {kind!r}, expected application/json", "Expects Content-Type to be application/json", 415
+        )
     try:
         given = json.loads(request.body)
     except (ValueError, RecursionError) as error:
-        raise CallError(f"the body is no JSON: {error}") from None
+        told = f"POST body could not be decoded as JSON: {error}"
+        azure = told if request.body else "POST body is empty. Expecting a JSON dictionary."
+        raise CallError(f"the body is not JSON: {error}", azure) from None
     if not isinstance(given, dict):
-        raise CallError("the body is no JSON object; expected the parameters of run() by name")
+        raise CallError(
+            "the body is not a JSON object; expected the parameters of run() by name",
+            "POST body should be a JSON dictionary.",
+        )
     return given

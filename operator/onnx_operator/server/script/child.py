@@ -23,10 +23,9 @@ from types import ModuleType
 from typing import Any, BinaryIO
 
 from onnx_operator.server.script import frames
-from onnx_operator.server.script.answers import ResultError, answer
+from onnx_operator.server.script.answers import NO_ANSWER, RUN_FAILED, ResultError, answer
 from onnx_operator.server.script.calls import Caller, CallError, Request, analyse
 from onnx_operator.server.script.swagger import describe
-from onnx_operator.server.script.web import BodyError
 
 SHIM = Path(__file__).parent / "shim"
 _PR_SET_PDEATHSIG = 1
@@ -43,12 +42,12 @@ def main() -> None:
     try:
         caller, facts = _load(Path(settings["script"]), settings)
     except BaseException as error:
-        frames.write(stream.out, {"kind": "failed", **explain(error, "init() ", settings["script"])})
+        frames.write(stream.out, {"kind": "failed", **explain(error, "init() ", settings["root"])})
         _end()
     frames.write(stream.out, {"kind": "ready", **facts})
     while (frame := frames.read(stream.into)) is not None:
         header, body = frame
-        reply, content = _answer(caller, header, body, int(settings["maxOutputBytes"]), settings["script"])
+        reply, content = _answer(caller, header, body, int(settings["maxOutputBytes"]), settings["root"])
         _flush()
         frames.write(stream.out, reply, content)
     _end()
@@ -79,9 +78,9 @@ def _restrain(memory_bytes: int | None, parent: int) -> None:
 def _load(script: Path, settings: dict[str, Any]) -> tuple[Caller, dict[str, Any]]:
     requirements = [settings["requirements"]] if settings.get("requirements") else []
     # Last, so that Azure's own packages win where the requirements bring them.
-    sys.path[:] = [str(script.parent), *requirements, *sys.path, str(SHIM)]
+    sys.path[:] = [*settings["imports"], *requirements, *sys.path, str(SHIM)]
     sys.argv = [str(script)]
-    os.chdir(script.parent)
+    os.chdir(settings["root"])
     module = _import(script)
     for name in ("init", "run"):
         if not callable(getattr(module, name, None)):
@@ -90,10 +89,12 @@ def _load(script: Path, settings: dict[str, Any]) -> tuple[Caller, dict[str, Any
     driven = getattr(module, "driver_module", None)
     run = driven.run if isinstance(driven, ModuleType) and hasattr(driven, "run") else module.run
     caller = analyse(run)
-    swagger = describe(script.parent, run, settings["name"], settings["version"], caller.schema)
+    swagger = describe(
+        [Path(settings["root"]), script.parent], run, settings["name"], settings["version"], caller.schema
+    )
     started = time.perf_counter()
     module.init()
-    return caller, {"swagger": swagger, "initSeconds": round(time.perf_counter() - started, 6)}
+    return caller, {"swagger": swagger, "raw": caller.raw, "initSeconds": round(time.perf_counter() - started, 6)}
 
 
 def _import(script: Path) -> ModuleType:
@@ -108,7 +109,7 @@ def _import(script: Path) -> ModuleType:
 
 
 def _answer(
-    caller: Caller, header: dict[str, Any], body: bytes, longest: int, script: str
+    caller: Caller, header: dict[str, Any], body: bytes, longest: int, root: str
 ) -> tuple[dict[str, Any], bytes]:
     pairs = tuple((str(name), str(value)) for name, value in header["headers"])
     started = time.perf_counter()
@@ -116,26 +117,25 @@ def _answer(
         given = answer(caller(Request(header["method"], header["target"], pairs, body)))
         if len(given.body) > longest:
             raise ResultError(f"run() returned {len(given.body)} bytes, at most {longest} are sent")
-    except (CallError, BodyError) as error:
-        status = error.status if isinstance(error, CallError) else error.code
-        return {"kind": "refused", "status": status, "message": str(error)}, b""
+    except CallError as error:
+        return {"kind": "refused", "status": error.status, "message": str(error), "azure": error.azure}, b""
     except ResultError as error:
-        return {"kind": "error", "message": str(error), "traceback": ""}, b""
+        return {"kind": "error", "message": str(error), "traceback": "", "azure": NO_ANSWER}, b""
     except BaseException as error:
         # SystemExit as well: only the end of the process ends the script.
-        return {"kind": "error", **explain(error, "run() ", script)}, b""
+        return {"kind": "error", **explain(error, "run() ", root), "azure": RUN_FAILED}, b""
     seconds = time.perf_counter() - started
     return {"kind": "answer", "status": given.status, "headers": given.headers, "seconds": seconds}, given.body
 
 
-def explain(error: BaseException, where: str, script: str) -> dict[str, Any]:
+def explain(error: BaseException, where: str, root: str) -> dict[str, Any]:
     """An exception for the caller (type and text) and for the log (traceback, the line in the script)."""
     name = type(error).__name__
     try:
         text = str(error)
     except Exception:
         text = "an exception that cannot be shown"
-    line, within = None, Path(script).parent
+    line, within = None, Path(root)
     for frame in traceback.extract_tb(error.__traceback__):
         if Path(frame.filename).is_relative_to(within):
             line = f"{Path(frame.filename).relative_to(within)}, line {frame.lineno}"

@@ -9,7 +9,7 @@ import struct
 from typing import Any, BinaryIO
 
 LENGTHS = struct.Struct(">IQ")
-LONGEST_HEADER = 4 << 20
+MAX_HEADER_LENGTH = 4 << 20
 """Bytes. Request headers and tracebacks are far shorter."""
 
 
@@ -26,7 +26,7 @@ def encode(header: dict[str, Any], body: bytes = b"") -> tuple[bytes, bytes]:
 def check(lengths: bytes, longest_body: int | None) -> tuple[int, int]:
     """The lengths of header and body. Raises :class:`FrameError`; ``longest_body`` in bytes, None is any."""
     header, body = LENGTHS.unpack(lengths)
-    if header > LONGEST_HEADER or (longest_body is not None and body > longest_body):
+    if header > MAX_HEADER_LENGTH or (longest_body is not None and body > longest_body):
         raise FrameError(f"a frame of {header} + {body} bytes is longer than allowed")
     return header, body
 
@@ -35,10 +35,10 @@ def parse(header: bytes) -> dict[str, Any]:
     """Read a header. Raises :class:`FrameError`."""
     try:
         found = json.loads(header)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise FrameError("a frame's header is no JSON object")
+        raise FrameError("a frame's header is not a JSON object")
     return found
 
 

@@ -6,16 +6,19 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from onnx_operator.server.script.answers import FAILED, ScriptAnswer, failure
+from onnx_operator.common.backoff import Backoff
+from onnx_operator.server.script.answers import FAILED, NO_ANSWER, NOT_FAILED, ScriptAnswer, failure
 from onnx_operator.server.script.settings import ScriptError, ScriptSettings, entry_script
 from onnx_operator.server.script.worker import Worker, WorkerGoneError, WorkerTimeoutError
 
 logger = logging.getLogger(__name__)
 
 _METHODS = ("GET", "POST")
+_MAX_ID_LENGTH = 100
+"""Characters of a request's id."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class ScriptHost:
         self._crashes = 0
         self._next_start = 0.0
         self._last_failure = ""
+        self._raw = False
         self.restarts = 0
         """How often a process was started in place of one that ended or hung."""
 
@@ -61,7 +65,7 @@ class ScriptHost:
 
     async def start(self) -> ScriptFacts:
         """Start the processes and wait for ``init()`` in each. Raises :class:`ScriptError`; nothing is left then."""
-        self._script = entry_script(self._settings.script)
+        self._script = entry_script(self._settings.script, self._settings.entry_script)
         try:
             for _ in range(self._settings.workers):
                 self._admit(worker := await Worker.start(self._settings, self._script))
@@ -73,6 +77,7 @@ class ScriptHost:
         except BaseException:
             await self.stop(0)
             raise
+        self._raw = bool(worker.facts.get("raw"))
         return ScriptFacts(self._script.name, worker.facts.get("swagger"), float(worker.facts.get("initSeconds", 0)))
 
     async def score(
@@ -113,10 +118,12 @@ class ScriptHost:
         seconds: float,
         hand: Callable[[asyncio.Task[ScriptAnswer]], None],
     ) -> ScriptAnswer:
-        if method == "OPTIONS":
-            return ScriptAnswer(200, (), b"")
-        if method not in _METHODS:
-            return failure(405, f"{method} is not possible here, expected GET or POST", ("Allow", "GET, POST, OPTIONS"))
+        if method == "OPTIONS" and not self._raw:
+            return ScriptAnswer(200, (("Content-Type", "text/html; charset=utf-8"), NOT_FAILED), b"")
+        if method not in _METHODS and not self._raw:
+            return failure(
+                405, f"the method {method} is not answered here; expected GET or POST", ("Allow", "GET, POST, OPTIONS")
+            )
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         try:
@@ -134,7 +141,7 @@ class ScriptHost:
         run.add_done_callback(self._running.discard)
         hand(run)
         done, _ = await asyncio.wait([run], timeout=max(0.0, deadline - loop.time()) + 0.01)
-        return run.result() if done else self._too_slow(seconds)
+        return _identified(run.result() if done else self._too_slow(seconds), pairs)
 
     async def stop(self, grace: float = 20.0) -> None:
         """Refuse new requests, give running ones ``grace`` seconds, end the processes."""
@@ -184,7 +191,8 @@ class ScriptHost:
             logger.error("%s during a request; it is started again", gone)
             self._replace(worker, str(gone))
             return failure(502, str(gone), FAILED)
-        except (KeyError, TypeError, ValueError):
+        except Exception:
+            # Whatever is wrong with it, its process is not to be asked again, and another takes its place.
             self._replace(worker, "the script wrote into the server's channel")
             return failure(502, self._last_failure, FAILED)
         self._crashes = 0
@@ -242,9 +250,10 @@ class ScriptHost:
             return
 
     def _plan_start(self) -> None:
-        delay = self._settings.first_restart_delay * 2 ** (self._crashes - 1) if self._crashes else 0.0
-        self._crashes = min(self._crashes + 1, 20)
-        self._next_start = asyncio.get_running_loop().time() + min(delay, self._settings.longest_restart_delay)
+        backoff = Backoff(self._settings.first_restart_delay, self._settings.longest_restart_delay, spread=0)
+        delay = backoff.after(self._crashes) if self._crashes else 0.0
+        self._crashes += 1
+        self._next_start = asyncio.get_running_loop().time() + delay
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -267,13 +276,24 @@ class ScriptHost:
         return failure(504, f"run() did not return in {seconds:g} s", FAILED)
 
 
+def _identified(answer: ScriptAnswer, asked: list[tuple[str, str]]) -> ScriptAnswer:
+    """The answer with what its caller will know it by, as Azure ML repeats it."""
+    told = {name.lower(): value for name, value in asked if len(value) <= _MAX_ID_LENGTH}
+    ids = {name: told[name] for name in ("x-ms-request-id", "x-ms-client-request-id", "traceid") if name in told}
+    if "x-ms-client-request-id" in ids:
+        ids.setdefault("x-ms-request-id", ids["x-ms-client-request-id"])
+    return replace(answer, headers=(*answer.headers, *ids.items())) if ids else answer
+
+
 def _answer(reply: dict[str, Any], body: bytes) -> ScriptAnswer:
     if reply["kind"] == "answer":
         headers = tuple((str(name), str(value)) for name, value in reply["headers"])
         took = ("x-ms-run-fn-exec-ms", f"{reply['seconds'] * 1000:.3f}")
         return ScriptAnswer(int(reply["status"]), (*headers, took), body)
     if reply["kind"] == "refused":
-        return failure(int(reply["status"]), str(reply["message"]))
+        return failure(int(reply["status"]), str(reply["message"]), azure=str(reply["azure"]))
     fields = {name: reply[name] for name in ("line", "traceback") if reply.get(name)}
     logger.error("run() failed: %s", reply["message"], extra={"fields": fields})
-    return failure(500, str(reply["message"]), FAILED)
+    # As on Azure ML a result of which nothing can be made is no failure of run() itself.
+    marks = () if reply["azure"] == NO_ANSWER else (FAILED,)
+    return failure(500, str(reply["message"]), *marks, azure=str(reply["azure"]))

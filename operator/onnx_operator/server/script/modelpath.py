@@ -41,7 +41,30 @@ class ModelNotFoundException(AzureMLException):
 
 
 class Model:
-    """The part of ``azureml.core.model.Model`` that a scoring script uses."""
+    """The part of ``azureml.core.model.Model`` that a scoring script uses: the one model that is here, by any name.
+
+    Of what a workspace would tell of it, ``version`` is as given, and ``tags`` and ``properties`` are empty.
+    """
+
+    def __init__(
+        self,
+        workspace: Any = None,
+        name: str | None = None,
+        id: str | None = None,  # noqa: A002 - its name there
+        version: Any = None,
+        **_: Any,
+    ) -> None:
+        self.workspace = workspace
+        self.name = name or (id or "").partition(":")[0]
+        self.version = version if version is not None else (id or "").partition(":")[2] or None
+        self.id = id or (f"{self.name}:{self.version}" if self.version is not None else self.name)
+        self.tags: dict[str, str] = {}
+        self.properties: dict[str, str] = {}
+        self.description = ""
+
+    def download(self, target_dir: str = ".", exist_ok: bool = False, **_: Any) -> str:
+        """The path of the model, which is here already; nothing is copied. Raises :class:`ModelNotFoundException`."""
+        return self.get_model_path(self.name, self.version)
 
     @staticmethod
     def get_model_path(model_name: str, version: Any = None, _workspace: Any = None) -> str:
@@ -53,7 +76,7 @@ class Model:
         """
         root = os.environ.get("AZUREML_MODEL_DIR", "")
         if not root or not Path(root).is_dir():
-            raise ModelNotFoundException(f"model {model_name!r}: AZUREML_MODEL_DIR is {root!r}, which is no folder")
+            raise ModelNotFoundException(f"model {model_name!r}: AZUREML_MODEL_DIR is {root!r}, which is not a folder")
         return str(find(Path(root), str(model_name), None if version is None else str(version)))
 
 

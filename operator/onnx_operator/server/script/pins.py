@@ -71,7 +71,9 @@ def _parse(text: str, where: str) -> Requirement:
     try:
         return Requirement(text)
     except InvalidRequirement:
-        raise PinError(f"{where}: {text!r} is no requirement; expected NAME==VERSION, as in pillow==11.0.0") from None
+        raise PinError(
+            f"{where}: {text!r} is not a requirement; expected NAME==VERSION, as in pillow==11.0.0"
+        ) from None
 
 
 def _pin(text: str, where: str) -> tuple[str, str]:

@@ -6,16 +6,18 @@ import logging
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import Phase
+from onnx_operator.common.egress import Egress, EgressError, read_egress
 from onnx_operator.server.script.pins import PinError, Pins, read_pins
 from onnx_operator.server.script.settings import packages_folder
 from onnx_operator.server.termination import TerminationLog
@@ -40,7 +42,7 @@ def run(
     try:
         pins = read_pins(requirements, files, conda_files, installed_version)
         install(target, pins)
-    except (PinError, InstallError, OSError) as error:
+    except (PinError, InstallError, EgressError, OSError) as error:
         log.fail(Reason.DOWNLOAD_FAILED, str(error))
         logger.error("%s", error, extra={"fields": {"reason": Reason.DOWNLOAD_FAILED}})
         return 1
@@ -56,7 +58,9 @@ def installed_version(name: str) -> str | None:
 
 
 def install(target: Path, pins: Pins) -> None:
-    """Make ``target`` hold exactly ``pins`` and what they depend on. Raises :class:`InstallError` and OSError.
+    """Make ``target`` hold exactly ``pins`` and what they depend on.
+
+    Raises :class:`InstallError`, :class:`~onnx_operator.common.egress.EgressError` and OSError.
 
     Nothing is done where it does already: a restarted pod installs nothing.
     """
@@ -74,8 +78,8 @@ def install(target: Path, pins: Pins) -> None:
     incoming.mkdir()
     if pins.pins:
         logger.info("installing", extra={"fields": {"requirements": pins.pins}})
-        with _pip() as pip:
-            _install(pip, incoming, pins.pins)
+        with _pip() as pip, _outside(read_egress()) as variables:
+            _install(pip, incoming, pins.pins, variables)
     incoming.rename(packages)
     marker.write_text(json.dumps({"key": key, "requirements": pins.pins}), encoding="utf-8")
     logger.info("the requirements are installed", extra={"fields": {"requirements": pins.pins}})
@@ -110,22 +114,45 @@ def _pip() -> Iterator[list[str]]:
         yield [str(Path(folder) / "bin" / "python"), "-m", "pip"]
 
 
-def _install(pip: list[str], folder: Path, pins: Sequence[str]) -> None:
+@contextmanager
+def _outside(egress: Egress) -> Iterator[dict[str, str]]:
+    """Variables by which pip reaches its index: where a variable of the pod says something else, that counts."""
+    given = {
+        "HTTP_PROXY": egress.http_proxy,
+        "HTTPS_PROXY": egress.https_proxy,
+        "NO_PROXY": ",".join(egress.no_proxy),
+    }
+    # Programs look at either spelling.
+    variables = {name: value for name, value in given.items() if value and name.lower() not in os.environ}
+    if not egress.ca_bundle:
+        yield {**variables, **os.environ}
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="authorities-", suffix=".pem") as file:
+        # What pip is given takes the place of the authorities that it would trust by itself.
+        system = ssl.create_default_context().get_ca_certs(binary_form=True)
+        file.write("\n".join([*map(ssl.DER_cert_to_PEM_cert, system), egress.ca_bundle, ""]))
+        file.flush()
+        yield {"PIP_CERT": file.name, **variables, **os.environ}
+
+
+def _install(pip: list[str], folder: Path, pins: Sequence[str], variables: Mapping[str, str]) -> None:
     # Wheels first: what cannot be had as one is found out in a second, and named.
-    code, said = _run_pip(pip, folder, pins, ["--only-binary", ":all:"])
+    code, said = _run_pip(pip, folder, pins, ["--only-binary", ":all:"], variables)
     if code and (trouble := _trouble(said)):
         raise InstallError(f"the package index cannot be used for {', '.join(pins)}: {trouble}")
     if code and "No matching distribution found" in said:
         logger.warning("not all of it is to be had as wheels, trying sources too: %s", _cause(said))
         shutil.rmtree(folder)
         folder.mkdir()
-        if _run_pip(pip, folder, pins, ["--prefer-binary"])[0] == 0:
+        if _run_pip(pip, folder, pins, ["--prefer-binary"], variables)[0] == 0:
             return
     if code:
         raise InstallError(f"{_cause(said)} (Python {sys.version_info.major}.{sys.version_info.minor})")
 
 
-def _run_pip(pip: list[str], folder: Path, pins: Sequence[str], options: list[str]) -> tuple[int, str]:
+def _run_pip(
+    pip: list[str], folder: Path, pins: Sequence[str], options: list[str], variables: Mapping[str, str]
+) -> tuple[int, str]:
     fixed = ["install", "--target", str(folder), "--no-input", "--disable-pip-version-check", "--no-cache-dir"]
     command = [*pip, *fixed, "--progress-bar", "off", "--no-color", *options, *pins]
     said: list[str] = []
@@ -136,7 +163,7 @@ def _run_pip(pip: list[str], folder: Path, pins: Sequence[str], options: list[st
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**variables, "PYTHONUNBUFFERED": "1"},
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

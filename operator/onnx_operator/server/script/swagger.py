@@ -1,7 +1,7 @@
 """The document at ``/swagger.json`` for a script: its own file, or made from its schema decorators."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,19 @@ from typing import Any
 _ANYTHING = {"type": "object", "example": {}}
 
 
-def describe(folder: Path, run: Callable[..., Any], name: str, version: str, decorated: bool) -> dict[str, Any] | None:
+def describe(
+    folders: Sequence[Path], run: Callable[..., Any], name: str, version: str, decorated: bool
+) -> dict[str, Any] | None:
     """Swagger 2.0, or OpenAPI 3.0 where the schema needs that; None where neither can hold it.
 
-    A ``swagger.json`` beside the script wins, as in Azure ML. Raises ValueError where that is no JSON object.
+    A ``swagger.json`` in one of the script's folders wins, as in Azure ML. Raises ValueError where that is no JSON
+    object.
     """
-    for file in (folder / "swagger.json", folder / "swagger2.json"):
+    for file in [folder / each for folder in folders for each in ("swagger.json", "swagger2.json")]:
         if file.is_file():
             document = json.loads(file.read_text(encoding="utf-8"))
             if not isinstance(document, dict):
-                raise ValueError(f"{file.name} is no JSON object")
+                raise ValueError(f"{file.name} is not a JSON object")
             return document
     taken, given, versions = _ANYTHING, _ANYTHING, ["2.0"]
     if decorated:
@@ -35,7 +38,7 @@ def describe(folder: Path, run: Callable[..., Any], name: str, version: str, dec
     return None
 
 
-_ERROR = {"type": "object", "properties": {"error": {"type": "string"}}}
+_ERROR = {"type": "object", "properties": {"error": {"type": "string"}, "message": {"type": "string"}}}
 
 
 def _document(head: dict[str, Any], prefix: str, nested: bool) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 from urllib.parse import parse_qsl, unquote
 
+from onnx_operator.server.script.plain import to_json
+
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -109,7 +111,7 @@ class UploadedFile:
 
 
 class BodyError(Exception):
-    """The body is not what the script asked to read it as. Answered with ``code``."""
+    """The body is not what the script asked to read it as; ``code`` is the status that this would deserve."""
 
     def __init__(self, message: str, code: int = 400) -> None:
         super().__init__(message)
@@ -173,7 +175,7 @@ class AMLRequest:
             try:
                 return json.loads(self._body)
             except ValueError as error:
-                raise BodyError(f"the body is no JSON: {error}") from None
+                raise BodyError(f"the body is not JSON: {error}") from None
         except BodyError:
             if silent:
                 return None
@@ -230,7 +232,7 @@ def _parse_multipart(
     opening = f"Content-Type: {content_type}\r\nMIME-Version: 1.0\r\n\r\n".encode("latin-1", "replace")
     message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(opening + body)
     if not message.is_multipart():
-        raise BodyError("the body is no form: its boundary is missing")
+        raise BodyError("the body is not a form: its boundary is missing")
     for part in message.iter_parts():
         name = part.get_param("name", header="content-disposition")
         content = part.get_payload(decode=True)
@@ -242,6 +244,15 @@ def _parse_multipart(
         else:
             kind = part.get_content_type() if "content-type" in part else ""
             files.append((name, UploadedFile(name, filename, kind, content)))
+
+
+def _bytes(message: Any) -> bytes:
+    """A body, in one piece or in several, as Flask takes it. Raises TypeError."""
+    if isinstance(message, str):
+        return message.encode()
+    if isinstance(message, bytes | bytearray | memoryview):
+        return bytes(message)
+    return b"".join(_bytes(each) for each in message)
 
 
 class AMLResponse:
@@ -260,8 +271,8 @@ class AMLResponse:
         self.headers: dict[str, str] = dict(response_headers or {})
         as_json = json_str or message is None
         if as_json:
-            message = json.dumps({} if message is None else message)
-        self._body = message.encode() if isinstance(message, str) else bytes(message)
+            message = to_json({} if message is None else message)
+        self._body = _bytes(message)
         if as_json:
             self._default_type("application/json")
         else:

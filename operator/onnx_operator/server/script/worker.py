@@ -10,16 +10,21 @@ import socket
 import sys
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from pathlib import Path
 from typing import Any
 
 from onnx_operator.server.script import frames
-from onnx_operator.server.script.settings import ScriptError, ScriptSettings, child_environment, packages_folder
+from onnx_operator.server.script.settings import (
+    EntryScript,
+    ScriptError,
+    ScriptSettings,
+    child_environment,
+    packages_folder,
+)
 
 logger = logging.getLogger(__name__)
 output = logging.getLogger("score")
 
-_LONGEST_LINE = 16384
+_MAX_LINE_LENGTH = 16384
 _LAST_WORDS_SECONDS = 1.0
 _FAREWELL_SECONDS = 3.0
 
@@ -53,13 +58,15 @@ class Worker:
         return self._process.pid
 
     @classmethod
-    async def start(cls, settings: ScriptSettings, script: Path) -> "Worker":
+    async def start(cls, settings: ScriptSettings, script: EntryScript) -> "Worker":
         """Start a process and wait until ``init()`` has returned. Raises :class:`ScriptError`."""
         ours, theirs = socket.socketpair()
         told = {
             "channel": theirs.fileno(),
             "parent": os.getpid(),
-            "script": str(script),
+            "script": str(script.path),
+            "root": str(script.root),
+            "imports": [str(folder) for folder in script.import_folders],
             "requirements": str(packages_folder(settings.requirements.absolute())) if settings.requirements else None,
             "name": settings.name,
             "version": settings.version,
@@ -96,7 +103,7 @@ class Worker:
             raise
         return worker
 
-    async def _initialise(self, settings: ScriptSettings, script: Path) -> None:
+    async def _initialise(self, settings: ScriptSettings, script: EntryScript) -> None:
         try:
             async with asyncio.timeout(settings.init_timeout):
                 header, _ = await self._receive()
@@ -187,7 +194,7 @@ async def _log_lines(stream: StreamReader, name: str) -> None:
     held = b""
     while piece := await stream.read(1 << 16):
         *lines, held = (held + piece).split(b"\n")
-        if len(held) > _LONGEST_LINE:
+        if len(held) > _MAX_LINE_LENGTH:
             lines.append(held)
             held = b""
         for line in lines:
@@ -197,6 +204,6 @@ async def _log_lines(stream: StreamReader, name: str) -> None:
 
 
 def _log(line: bytes, name: str) -> None:
-    text = line[:_LONGEST_LINE].decode("utf-8", "replace").rstrip()
+    text = line[:_MAX_LINE_LENGTH].decode("utf-8", "replace").rstrip()
     if text:
         output.info("%s", text, extra={"fields": {"stream": name}})

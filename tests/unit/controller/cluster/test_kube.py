@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
-from onnx_operator.controller.cluster.kube import DEPLOYMENT, POD, ApiError, Kube
+from onnx_operator.controller.cluster.answers import ApiError, failure
+from onnx_operator.controller.cluster.kinds import DEPLOYMENT, POD
+from onnx_operator.controller.cluster.kube import Kube
 
 
 def kubeconfig(folder, port):
@@ -72,6 +75,9 @@ async def test_a_refusal_carries_the_reason_and_the_message_of_the_api(tmp_path)
     assert refusal.value.message == "pods is forbidden"
 
 
+FORBIDDEN = 'deployments.apps "m" is forbidden:'
+
+
 @pytest.mark.parametrize(
     ("status", "message", "invalid", "refused"),
     [
@@ -82,8 +88,68 @@ async def test_a_refusal_carries_the_reason_and_the_message_of_the_api(tmp_path)
         (403, "exceeded quota: small", False, True),
         (500, "etcdserver: request timed out", False, False),
         (429, "too many requests", False, False),
+        (422, f"{FORBIDDEN} ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", False, True),
+        (413, f"{FORBIDDEN} ValidatingAdmissionPolicy 'p' denied request: no", False, True),
+        (401, f"{FORBIDDEN} ValidatingAdmissionPolicy 'p' denied request: no", False, True),
+        (422, "pods is forbidden: whatever", False, True),
+        (422, 'Deployment.apps "m" is invalid: metadata.labels: Invalid value: "x is forbidden: y"', True, True),
+        (403, f'{FORBIDDEN} User "o" cannot patch resource "deployments"', False, True),
     ],
 )
 def test_only_what_lies_in_the_object_is_invalid(status, message, invalid, refused):
     error = ApiError(status, "", message)
     assert (error.invalid, error.refused) == (invalid, refused)
+
+
+@pytest.mark.parametrize(
+    ("message", "by_admission"),
+    [
+        (f"{FORBIDDEN} ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", True),
+        (f"{FORBIDDEN} exceeded quota: small", True),
+        ('admission webhook "v.example.com" denied the request: no', True),
+        (f'{FORBIDDEN} User "o" cannot patch resource "deployments" in API group "apps"', False),
+        ('Deployment.apps "m" is invalid: spec.replicas: Invalid value: -1', False),
+        ("etcdserver: request timed out", False),
+    ],
+)
+def test_what_may_change_its_mind_is_told_from_what_cannot(message, by_admission):
+    assert ApiError(422, "", message).by_admission is by_admission
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ApiError(429, "TooManyRequests", "slow down"), "answers 429 (TooManyRequests): slow down"),
+        (ApiError(413, "", "limit is 3145728"), "answers 413: limit is 3145728"),
+        (TimeoutError(), "does not answer in time"),
+        (ConnectionError("the API server does not answer: X"), "does not answer: X"),
+    ],
+)
+def test_a_call_that_failed_is_told_in_the_api_servers_words(error, words):
+    assert words in failure(error)
+
+
+async def test_an_api_server_is_reached_by_an_address_of_ipv6(tmp_path, monkeypatch):
+    """As KUBERNETES_SERVICE_HOST names it in a cluster of IPv6 alone."""
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "default", "uid": "u"}}
+    body = json.dumps(pod).encode()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    hosts = []
+
+    async def handle(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        hosts.extend(line for line in head.decode().split("\r\n") if line.startswith("Host:"))
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "::1", 0)
+    port = server.sockets[0].getsockname()[1]
+    path = Path(kubeconfig(tmp_path, port))
+    path.write_text(path.read_text().replace("127.0.0.1", "[::1]"))
+    kube = await Kube.connect(str(path))
+    try:
+        assert await kube.get(POD, "default", "a") == pod
+        assert hosts == [f"Host: [::1]:{port}"]
+    finally:
+        await kube.close()
+        server.close()

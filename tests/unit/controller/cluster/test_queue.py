@@ -5,7 +5,7 @@ import heapq
 
 import pytest
 
-from onnx_operator.controller.cluster.queue import LONGEST_RETRY_SECONDS, KeyedQueue
+from onnx_operator.controller.cluster.queue import MAX_RETRY_SECONDS, KeyedQueue
 
 
 class Clock:
@@ -173,8 +173,8 @@ async def test_failures_in_a_row_wait_longer_and_longer_up_to_a_bound(clock):
         clock.advance(delays[-1])
         assert await take(queue) == ["a"]
     assert all(later > sooner for sooner, later in zip(delays[:6], delays[2:8], strict=True))
-    assert max(delays) <= LONGEST_RETRY_SECONDS * 1.25
-    assert min(delays[12:]) >= LONGEST_RETRY_SECONDS * 0.75
+    assert max(delays) <= MAX_RETRY_SECONDS * 1.25
+    assert min(delays[12:]) >= MAX_RETRY_SECONDS * 0.75
 
 
 async def test_after_a_success_the_waiting_begins_anew(clock):
@@ -264,3 +264,33 @@ async def test_what_is_no_mere_hint_comes_at_once_even_while_its_key_rests(clock
     queue.forget("a")
     assert queue.remembered == 0
     assert clock.waiting == 0
+
+
+async def test_what_each_try_brings_about_itself_is_no_reason_for_the_next(clock):
+    """As when a webhook changes what is applied: every try changes a child, and fails."""
+    queue = KeyedQueue()
+    tries = []
+    queue.retry("a")
+    for tick in range(600):
+        queue.hint("a", 0.1)
+        clock.advance(0.1)
+        if await take(queue):
+            tries.append(tick)
+            queue.retry("a")
+    assert len(tries) <= 14, "a minute of hints"
+    assert tries[0] <= 2, "the first may tell of a cure"
+
+
+async def test_a_cure_that_is_hinted_at_is_noticed_soon_however_long_the_retry_would_take(clock):
+    queue = KeyedQueue()
+    for _ in range(20):
+        queue.retry("a")
+    queue.hint("a", 0.1)
+    clock.advance(0.11)
+    assert await take(queue) == ["a"]
+    queue.succeeded("a")
+    queue.hint("a", 0.1)
+    clock.advance(0.11)
+    assert await take(queue) == ["a"], "nothing is held against what works"
+    queue.forget("a")
+    assert queue.remembered == 0

@@ -5,7 +5,11 @@ import pytest
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import Capabilities, InspectionRequest
-from onnx_operator.controller.inspection.pod import PATIENCE, inspection_pod, pod_name, pod_request, trouble
+from onnx_operator.common import egress
+from onnx_operator.controller.cluster.answers import ApiError
+from onnx_operator.controller.inspection.pod import PATIENCE, inspection_pod, pod_name, pod_request, start_cause
+from onnx_operator.controller.inspection.pods import MAX_LESSONS, InspectionPods
+from onnx_operator.controller.observation.admission import Demands
 from onnx_operator.controller.revision.fetching import needs_pod
 from onnx_operator.controller.revision.render import TemplateError
 from onnx_operator.inspector.once import take_request
@@ -28,10 +32,10 @@ def request_for(wanted, loaded, **fields):
     return pod_request(wanted, asked)
 
 
-def made(wanted=None, loaded=None, key="key", model=MODEL, **fields):
+def made(wanted=None, loaded=None, key="key", model=MODEL, demands=None, **fields):
     wanted = wanted or spec(model={"uri": VOLUME})
     loaded = loaded or settings_()
-    return inspection_pod(model, wanted, key, request_for(wanted, loaded, **fields), loaded)
+    return inspection_pod(model, wanted, key, request_for(wanted, loaded, **fields), loaded, demands)
 
 
 def request_in(pod):
@@ -158,7 +162,23 @@ def test_it_goes_to_the_pool_that_the_model_names_without_asking_for_its_devices
     assert pod["nodeSelector"] == T4["nodeSelector"]
     assert pod["tolerations"] == T4["tolerations"]
     assert "affinity" not in pod
-    assert set(pod["containers"][0]["resources"]["requests"]) == {"cpu", "memory"}
+    assert set(pod["containers"][0]["resources"]["requests"]) == {"cpu", "memory", "ephemeral-storage"}
+
+
+def test_it_gets_what_the_namespace_demands_and_what_the_user_says_of_cpu():
+    def resources(demands=None, **fields):
+        pod = made(spec(model={"uri": VOLUME}, **fields), demands=demands)
+        return pod["spec"]["containers"][0]["resources"]
+
+    assert "cpu" not in resources()["limits"]
+    assert resources(Demands(limits=["cpu"]))["limits"]["cpu"] == "1"
+    assert resources(Demands(maximum={"memory": "1Gi"}))["limits"]["memory"] == "1Gi"
+    asked = {"requests": {"cpu": "200m", "memory": "8Gi"}, "limits": {"cpu": "400m", "memory": "16Gi"}}
+    found = resources(resources=asked)
+    assert (found["requests"]["cpu"], found["limits"]["cpu"]) == ("200m", "400m")
+    assert (found["requests"]["memory"], found["limits"]["memory"]) == ("192Mi", "1536Mi"), "those are the server's"
+    small = resources(resources={"limits": {"memory": "600Mi"}})
+    assert small["limits"]["memory"] == "600Mi"
 
 
 def test_a_pool_that_is_closed_to_the_namespace_is_not_entered():
@@ -222,7 +242,7 @@ def stuck(*, waiting=None, unschedulable=None):
 
 def test_a_claim_that_does_not_exist_is_named():
     message = '0/3 nodes are available: persistentvolumeclaim "models" not found. not found'
-    found = trouble(stuck(unschedulable=message), "models")
+    found = start_cause(stuck(unschedulable=message), "models")
     assert found is not None
     assert found.reason is Reason.SOURCE_NOT_FOUND
     assert "'models' in namespace 'vision'" in found.message
@@ -239,12 +259,43 @@ def test_a_claim_that_does_not_exist_is_named():
     ],
 )
 def test_what_keeps_the_pod_from_starting_is_told_in_its_own_words(pod, words):
-    found = trouble(pod, "models")
+    found = start_cause(pod, "models")
     assert found is not None
     assert found.reason is Reason.SOURCE_UNREACHABLE
     assert words in found.message
 
 
-def test_a_pod_that_is_on_its_way_has_no_trouble():
-    assert trouble(stuck(waiting={"reason": "ContainerCreating"}), "models") is None
-    assert trouble(stuck(), "models") is None
+def test_a_pod_that_is_on_its_way_has_no_cause_to_tell():
+    assert start_cause(stuck(waiting={"reason": "ContainerCreating"}), "models") is None
+    assert start_cause(stuck(), "models") is None
+
+
+class EverMore:
+    """An API server whose namespace asks for more each time."""
+
+    asked = 0
+
+    async def list(self, *_):
+        return []
+
+    async def create(self, _kind, _manifest):
+        self.asked += 1
+        least = f"{self.asked + 100}m"
+        message = f'pods "p" is forbidden: minimum cpu usage per Container is {least}, but request is 50m'
+        raise ApiError(403, "Forbidden", message)
+
+
+async def test_a_namespace_that_asks_for_more_each_time_is_not_followed_for_ever():
+    kube, wanted, loaded = EverMore(), spec(model={"uri": VOLUME}), settings_()
+    result = await InspectionPods(kube, loaded).inspect(MODEL, wanted, "key", request_for(wanted, loaded))
+    assert kube.asked == MAX_LESSONS + 1
+    assert "minimum cpu usage" in result.refusal.message
+    assert result.refusal.retriable
+
+
+def test_its_user_and_its_way_out_are_those_of_the_settings():
+    pod = made(loaded=settings_(runAsUser=None, egress={"configMapName": "outside"}))["spec"]
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    (volume,) = [v for v in pod["volumes"] if v["name"] == "egress"]
+    assert volume["projected"]["sources"] == [{"configMap": {"name": "outside", "optional": True}}]
+    assert {"name": "egress", "mountPath": egress.DIRECTORY, "readOnly": True} in pod["containers"][0]["volumeMounts"]

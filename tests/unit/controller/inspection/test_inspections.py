@@ -7,8 +7,9 @@ import pytest
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.report import InspectionResult, Refusal
 from onnx_operator.api.sources import SourcePin
+from onnx_operator.controller.cluster.answers import ApiError, failure
 from onnx_operator.controller.cluster.queue import KeyedQueue
-from onnx_operator.controller.inspection.inspections import MOST_CHANGES, Inspections
+from onnx_operator.controller.inspection.inspections import MAX_CHANGES, Inspections
 from tests.unit.controller.samples import report
 
 MODEL = ("default", "resnet50")
@@ -37,8 +38,8 @@ class Desk:
             raise self.answer
         return self.answer
 
-    def look(self, key="key", uid="uid", persisted=None, changed=None):
-        return self.inspections.look(uid, MODEL, key, self.run, persisted, changed)
+    def look(self, key="key", uid="uid", persisted=None, changed=None, generation=1):
+        return self.inspections.poll(uid, MODEL, key, self.run, persisted, changed, generation)
 
     async def settle(self):
         for _ in range(5):
@@ -186,7 +187,7 @@ async def test_pods_that_claim_ever_new_changes_have_the_source_looked_at_no_mor
         await desk.settle()
     # 20000 seconds: twice as long from one to the next, up to ten minutes.
     assert desk.runs < 60
-    assert len(desk.inspections._entries["uid"].changes_seen) <= MOST_CHANGES
+    assert len(desk.inspections._entries["uid"].changes_seen) <= MAX_CHANGES
 
 
 async def test_one_models_slow_source_holds_up_no_other():
@@ -244,3 +245,105 @@ async def test_a_source_that_goes_back_and_forth_is_looked_at_each_time():
         await desk.settle()
         assert desk.look().result.source == versions[version]
         assert desk.runs == number
+
+
+# --- where the source was not even asked ------------------------------------------------------------------------------
+
+BUSY = ApiError(429, "TooManyRequests", "slow down")
+
+
+@pytest.mark.parametrize("error", [BUSY, ApiError(500, "", "etcd"), TimeoutError(), ConnectionError("gone")])
+async def test_a_failing_api_server_is_told_and_says_nothing_of_the_model(error):
+    desk = Desk()
+    desk.answer = error
+    desk.look()
+    await desk.settle()
+    looked = desk.look()
+    assert looked.inspecting
+    assert looked.trouble == failure(error)
+
+    desk.inspections._entries["uid"].not_before = 0
+    desk.answer = ACCEPTED
+    desk.look()
+    await desk.settle()
+    assert (desk.look().result, desk.look().trouble) == (ACCEPTED, "")
+
+
+async def test_an_earlier_verdict_stands_while_the_api_server_fails():
+    desk = Desk()
+    missing = refused(Reason.SOURCE_NOT_FOUND)
+    desk.look(persisted=missing)
+    desk.inspections._entries["uid"].not_before = 0
+    desk.answer = BUSY
+    desk.look()
+    await desk.settle()
+    assert desk.look().result == missing
+    assert not desk.look().inspecting
+
+
+async def looks(desk, monkeypatch, seconds, count=1, step=1.0):
+    """How often each of so many models is looked at in that time, and the longest wait between two looks."""
+    now = 0.0
+    monkeypatch.setattr(Inspections, "_now", staticmethod(lambda: now))
+    last, longest = 0.0, 0.0
+    while now < seconds:
+        runs = desk.runs
+        for number in range(count):
+            desk.look(uid=f"uid-{number}")
+        await desk.settle()
+        if desk.runs > runs:
+            longest, last = max(longest, now - last), now
+        now += step
+    return desk.runs / count, longest
+
+
+@pytest.mark.parametrize("answer", [refused(Reason.CREDENTIALS_NOT_FOUND), BUSY], ids=["no Secret", "API server"])
+async def test_what_nobody_tells_of_is_looked_for_at_least_every_half_minute(monkeypatch, answer):
+    desk = Desk()
+    desk.answer = answer
+    runs, longest = await looks(desk, monkeypatch, 3600)
+    assert longest <= 25
+    assert runs < 200, "and not all the time"
+
+
+async def test_very_many_models_that_lack_a_secret_ask_no_more_often_together(monkeypatch):
+    desk = Desk()
+    desk.answer = refused(Reason.CREDENTIALS_NOT_FOUND)
+    each, _ = await looks(desk, monkeypatch, 300, count=400, step=5.0)
+    assert each * 400 / 300 < 15, "looks in a second"
+
+
+async def test_other_troubles_are_tried_ever_later(monkeypatch):
+    desk = Desk()
+    desk.answer = refused(Reason.SOURCE_NOT_FOUND)
+    runs, longest = await looks(desk, monkeypatch, 3600)
+    assert runs < 20
+    assert longest > 300
+
+
+async def test_a_model_that_is_gone_is_counted_no_longer():
+    desk = Desk()
+    desk.answer = refused(Reason.CREDENTIALS_NOT_FOUND)
+    desk.look()
+    await desk.settle()
+    assert desk.inspections._held_up == {"uid"}
+    desk.inspections.forget("uid")
+    assert not desk.inspections._held_up
+
+
+async def test_a_changed_spec_is_tried_at_once_where_it_may_cure_what_was_in_the_way():
+    desk = Desk()
+    desk.answer = refused(Reason.QUOTA_EXCEEDED, retriable=True)
+    desk.look()
+    await desk.settle()
+    desk.look()
+    await desk.settle()
+    assert desk.runs == 1, "the same spec is not tried at once"
+    desk.answer = ACCEPTED
+    desk.look(generation=2)
+    await desk.settle()
+    assert desk.runs == 2
+    assert desk.look(generation=2).result == ACCEPTED
+    desk.look(generation=3)
+    await desk.settle()
+    assert desk.runs == 2, "what was concluded is not looked at again"

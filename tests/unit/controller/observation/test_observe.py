@@ -13,12 +13,12 @@ from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller.observation.observe import (
     MAX_FAILURE_PODS,
     MAX_FAILURES,
-    MOST_GUESSED,
-    SEVERAL_RESTARTS,
+    MAX_GUESSED,
     observe,
     pod_cause,
     rollout_cause,
 )
+from onnx_operator.controller.observation.signs import SEVERAL_RESTARTS
 from tests.unit.controller.samples import FETCHED, deployment, pod, running, terminated, waiting
 
 REVISION = "resnet50-1"
@@ -72,6 +72,62 @@ def test_the_message_of_a_quota_does_not_change_from_try_to_try():
     # The ReplicaSet makes up a name for each pod that it tries to create.
     first, second = (cause_of(conditions=replica_failure(QUOTA.format(n))) for n in ("abcde", "vwxyz"))
     assert first == second
+
+
+WANTS_LIMITS = 'pods "resnet50-7d4f9-x2x9z" is forbidden: failed quota: q: must specify limits.cpu for: fetch,server'
+
+
+def replica_set(number, revision=REVISION, **failure):
+    conditions = replica_failure(failure["failure"]) if failure else []
+    annotations = {"deployment.kubernetes.io/revision": str(number)}
+    metadata = {"labels": {"onnx-operator.dev/revision": revision}, "annotations": annotations}
+    return {"metadata": metadata, "status": {"conditions": conditions}}
+
+
+def test_what_the_namespace_demands_is_learned_from_the_refusal_of_the_newest_pods():
+    sets = [replica_set(1, failure=WANTS_LIMITS), replica_set(2, failure=WANTS_LIMITS.replace("cpu", "memory"))]
+    found = observe(deployment(conditions=replica_failure(WANTS_LIMITS)), [], sets)
+    assert found.demands.limits == ["memory"]
+    assert "limits.memory" in found.creation.message
+
+
+def test_the_refusal_of_an_earlier_revision_is_neither_told_nor_learned_from():
+    sets = [replica_set(1, "resnet50-0", failure=WANTS_LIMITS), replica_set(2)]
+    for known in (sets, sets[:1], []):
+        found = observe(deployment(conditions=replica_failure(WANTS_LIMITS)), [], known)
+        assert found.creation is None
+        assert not found.demands
+
+
+def test_where_replica_sets_may_not_be_read_the_deployment_is_believed():
+    found = observe(deployment(conditions=replica_failure(WANTS_LIMITS)), [], None)
+    assert found.demands.limits == ["cpu"]
+
+
+def test_several_faults_are_told_in_the_same_order_from_try_to_try():
+    words = 'pods "m-1-{}" is forbidden: [{}, {}]'
+    faults = (
+        "minimum cpu usage per Pod is 1, but request is 50m",
+        "maximum memory usage per Pod is 1Mi, but limit is 2Gi",
+    )
+    first = cause_of(conditions=replica_failure(words.format("abcde", *faults)))
+    assert first == cause_of(conditions=replica_failure(words.format("vwxyz", *reversed(faults))))
+    assert all(fault in first.message for fault in faults)
+
+
+def test_nothing_is_learned_from_what_a_deployment_said_before_it_was_changed():
+    found = observe(deployment(conditions=replica_failure(WANTS_LIMITS), generation=4, observed=3), [])
+    assert not found.demands
+
+
+def test_the_message_of_a_limit_below_the_request_does_not_change_from_try_to_try_either():
+    words = 'Pod "m-1-{}" is invalid: spec.containers[0].resources.requests: Invalid value: "1": must be less than or '
+    first, second = (
+        cause_of(conditions=replica_failure(words.format(n) + "equal to cpu limit of 500m")) for n in ("abcde", "vwxyz")
+    )
+    assert first == second
+    assert first.reason is Reason.QUOTA_EXCEEDED
+    assert "spec.resources" in first.message
 
 
 def test_another_refusal_of_pods_is_a_failed_creation():
@@ -159,7 +215,7 @@ def test_a_kill_by_an_input_that_we_made_up_is_never_the_models_fault(ended):
 def test_a_pod_is_not_believed_for_ever_that_a_made_up_input_killed_it():
     """After so many kills the server makes up no inputs, and measures nothing: the cause is another."""
     for ended in ({"exitCode": 137, "reason": "OOMKilled"}, {"exitCode": 139}):
-        for restarts, guessed in ((MOST_GUESSED, True), (MOST_GUESSED + 1, False)):
+        for restarts, guessed in ((MAX_GUESSED, True), (MAX_GUESSED + 1, False)):
             server = waiting("CrashLoopBackOff", "back-off", **ended, message=GUESSING) | {"restartCount": restarts}
             found = cause_of(pod(fetch=FETCHED, server=server))
             assert (found.reason is Reason.LOADING) == guessed

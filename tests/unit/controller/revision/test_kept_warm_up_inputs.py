@@ -5,13 +5,15 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from onnx_operator.api.contract import WarmUpFacts, WarmUpInputs
+from onnx_operator.api.conditions import Reason
+from onnx_operator.api.contract import WarmUpFacts
 from onnx_operator.api.report import TensorSpec
 from onnx_operator.api.sources import SourcePin
-from onnx_operator.controller.revision.kept_inputs import LONGEST_NOTE, kept_for, note_of, warmed
-from onnx_operator.controller.revision.render import PodTemplateRejectedError
-from onnx_operator.controller.revision.revisions import NOTE_WARMED, noted
-from onnx_operator.controller.revision.warm_up import Kept, WarmUpRejectedError, warm_up_text
+from onnx_operator.api.warm_up import WarmUpInputs
+from onnx_operator.controller.revision.kept_inputs import MAX_NOTE_LENGTH, kept_for, note_of, warmed
+from onnx_operator.controller.revision.revisions import NOTE_WARMED, noted, pod_spec
+from onnx_operator.controller.revision.warm_up import Kept, check_warm_up
+from onnx_operator.model.refusal import RefusedError
 from tests.unit.controller.revision.test_render import server
 from tests.unit.controller.samples import report, spec
 from tests.unit.controller.status.test_status import revision
@@ -59,8 +61,33 @@ def test_a_note_that_cannot_be_read_proves_nothing(text):
 
 
 def test_what_a_pod_tells_at_length_is_kept_without_its_inputs():
-    long = WarmUpInputs(shapes={"x" * LONGEST_NOTE: [1]})
+    long = WarmUpInputs(shapes={"x" * MAX_NOTE_LENGTH: [1]})
     assert note_of(WarmUpFacts(warmed=True, inputs=long)) == '{"warmed":true}'
+
+
+def measured(number, seconds, **changes):
+    facts = WarmUpFacts(warmed=True, request_cpu_seconds=seconds)
+    return noted(revision(number, **changes), {NOTE_WARMED: note_of(facts)})
+
+
+def test_what_a_pod_measured_counts_with_the_next_revision_of_the_same_operations():
+    trained_anew = OTHER_SOURCE
+    assert kept_for(trained_anew, URI, [measured(1, 0.012)]).request_cpu_seconds == 0.012
+    larger = trained_anew.model_copy(update={"flops": 10**9})
+    assert kept_for(larger, URI, [measured(1, 0.012)]).request_cpu_seconds is None
+
+
+def test_what_was_measured_beside_a_gpu_does_not_count_without_one():
+    on_gpu, on_cpu = measured(1, 0.0004, spec=pod_spec(spec(runtime="GPU"))), measured(1, 0.4)
+    assert kept_for(report(), URI, [on_gpu]).request_cpu_seconds is None
+    assert kept_for(report(), URI, [on_gpu], gpu=True).request_cpu_seconds == 0.0004
+    assert kept_for(report(), URI, [on_cpu], gpu=True).request_cpu_seconds is None
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 1e9, float("inf"), float("nan")])
+def test_a_measurement_that_cannot_be_is_not_kept(seconds):
+    note = note_of(WarmUpFacts(warmed=True, request_cpu_seconds=seconds))
+    assert warmed(noted(revision(1), {NOTE_WARMED: note})).request_cpu_seconds is None
 
 
 def test_pods_are_told_what_is_known():
@@ -92,26 +119,27 @@ NAMED = report().model_copy(
         ({"values": {"i": [0.5]}}, "spec.warmUp.values.i[0] is 0.5; expected a whole number"),
         ({"values": {"t": [1]}}, "spec.warmUp.values.t: an input of BYTES is filled by spec.warmUp.texts"),
         ({"texts": {"x": ["1"]}}, "spec.warmUp.texts.x: an input of BYTES is filled by spec.warmUp.texts"),
-        ({"texts": {"t": ["x" * 256] * 256}}, "spec.warmUp takes 66321 bytes as JSON, 32768 are possible"),
+        ({"texts": {"t": ["x" * 256] * 256}}, "spec.warmUp takes 66321 bytes as JSON; expected at most 32768"),
         ({"shapes": {"x": [1, 3, 8, 8]}, "scoring": True}, "with spec.scoring the script loads the model"),
     ],
 )
 def test_a_warm_up_that_cannot_be_is_refused_before_any_pod_changes(given, words):
     scoring = {"scoring": {"configMapName": "s"}} if given.pop("scoring", False) else {}
-    with pytest.raises(WarmUpRejectedError, match=re.escape(words)):
-        warm_up_text(spec(warmUp=given, **scoring), NAMED)
+    with pytest.raises(RefusedError, match=re.escape(words)):
+        check_warm_up(spec(warmUp=given, **scoring), NAMED)
 
 
 def test_it_is_told_as_what_gives_pods_that_cannot_be():
-    with pytest.raises(PodTemplateRejectedError, match=r"spec\.warmUp\.shapes\.audo: the model has no such input"):
+    with pytest.raises(RefusedError, match=r"spec\.warmUp\.shapes\.audo: the model has no such input") as caught:
         server(warmUp={"shapes": {"audo": [1]}})
+    assert caught.value.refusal.reason is Reason.POD_TEMPLATE_REJECTED
 
 
 def test_what_a_report_does_not_tell_is_left_to_the_server():
     cut = NAMED.model_copy(update={"inputs": [], "truncated": True})
     given = {"shapes": {"t": [2, 5], "any": [1]}, "texts": {"t": ["red", "green"]}}
-    assert warm_up_text(spec(warmUp=given), cut) == '{"shapes":{"t":[2,5],"any":[1]},"texts":{"t":["red","green"]}}'
-    assert warm_up_text(spec(warmUp={"shapes": {"t": [2, 5]}}), NAMED) == '{"shapes":{"t":[2,5]}}'
+    check_warm_up(spec(warmUp=given), cut)
+    check_warm_up(spec(warmUp={"shapes": {"t": [2, 5]}}), NAMED)
 
 
 def test_the_api_server_bounds_what_may_be_said():

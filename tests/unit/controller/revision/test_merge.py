@@ -24,6 +24,10 @@ POD = {
 }
 
 
+def next_key(value):
+    return next(iter(value))
+
+
 def merged(patch):
     return strategic_merge(POD, patch)
 
@@ -93,6 +97,68 @@ def test_a_port_without_a_protocol_is_a_tcp_port():
     assert ports == [{"containerPort": 80, "protocol": "TCP", "name": "web"}]
 
 
+# --- another kind -----------------------------------------------------------------------------------------------------
+
+VOLUMES = {"volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}, {"name": "model", "emptyDir": {}}]}
+
+
+def test_a_volume_of_another_kind_takes_the_place_of_ours():
+    claim = {"name": "tmp", "persistentVolumeClaim": {"claimName": "scratch"}}
+    assert strategic_merge(VOLUMES, {"volumes": [claim]}) == {"volumes": [claim, VOLUMES["volumes"][1]]}
+
+
+def test_a_volume_of_the_same_kind_keeps_what_is_not_named():
+    patch = {"volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory"}}]}
+    assert strategic_merge(VOLUMES, patch)["volumes"][0]["emptyDir"] == {"sizeLimit": "64Mi", "medium": "Memory"}
+
+
+def test_a_volume_that_is_only_named_stays():
+    assert strategic_merge(VOLUMES, {"volumes": [{"name": "tmp"}]}) == VOLUMES
+
+
+@pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
+@pytest.mark.parametrize(
+    "kind", [{"exec": {"command": ["true"]}}, {"tcpSocket": {"port": 8080}}, {"grpc": {"port": 8081}}], ids=next_key
+)
+def test_a_probe_of_another_kind_takes_the_place_of_ours(probe, kind):
+    ours = {probe: {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 5}}
+    assert strategic_merge(ours, {probe: kind}) == {probe: {**kind, "periodSeconds": 5}}
+
+
+def test_a_hook_of_another_kind_takes_the_place_of_ours():
+    ours = {"lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}
+    theirs = {"lifecycle": {"preStop": {"exec": {"command": ["sleep", "9"]}}}}
+    assert strategic_merge(ours, theirs) == theirs
+
+
+def test_a_variable_from_elsewhere_takes_the_place_of_its_value():
+    ours = {"env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]}
+    theirs = {
+        "env": [
+            {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+            {"name": "B", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+        ]
+    }
+    assert strategic_merge(ours, theirs) == theirs
+
+
+def test_what_kubectl_patch_understands_is_understood():
+    pod = {"containers": [{"name": "server", "image": "i"}, {"name": "side", "image": "s", "env": [{"name": "A"}]}]}
+    gone = {"containers": [{"name": "side", "$patch": "delete"}]}
+    assert strategic_merge(pod, gone) == {"containers": pod["containers"][:1]}
+    assert strategic_merge(pod, {"containers": [{"$patch": "replace"}, {"name": "x"}]}) == {
+        "containers": [{"name": "x"}]
+    }
+    other = {"containers": [{"name": "side", "$patch": "replace", "image": "t"}]}
+    assert strategic_merge(pod, other)["containers"][1] == {"name": "side", "image": "t"}
+    kept = {"containers": [{"name": "side", "$retainKeys": ["name", "image"], "image": "t"}]}
+    assert strategic_merge(pod, kept)["containers"][1] == {"name": "side", "image": "t"}
+
+
+def test_what_is_no_directive_is_left_for_the_api_server_to_name():
+    assert strategic_merge({}, {"$patch": "remove", "$retainKeys": "x"}) == {"$patch": "remove", "$retainKeys": "x"}
+
+
 # --- what is ours, and what others added ------------------------------------------------------------------------------
 
 
@@ -100,7 +166,6 @@ def test_additions_of_others_are_no_difference():
     live = copy.deepcopy(POD)
     live["containers"].insert(0, {"name": "injected"})
     live["containers"][1]["env"] = [{"name": "INJECTED", "value": "1"}]
-    live["nodeSelector"]["extra"] = "label"
     live["tolerations"].append({"key": "not-ready"})
     live["dnsPolicy"] = "ClusterFirst"
     assert contains(live, POD)
@@ -119,6 +184,7 @@ def test_additions_of_others_are_no_difference():
         lambda pod: pod.pop("nodeSelector"),
         lambda pod: pod.update(containers=None),
         lambda pod: pod["nodeSelector"].update(gpu="a100"),
+        lambda pod: pod["nodeSelector"].update(zone="b"),
     ],
 )
 def test_a_hand_edit_is_a_difference(change):
@@ -133,6 +199,17 @@ def test_udp_and_tcp_on_the_same_port_are_no_difference():
     for item in (service, container):
         assert contains(copy.deepcopy(item), item)
         assert project(copy.deepcopy(item), item) == item
+
+
+def test_a_selector_has_one_owner():
+    """Another label in it selects other pods, or none."""
+    service = {"selector": {"app": "a"}}
+    assert contains({"selector": {"app": "a"}}, service)
+    assert not contains({"selector": {"app": "a", "track": "x"}}, service)
+    budget = {"selector": {"matchLabels": {"app": "a"}}}
+    assert not contains({"selector": {"matchLabels": {"app": "a", "b": "c"}}}, budget)
+    # What was there when it was made is kept, whoever added it.
+    assert project({"selector": {"app": "a", "track": "x"}}, service) == {"selector": {"app": "a", "track": "x"}}
 
 
 def test_true_is_not_one():
@@ -151,7 +228,9 @@ NAMED = st.lists(
     max_size=3,
     unique_by=lambda item: item["name"],
 )
-FIELDS = st.sampled_from(["containers", "env", "args", "tolerations", "x", "y", "volumes"])
+FIELDS = st.sampled_from(
+    ["containers", "env", "args", "tolerations", "x", "y", "volumes", "selector", "livenessProbe", "exec", "httpGet"]
+)
 TREES = st.recursive(
     SCALARS,
     lambda inner: st.dictionaries(FIELDS, inner | NAMED, max_size=4) | st.lists(inner, max_size=3),

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.controller.revision.pools import MAX_AFFINITY_TERMS, NoMatchingPoolError, choose_pool, stay_off
+from onnx_operator.controller.revision.pools import MAX_AFFINITY_TERMS, avoid_pools, choose_pool
+from onnx_operator.model.refusal import RefusedError
 from tests.unit.controller.samples import A100, T4, pool, report, spec
 
 CPU = {"name": "cpu"}
@@ -19,7 +20,7 @@ def chosen(namespace="default", megabytes=100, pools=POOLS, **fields):
 
 
 def refusal(namespace="default", megabytes=100, pools=POOLS, **fields):
-    with pytest.raises(NoMatchingPoolError) as caught:
+    with pytest.raises(RefusedError) as caught:
         choose_pool(spec(**fields), namespace, report(megabytes), pools)
     assert caught.value.refusal.reason is Reason.NO_MATCHING_POOL
     return caught.value.refusal.message
@@ -117,7 +118,7 @@ NODES = st.dictionaries(KEYS, VALUES, max_size=3)
 def test_a_cpu_model_may_run_exactly_on_the_nodes_of_no_gpu_pool(selectors, node):
     pools = [pool(f"p{i}", runtime="GPU", nodeSelector=s) for i, s in enumerate(selectors)]
     belongs = any(s.items() <= node.items() for s in selectors)
-    terms = stay_off(pools)
+    terms = avoid_pools(pools)
 
     if math.prod(len(s) for s in selectors) <= MAX_AFFINITY_TERMS:
         assert matches(node, terms) is not belongs
@@ -129,7 +130,7 @@ def test_a_cpu_model_may_run_exactly_on_the_nodes_of_no_gpu_pool(selectors, node
 @given(count=st.integers(5, 12), node=NODES, data=st.data())
 def test_with_very_many_pools_a_cpu_model_still_never_lands_on_a_gpu_node(count, node, data):
     selectors = [data.draw(st.fixed_dictionaries({"a": VALUES, "b": VALUES, "c": VALUES})) for _ in range(count)]
-    terms = stay_off([pool(f"p{i}", runtime="GPU", nodeSelector=s) for i, s in enumerate(selectors)])
+    terms = avoid_pools([pool(f"p{i}", runtime="GPU", nodeSelector=s) for i, s in enumerate(selectors)])
 
     assert 0 < len(terms) <= MAX_AFFINITY_TERMS
     if any(s.items() <= node.items() for s in selectors):
@@ -137,12 +138,12 @@ def test_with_very_many_pools_a_cpu_model_still_never_lands_on_a_gpu_node(count,
 
 
 def test_pools_without_a_selector_are_left_to_their_taints():
-    assert stay_off([pool("gpu", runtime="GPU")]) == []
-    assert stay_off([]) == []
+    assert avoid_pools([pool("gpu", runtime="GPU")]) == []
+    assert avoid_pools([]) == []
 
 
 def test_the_same_pools_give_the_same_terms():
     # Otherwise every start of the operator would roll out every model.
     one = pool("a", runtime="GPU", nodeSelector={"x": "1", "y": "2"})
     other = pool("a", runtime="GPU", nodeSelector={"y": "2", "x": "1"})
-    assert stay_off([one]) == stay_off([other])
+    assert avoid_pools([one]) == avoid_pools([other])

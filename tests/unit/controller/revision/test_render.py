@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.contract import FetchPlan
-from onnx_operator.controller.revision.fetching import TooManyFilesError
+from onnx_operator.api.report import MemoryEstimate
+from onnx_operator.common import egress
+from onnx_operator.controller.observation.admission import Demands
 from onnx_operator.controller.revision.render import (
-    PodTemplateRejectedError,
     RenderInput,
     render,
     uses_gpu,
     version_label,
 )
+from onnx_operator.controller.revision.warm_up import Kept
 from onnx_operator.controller.settings.quantities import MEBIBYTE, parse_quantity
+from onnx_operator.model.refusal import RefusedError
 from tests.unit.controller.samples import (
     A100,
     DIGEST,
@@ -45,9 +48,13 @@ def manifests(
     files_=None,
     scoring_=None,
     test_data=(),
+    kept=None,
+    flops=0,
+    demands=None,
+    memory=None,
     **fields,
 ):
-    found = report(megabytes)
+    found = report(megabytes, flops=flops, **({"memory": memory} if memory else {}))
     inputs = RenderInput(
         name,
         namespace,
@@ -58,6 +65,8 @@ def manifests(
         settings_ or settings(),
         scoring_ or {},
         list(test_data),
+        kept,
+        demands,
     )
     return {m["kind"]: m for m in render(inputs)}
 
@@ -196,7 +205,7 @@ def test_without_a_service_account_the_namespaces_own_is_used():
 
 def test_only_fetch_sees_the_credentials():
     fields = {"model": {"uri": URI, "credentials": {"secretName": "models-read"}}}
-    references = [e for e in fetch(**fields)["env"] if "valueFrom" in e]
+    references = [e for e in fetch(**fields)["env"] if "secretKeyRef" in e.get("valueFrom", {})]
     assert [e["name"] for e in references] == ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
     assert {e["valueFrom"]["secretKeyRef"]["name"] for e in references} == {"models-read"}
 
@@ -280,7 +289,7 @@ def test_hundreds_of_external_files_still_fit_the_environment_of_fetch():
 
 
 def test_more_files_than_a_pod_can_be_told_of_are_too_large_and_counted():
-    with pytest.raises(TooManyFilesError) as caught:
+    with pytest.raises(RefusedError) as caught:
         manifests(files_=many_files(5000))
     assert caught.value.refusal.reason is Reason.TOO_LARGE
     assert "5001 files" in caught.value.refusal.message
@@ -329,8 +338,15 @@ def test_the_server_is_told_how_requests_share_a_run_and_what_a_fallback_means()
     assert {"--max-batch-size=16", "--max-delay-milliseconds=0", "--on-fallback=Fail"} <= set(args)
     assert "--assume-independent-rows" in args
     assert "--assume-independent-rows" not in server(batching={"assumeIndependentRows": False})["args"]
-    assert not [
-        a for a in server()["args"] if a.startswith(("--max-", "--assume", "--on-fallback", "--script", "--page"))
+    left_out = ("--max-", "--assume", "--on-fallback", "--script", "--page", "--cors")
+    assert not [a for a in server()["args"] if a.startswith(left_out)]
+
+
+def test_the_server_is_told_which_web_pages_may_ask():
+    args = server(endpoint={"cors": {"allowOrigins": ["https://app.example.com", "*"]}})["args"]
+    assert [a for a in args if "cors" in a] == [
+        "--cors-allow-origin=https://app.example.com",
+        "--cors-allow-origin=*",
     ]
 
 
@@ -401,8 +417,8 @@ def test_the_server_is_told_the_model_and_its_options():
 
 def test_ready_means_that_the_model_has_answered():
     container = server()
-    for probe in ("startupProbe", "readinessProbe"):
-        assert container[probe]["httpGet"] == {"path": "/v2/health/ready", "port": "http"}
+    assert container["startupProbe"]["exec"]["command"][:2] == ["onnx-server", "wait"]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/v2/health/ready", "port": "http"}
     assert container["livenessProbe"]["httpGet"] == {"path": "/v2/health/live", "port": "http"}
 
 
@@ -492,11 +508,46 @@ def test_every_volume_that_is_mounted_exists_and_is_bounded():
     assert all("sizeLimit" in v["emptyDir"] for v in pod["volumes"])
 
 
-def test_a_large_model_gets_the_time_to_download():
-    def deadline(megabytes):
-        return manifests(megabytes=megabytes)["Deployment"]["spec"]["progressDeadlineSeconds"]
+def progress_deadline(**changes):
+    return manifests(**changes)["Deployment"]["spec"]["progressDeadlineSeconds"]
 
-    assert deadline(20_000) > 20_000 / 5 > deadline(100)
+
+def test_a_large_model_gets_the_time_to_download():
+    assert progress_deadline(megabytes=20_000) - progress_deadline(megabytes=100) > 19_000 / 5
+
+
+def test_one_probe_waits_for_the_whole_start_so_that_a_healthy_one_leaves_no_warning():
+    probe = server()["startupProbe"]
+    limit = next(each for each in probe["exec"]["command"] if each.startswith("--timeout="))
+    # By itself it ends first, and says how far the server is.
+    assert 0 < int(limit.removeprefix("--timeout=")) < probe["timeoutSeconds"]
+    assert probe["failureThreshold"] == 1
+
+
+@pytest.mark.parametrize("start", [{}, {"deadlineSeconds": 7200, "pullAllowanceSeconds": 1200}], ids=["default", "set"])
+def test_no_rollout_is_given_up_while_its_pods_may_still_start(start):
+    loaded = settings(start=start)
+    probe = server(settings_=loaded)["startupProbe"]
+    assert f"--timeout={loaded.start.deadline_seconds}" in probe["exec"]["command"]
+    least = loaded.start.deadline_seconds + loaded.start.pull_allowance_seconds
+    assert progress_deadline(settings_=loaded, megabytes=1) >= least
+    # What the API server takes.
+    assert progress_deadline(settings_=loaded, megabytes=1e6) < 2**31
+
+
+def test_a_pod_template_that_lets_a_start_take_longer_gives_the_rollout_that_time_too():
+    longer = {"exec": {"command": ["onnx-server", "wait", "--timeout=9000"]}, "timeoutSeconds": 9015}
+    template = {"spec": {"containers": [{"name": "server", "startupProbe": longer}]}}
+    assert progress_deadline(podTemplate=template) >= 9015 + settings().start.pull_allowance_seconds
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [{"timeoutSeconds": "9000"}, {"timeoutSeconds": -1}, {"timeoutSeconds": 10**30}, {"failureThreshold": 2**30}],
+)
+def test_a_probe_that_the_api_server_refuses_breaks_no_deadline(probe):
+    template = {"spec": {"containers": [{"name": "server", "startupProbe": probe}]}}
+    assert 0 < progress_deadline(podTemplate=template) < 2**31
 
 
 def test_pull_secrets_and_policy_come_from_the_settings():
@@ -526,12 +577,27 @@ def test_memory_follows_the_model():
     assert parse_quantity(found["limits"]["memory"]) >= 1.5 * 1090 * MEBIBYTE
 
 
+def test_a_node_is_shared_by_what_serving_takes_and_the_limit_has_room_for_loading():
+    measured = MemoryEstimate(
+        weights_bytes=98 * MEBIBYTE,
+        activations_bytes=7 * MEBIBYTE,
+        resident_bytes=311 * MEBIBYTE,
+        serving_bytes=221 * MEBIBYTE,
+    )
+    found = manifests(memory=measured)["Deployment"]["spec"]["template"]["spec"]["containers"][0]["resources"]
+    assert found["requests"]["memory"] == "221Mi"
+    assert parse_quantity(found["limits"]["memory"]) >= 1.5 * 311 * MEBIBYTE
+
+
 def test_a_tiny_model_still_gets_room_to_start():
     assert parse_quantity(resources(megabytes=0.001)["limits"]["memory"]) == 256 * MEBIBYTE
 
 
 def test_what_the_user_asks_for_is_given():
-    asked = {"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"cpu": 4, "memory": "2Gi"}}
+    asked = {
+        "requests": {"cpu": "2", "memory": "1Gi", "ephemeral-storage": "1Gi"},
+        "limits": {"cpu": 4, "memory": "2Gi"},
+    }
     assert resources(resources=asked) == asked
 
 
@@ -549,6 +615,117 @@ def test_a_request_below_our_default_limit_leaves_it():
     found = resources(resources={"requests": {"memory": "64Mi"}})
     assert parse_quantity(found["limits"]["memory"]) > 100 * MEBIBYTE
     assert found["requests"]["memory"] == "64Mi"
+
+
+def test_a_model_asks_for_the_cpu_that_its_operations_take_and_a_small_one_for_little():
+    asked = {flops: resources(flops=flops)["requests"]["cpu"] for flops in (2_000, 10**9, 2 * 10**9)}
+    assert asked == {2_000: "140m", 10**9: "340m", 2 * 10**9: "540m"}
+    assert resources(megabytes=0.01)["requests"]["cpu"] == "50m"
+
+
+def test_a_large_model_asks_for_no_more_than_the_settings_allow():
+    assert resources(flops=10**12)["requests"]["cpu"] == "1"
+    large = settings(resources={"maxCpu": "4"})
+    assert resources(flops=10**12, settings_=large)["requests"]["cpu"] == "4"
+
+
+def test_the_platform_team_says_how_many_requests_a_pod_is_for():
+    busy = settings(resources={"requestsPerSecond": 20})
+    assert resources(flops=10**9, settings_=busy)["requests"]["cpu"] == "670m"
+    quiet = pool("quiet", requestsPerSecond=2)
+    assert resources(flops=10**9, settings_=busy, pool_=quiet)["requests"]["cpu"] == "70m"
+
+
+def test_what_a_pod_measured_counts_more_than_what_was_estimated():
+    assert resources(flops=10**9, kept=Kept(request_cpu_seconds=0.05))["requests"]["cpu"] == "510m"
+
+
+def test_what_runs_on_a_gpu_does_not_count_as_work_of_the_cpu():
+    assert resources(flops=10**12, runtime="GPU", pool_=pool(**T4))["requests"]["cpu"] == "250m"
+
+
+def test_containers_before_the_server_get_what_it_gets_since_that_costs_nothing():
+    asked = {
+        "requests": {"cpu": "2", "memory": "1Gi", "ephemeral-storage": "1Gi"},
+        "limits": {"cpu": 4, "memory": "2Gi"},
+    }
+    pod = pod_spec(resources=asked, scoring={"script": "s", "requirements": ["a==1"]}, scoring_={"score.py": "s"})
+    assert [c["resources"] for c in pod["initContainers"]] == [asked, asked]
+
+
+def test_a_guaranteed_pod_is_guaranteed_with_all_its_containers():
+    asked = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+    found = fetch(resources=asked)["resources"]
+    assert (found["limits"], found["requests"] | asked["requests"]) == (asked["limits"], found["requests"])
+
+
+def test_fetch_has_the_memory_that_a_download_takes():
+    little = fetch(resources={"requests": {"memory": "32Mi"}, "limits": {"memory": "48Mi"}})["resources"]
+    assert (little["requests"]["memory"], little["limits"]["memory"]) == ("64Mi", "256Mi")
+
+
+def test_the_server_is_told_what_its_container_asks_for_after_all_changes():
+    [told] = [e for e in server()["env"] if e["name"] == "ONNX_CPU_REQUEST"]
+    assert told["valueFrom"] == {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1m"}}
+
+
+def every(kind, **fields):
+    """The requests or limits of all containers."""
+    pod = pod_spec(**fields)
+    return [c["resources"][kind] for c in pod["initContainers"] + pod["containers"]]
+
+
+def test_pods_ask_for_the_disk_that_the_model_takes():
+    asked = {parse_quantity(each["ephemeral-storage"]) for each in every("requests", megabytes=1000)}
+    assert asked == {(1050 + 16 + 16) * MEBIBYTE}
+    assert not any("ephemeral-storage" in each for each in every("limits", megabytes=1000))
+    off = settings(resources={"ephemeralStorage": False})
+    assert not any("ephemeral-storage" in each for each in every("requests", settings_=off))
+
+
+def test_cpu_has_no_limit_unless_somebody_wants_one():
+    assert not any("cpu" in each for each in every("limits"))
+    assert [each["cpu"] for each in every("limits", demands=Demands(limits=["cpu"]))] == ["1", "1"]
+    always = settings(resources={"limits": "Always"})
+    for limits in every("limits", settings_=always, scoring={"script": "s", "requirements": ["a==1"]}):
+        assert set(limits) == {"cpu", "memory", "ephemeral-storage"}
+
+
+def test_what_a_limit_range_demands_is_met_by_all_containers():
+    demands = Demands(
+        minimum={"cpu": "100m", "memory": "128Mi"},
+        maximum={"cpu": "750m", "memory": "400Mi"},
+        ratio={"cpu": "4", "memory": "2"},
+    )
+    pod = pod_spec(demands=demands, megabytes=100, flops=10**12)
+    for container in pod["initContainers"] + pod["containers"]:
+        requests, limits = container["resources"]["requests"], container["resources"]["limits"]
+        assert limits == {"cpu": "750m", "memory": limits["memory"]}
+        assert parse_quantity("187500u") <= parse_quantity(requests["cpu"]) <= parse_quantity("750m")
+        assert parse_quantity(requests["memory"]) <= parse_quantity(limits["memory"]) <= 400 * MEBIBYTE
+        assert 2 * parse_quantity(requests["memory"]) >= parse_quantity(limits["memory"])
+
+
+def test_memory_is_never_cut_below_what_the_model_is_estimated_to_take():
+    found = resources(megabytes=1000, demands=Demands(maximum={"memory": "512Mi"}))
+    assert parse_quantity(found["requests"]["memory"]) == 1090 * MEBIBYTE
+    assert found["limits"] == resources(megabytes=1000)["limits"], "it would be refused all the same"
+
+
+def test_a_model_that_takes_more_while_loading_is_not_killed_there_to_fit_the_namespace():
+    memory = MemoryEstimate(
+        weights_bytes=0, activations_bytes=0, resident_bytes=400 * MEBIBYTE, serving_bytes=200 * MEBIBYTE
+    )
+    tight, enough = (resources(memory=memory, demands=Demands(maximum={"memory": most})) for most in ("300Mi", "450Mi"))
+    assert tight["limits"] == resources(memory=memory)["limits"], "it is refused, which tells more"
+    assert enough["limits"]["memory"] == "450Mi"
+
+
+def test_what_the_user_gave_is_not_changed_to_fit_the_namespace():
+    asked = {"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"cpu": "4", "memory": "2Gi"}}
+    demands = Demands(maximum={"cpu": "1", "memory": "512Mi"}, minimum={"cpu": "3"}, ratio={"memory": "1"})
+    found = resources(resources=asked, demands=demands)
+    assert {kind: {k: found[kind][k] for k in asked[kind]} for kind in asked} == asked
 
 
 QUANTITIES = st.sampled_from(["100m", "1", "2", 1, 3, "64Mi", "1Gi", "16Gi", "1e3", "2k", ".5", "0.1"])
@@ -649,7 +826,7 @@ def test_the_pod_template_is_merged_over_what_was_rendered():
     assert pod["nodeSelector"] == {"zone": "b"}
     assert [c["name"] for c in pod["containers"]] == ["server", "proxy"]
     assert pod["containers"][0]["args"][0] == "serve"
-    assert pod["containers"][0]["env"] == [{"name": "A", "value": "1"}]
+    assert {"name": "A", "value": "1"} in pod["containers"][0]["env"]
     assert [v["name"] for v in pod["volumes"]] == ["model", "tmp", "cache"]
     assert rendered["metadata"]["labels"]["team"] == "vision"
     assert rendered["metadata"]["labels"]["onnx-operator.dev/model"] == "resnet50"
@@ -691,15 +868,43 @@ def test_an_empty_pod_template_changes_nothing(empty):
     ],
 )
 def test_the_models_volume_cannot_be_changed(pod, named):
-    with pytest.raises(PodTemplateRejectedError) as caught:
+    with pytest.raises(RefusedError) as caught:
         manifests(**template(pod))
     assert caught.value.refusal.reason is Reason.POD_TEMPLATE_REJECTED
     assert named in caught.value.refusal.message
 
 
+@pytest.mark.parametrize(
+    "pod",
+    [
+        {"volumes": [{"$patch": "replace"}, {"name": "mine", "emptyDir": {}}]},
+        {"containers": [{"name": "server", "$patch": "delete"}]},
+        {"containers": [{"$patch": "replace"}, {"name": "mine", "image": "i"}]},
+        {"initContainers": [{"name": "fetch", "$patch": "delete"}]},
+        {"initContainers": None},
+        {"containers": [{"name": "server", "volumeMounts": [{"$patch": "replace"}]}]},
+        {"containers": [{"name": "server", "$patch": "replace", "image": "i"}]},
+        {"$patch": "replace", "containers": [{"name": "server", "image": "i"}]},
+    ],
+)
+def test_what_holds_the_model_cannot_be_taken_away(pod):
+    with pytest.raises(RefusedError, match="cannot be taken away") as caught:
+        manifests(**template(pod))
+    assert caught.value.reason is Reason.POD_TEMPLATE_REJECTED
+
+
+def test_a_scratch_volume_of_another_kind_and_a_probe_of_another_kind_leave_nothing_of_ours():
+    claim = {"name": "tmp", "persistentVolumeClaim": {"claimName": "scratch"}}
+    probe = {"exec": {"command": ["true"]}}
+    fields = template({"volumes": [claim], "containers": [{"name": "server", "livenessProbe": probe}]})
+    assert claim in pod_spec(**fields)["volumes"]
+    assert "httpGet" not in server(**fields)["livenessProbe"]
+
+
 def test_the_claim_of_the_source_cannot_be_exchanged():
-    with pytest.raises(PodTemplateRejectedError, match="source"):
+    with pytest.raises(RefusedError, match="source") as caught:
         manifests(model={"uri": "pvc://claim/m.onnx"}, **template({"volumes": [{"name": "source", "emptyDir": {}}]}))
+    assert caught.value.reason is Reason.POD_TEMPLATE_REJECTED
     assert manifests(**template({"volumes": [{"name": "source", "emptyDir": {}}]}))
 
 
@@ -731,9 +936,9 @@ def test_nonsense_in_the_pod_template_is_refused_or_left_to_the_api_server(pod):
     before = copy.deepcopy(pod)
     try:
         rendered = manifests(**template(pod))
-    except PodTemplateRejectedError as error:
+    except RefusedError as error:
         rendered = error.refusal.message
-        named = "spec.podTemplate.spec" in rendered
+        named = error.reason is Reason.POD_TEMPLATE_REJECTED and "spec.podTemplate.spec" in rendered
     else:
         named = True
     assert named, rendered
@@ -806,3 +1011,33 @@ def test_every_spec_gives_safe_manifests_of_the_same_shape(fields, name, megabyt
 )
 def test_what_belongs_to_the_moment_is_not_in_the_manifests(moment):
     assert manifests(**moment) == manifests()
+
+
+def test_proxies_and_authorities_are_named_and_not_held_so_that_a_change_rolls_nothing():
+    loaded = settings(egress={"configMapName": "outside", "secretName": "outside-secret"})
+    fields = {"settings_": loaded, "scoring": {"script": "x", "requirements": ["pillow==11.0.0"]}, "scoring_": SCRIPT}
+    pod = pod_spec(**fields)
+    (volume,) = [v for v in pod["volumes"] if v["name"] == "egress"]
+    assert volume["projected"]["sources"] == [
+        {"configMap": {"name": "outside", "optional": True}},
+        {"secret": {"name": "outside-secret", "optional": True}},
+    ]
+    mounts = {
+        c["name"]: [m["mountPath"] for m in c["volumeMounts"] if m["name"] == "egress"]
+        for c in [*pod["initContainers"], *pod["containers"]]
+    }
+    # The server asks nobody.
+    assert mounts == {"fetch": [egress.DIRECTORY], "requirements": [egress.DIRECTORY], "server": []}
+    assert "egress" not in {v["name"] for v in pod_spec()["volumes"]}
+
+
+def test_a_user_that_is_left_to_the_platform_is_named_nowhere():
+    pod = pod_spec(settings_=settings(runAsUser=None))
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    contexts = [c["securityContext"] for c in [*pod["initContainers"], *pod["containers"]]]
+    assert not any({"runAsUser", "runAsGroup"} & set(each) for each in contexts)
+
+
+def test_another_user_than_the_usual_one_owns_the_volumes_too():
+    context = pod_spec(settings_=settings(runAsUser=1_000_680_000))["securityContext"]
+    assert {context[key] for key in ("runAsUser", "runAsGroup", "fsGroup")} == {1_000_680_000}

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from onnx_operator.api import names
 from onnx_operator.api.onnxmodel import ModelSource, OnnxModelSpec
+from onnx_operator.api.report import MemoryEstimate
 from onnx_operator.api.sources import ModelFiles, SourceFile, SourcePin
 from onnx_operator.controller.revision import alpha
 from onnx_operator.controller.revision.revisions import (
     HISTORY,
-    MOST_NUMBER,
+    MAX_REVISION,
     NOTE_INSPECTION,
     OTHER_FIELDS,
     POD_FIELDS,
@@ -25,10 +26,11 @@ from onnx_operator.controller.revision.revisions import (
     proves,
     revision_name,
     surplus,
+    unread,
     wish,
     with_revision_label,
 )
-from onnx_operator.controller.revision.seal import Key, Sealer, Trust, digest
+from onnx_operator.controller.revision.seal import Key, Sealer, Subject, Trust, digest, fingerprint
 from onnx_operator.controller.rollout.children import desired_children
 from onnx_operator.controller.rollout.history import history
 from tests.unit.controller.samples import URI, files, report, spec
@@ -73,7 +75,7 @@ def test_every_field_of_the_spec_is_known_to_reach_the_pods_or_not():
     # A new field must be put into one of the two lists: an unlisted one would restart every pod, or change none.
     every = {name for name in OnnxModelSpec.model_json_schema(by_alias=True)["properties"] if name != "model"}
     every |= {f"model.{name}" for name in ModelSource.model_json_schema(by_alias=True)["properties"]}
-    assert every == {*POD_FIELDS, *OTHER_FIELDS}
+    assert every == {*POD_FIELDS, *OTHER_FIELDS}, "name a field in POD_FIELDS or in OTHER_FIELDS (revisions.py)"
     assert not {*POD_FIELDS} & {*OTHER_FIELDS}
 
 
@@ -261,6 +263,16 @@ def test_a_revision_of_a_version_that_kept_no_files_is_still_read():
     assert read(old)[0].data.files is None
 
 
+def test_another_version_of_the_operator_or_other_settings_of_resources_make_no_new_revision():
+    old = stored(1, kept=None)
+    # As before there were demands, reasons for figures, and what serving takes.
+    assert not {"demands", "sizing"} & set(old["data"])
+    del old["data"]["report"]["memory"]["servingBytes"]
+    found = read(old)[0]
+    estimated_anew = MemoryEstimate(weights_bytes=1, activations_bytes=2, resident_bytes=4, serving_bytes=3)
+    assert found.serves(spec(), report(memory=estimated_anew, flops=10**9), {}, [])
+
+
 def test_revisions_come_in_their_order():
     found = history(read(*(stored(n, interface=str(n)) for n in (10, 9, 2))), "")
     assert [r.number for r in found.own] == [2, 9, 10]
@@ -275,7 +287,7 @@ def test_revisions_come_in_their_order():
         {"data": "x"},
         {"data": {"inputs": 1}},
         {"revision": -1},
-        {"revision": MOST_NUMBER},
+        {"revision": MAX_REVISION},
         {"revision": True},
         {"revision": "1"},
         {"data": {**data().to_json(), "spec": {}}},
@@ -288,6 +300,46 @@ def test_revisions_come_in_their_order():
 )
 def test_a_revision_of_an_unknown_form_is_passed_over(broken):
     assert [r.number for r in read(stored(1) | broken, stored(2))] == [2]
+
+
+def newer(**changes):
+    """A revision of a newer version's, sealed as such a version seals it."""
+    raw = data().to_json() | changes
+    item = stored(7)
+    notes = {"good": "true"}
+    subject = Subject("default", "m", item["metadata"]["name"], 7, fingerprint(raw), notes)
+    annotations = {names.ANNOTATION_SEAL: SEALER.seal(subject), f"{names.NOTE_PREFIX}good": "true"}
+    return {**item, "data": raw, "metadata": {**item["metadata"], "annotations": annotations, "uid": "u"}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spec": {"model": {"uri": URI}, "canary": {"percent": 10}}},
+        {"spec": {"model": {"uri": URI}, "session": {"intraOpThreads": 1, "arena": False}}},
+        {"report": {"form": 2}},
+        {"manifests": [{"kind": "HTTPRoute"}]},
+        {"spec": 3},
+    ],
+)
+def test_a_revision_that_a_newer_version_made_is_known_by_its_seal_though_it_cannot_be_read(changes):
+    item = newer(**changes)
+    assert decode(item, "m", "default", SEALER) is None
+    found = unread(item, "m", "default", SEALER)
+    assert (found.name, found.number, found.uid) == (item["metadata"]["name"], 7, "u")
+    assert list(found.manifests) == ([] if "manifests" in changes else MANIFESTS)
+    assert unread(item, "other", "default", SEALER) is None
+    assert unread(item, "m", "default", Sealer(Key(b"x" * 32))) is None
+    assert unread({**item, "revision": 8}, "m", "default", SEALER) is None
+
+
+def test_a_newer_revision_is_the_newest_only_while_nothing_of_this_version_follows():
+    found = unread(newer(report={}), "m", "default", SEALER)
+    own = [Revision(f"m-{number}", number, data()) for number in (6, 8)]
+    assert history(own[:1], "", [found]).newer is found
+    assert history([], "", [found]).newer is found
+    assert history(own, "", [found]).newer is None
+    assert history(own, "").newer is None
 
 
 def test_whatever_a_revision_says_its_children_are_the_models_in_its_namespace():

@@ -4,7 +4,7 @@ import pytest
 
 from onnx_operator.controller.revision.revisions import Revision, RevisionData, pod_spec, with_revision_label
 from onnx_operator.controller.revision.seal import Trust
-from onnx_operator.controller.rollout.history import history, objection, predates_seals
+from onnx_operator.controller.rollout.history import history, predates_seals, settings_cause
 from tests.unit.controller.samples import T4, files, report, settings, spec
 
 TEMPLATE = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "server", "image": "i"}]}}
@@ -104,9 +104,9 @@ def test_nothing_else_is_taken_for_older_than_the_seals(found, changes):
     ids=["pod template", "script", "pool gone", "pool closed", "of the first alpha"],
 )
 def test_what_the_settings_forbid_by_now_is_not_applied_however_well_it_is_sealed(found, asked, given):
-    assert objection(found, spec(**asked), "tenant", settings(**given))
+    assert settings_cause(found, spec(**asked), "tenant", settings(**given))
 
 
 def test_what_the_settings_allow_is_applied():
-    assert objection(revision(), spec(), "tenant", settings()) is None
-    assert objection(revision(pool="t4"), spec(), "tenant", settings(pools=[T4])) is None
+    assert settings_cause(revision(), spec(), "tenant", settings()) is None
+    assert settings_cause(revision(pool="t4"), spec(), "tenant", settings(pools=[T4])) is None

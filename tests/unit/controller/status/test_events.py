@@ -1,5 +1,7 @@
 """Events: what ``kubectl describe`` tells of each change."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,16 +28,61 @@ def event(found=None, model=MODEL, now=NOW):
     return event_for(model, found or condition(), "operator-0", now)
 
 
-def test_every_new_reason_is_an_event():
-    before = status(condition(), condition("Available", "False", "NoReplicasReady"))
-    after = status(
-        condition("Progressing", "False", "Complete"), condition("Available", "True", "MinimumReplicasReady")
-    )
-    assert [c.reason for c in changed_conditions(before, after)] == ["Complete", "MinimumReplicasReady"]
+def told(before, after):
+    return [c.reason for c in changed_conditions(status(*before), status(*after))]
 
 
-def test_the_first_status_is_told_whole():
-    assert len(changed_conditions(OnnxModelStatus(), status(condition(), condition("ModelValid")))) == 2
+WAITING = condition("Available", "False", "NoReplicasReady")
+SERVING = condition("Available", "True", "MinimumReplicasReady")
+DONE = condition("Progressing", "False", "Complete")
+INSPECTED = condition("ModelValid", "True", "Inspected")
+
+
+def steps(*reasons):
+    return [condition("Progressing", "True", reason) for reason in reasons]
+
+
+def test_from_apply_to_ready_a_model_tells_that_it_is_valid_rolls_out_and_is_there():
+    reading, rolling, downloading, loading = steps("Inspecting", "RollingOut", "Downloading", "Loading")
+    warm = condition("WarmedUp", "True", "Warmed")
+    lives = [
+        [],
+        [reading, WAITING],
+        [INSPECTED, rolling, WAITING],
+        [INSPECTED, downloading, WAITING],
+        [INSPECTED, rolling, WAITING],
+        [INSPECTED, loading, WAITING],
+        [INSPECTED, loading, SERVING],
+        [INSPECTED, DONE, SERVING, warm],
+    ]
+    reasons = [told(before, after) for before, after in pairwise(lives)]
+    assert [r for each in reasons for r in each] == ["Inspected", "RollingOut", "Complete"]
+
+
+def test_every_trouble_is_an_event_whatever_it_follows():
+    (loading,) = steps("Loading")
+    trouble = condition("Progressing", "True", "Unschedulable")
+    assert told([loading], [trouble]) == ["Unschedulable"]
+    assert told([], [condition("WarmedUp", "False", "NoInputFound")]) == ["NoInputFound"]
+    assert told([trouble], [loading]) == []
+
+
+def test_a_trouble_that_is_sure_by_now_is_told_once():
+    maybe, sure = condition("Progressing", "True", "LoadFailed"), condition("Progressing", "False", "LoadFailed")
+    assert told([maybe], [sure]) == []
+    assert told([], [sure]) == ["LoadFailed"]
+
+
+def test_scaling_is_a_step_and_a_pod_that_is_lost_with_its_node_is_none():
+    scaling, lost = condition("Progressing", "True", "Scaling"), condition("Progressing", "True", "NodeLost")
+    assert told([DONE, SERVING], [scaling, SERVING]) == []
+    assert told([DONE, SERVING], [lost, SERVING]) == ["NodeLost"]
+
+
+def test_pods_that_are_lost_and_come_back_are_events():
+    assert told([DONE, SERVING], [DONE, WAITING]) == ["NoReplicasReady"]
+    refused = condition("ModelValid", "False", "SourceNotFound")
+    assert told([refused, WAITING], [refused, SERVING]) == ["MinimumReplicasReady"]
 
 
 def test_another_message_or_time_alone_is_no_event():

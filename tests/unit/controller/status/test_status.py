@@ -9,61 +9,51 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.api.onnxmodel import OnnxModelStatus, Started
+from onnx_operator.api.onnxmodel import Condition, OnnxModelStatus, Started
 from onnx_operator.api.reasons import REASONS
-from onnx_operator.api.report import InspectionResult, ProviderCoverage, Refusal, TensorSpec
+from onnx_operator.api.report import InspectionResult, ProviderCoverage, Refusal, TensorSpec, shorten
 from onnx_operator.api.sources import SourcePin
 from onnx_operator.controller.observation.observe import Cause, Observation, observe
-from onnx_operator.controller.revision.revisions import Revision, RevisionData, pod_spec
-from onnx_operator.controller.status.status import Situation, compute_status, serving_revision
-from tests.unit.controller.samples import FETCHED, deployment, pod, report, running, spec, terminated, waiting
+from onnx_operator.controller.revision.revisions import Sizing, pod_spec
+from onnx_operator.controller.status.facts import MAX_CAUSE_BYTES, MAX_WARM_UP_BYTES
+from onnx_operator.controller.status.status import Situation, compute_status, interrupted, serving_revision
+from tests.unit.controller.samples import (
+    FETCHED,
+    ROLLED_OUT,
+    deployment,
+    pod,
+    report,
+    running,
+    silent,
+    spec,
+    terminated,
+    waiting,
+)
+from tests.unit.controller.situations import (
+    ACCEPTED,
+    EXCEEDED,
+    FAILING,
+    MISMATCH,
+    NEW,
+    NO_ROOM,
+    ONE,
+    REFUSAL,
+    REFUSED,
+    REJECTED,
+    T1,
+    T2,
+    TWO,
+    UNREACHABLE,
+    UNSCHEDULABLE,
+    UPDATING,
+    first,
+    revision,
+    situation,
+    status,
+    updating,
+)
 
-T1, T2 = "2026-01-01T00:00:00.000000Z", "2026-02-02T00:00:00.000000Z"
-ACCEPTED = InspectionResult(outcome="Accepted", source=report().source, report=report(), interface="face")
-REFUSAL = Refusal(reason=Reason.CORRUPT, message="the file ends in the middle of initializer 'w'")
-REFUSED = InspectionResult(outcome="Refused", source=report().source, refusal=REFUSAL)
 CAUSES = [reason for reason, facts in REASONS.items() if facts.precedence is not None]
-
-
-def revision(number=1, **changes) -> Revision:
-    values = {
-        "spec": pod_spec(spec()),
-        "report": report(),
-        "interface": "face",
-        "pool": "cpu",
-        "manifests": [],
-    }
-    return Revision(f"resnet50-{number}", number, RevisionData(**(values | changes)))
-
-
-ONE, TWO = revision(1), revision(2)
-SERVING_ONE = observe(deployment(ready=1), [pod(ready=True)])
-
-
-def situation(**changes) -> Situation:
-    """A model that serves what it should, unless changed."""
-    values = {
-        "name": "resnet50",
-        "namespace": "default",
-        "generation": 5,
-        "spec": spec(),
-        "inspection_key": "key",
-        "inspecting": False,
-        "source_changed": False,
-        "result": ACCEPTED,
-        "refusal": None,
-        "current": ONE,
-        "revisions": (ONE,),
-        "observation": SERVING_ONE,
-        "trouble": None,
-        "outdated": None,
-        "started": None,
-    }
-    return Situation(**(values | changes))
-
-
-def status(previous=None, now=T1, **changes) -> OnnxModelStatus:
-    return compute_status(situation(**changes), previous or OnnxModelStatus(), now)
 
 
 def conditions(found: OnnxModelStatus) -> dict[str, tuple[str, str]]:
@@ -91,35 +81,32 @@ def test_what_is_left_running_is_told_and_goes_on_being_ready():
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
-NEW = {"current": None, "revisions": (), "observation": Observation()}
-FAILING = {
+# Four weeks after containers were started.
+SINCE = "2026-01-29T00:00:00Z"
+CRASHED = {"exitCode": 139, "message": '{"phase":"Loading","message":""}'}
+ONCE = {"fetch": FETCHED, "server": {**running(**CRASHED), "restartCount": 1}}
+KILLED = {
     "fetch": FETCHED,
-    "server": waiting(
-        "CrashLoopBackOff", exitCode=1, message='{"phase":"Loading","reason":"LoadFailed","message":"bad"}'
-    ),
+    "server": running(exitCode=137, reason="OOMKilled", message='{"phase":"Serving","message":""}'),
 }
-MISMATCH = {
-    "fetch": waiting(
-        "CrashLoopBackOff", exitCode=1, message='{"phase":"Downloading","reason":"DigestMismatch","message":"other"}'
-    ),
+SILENT = {"fetch": FETCHED, "server": silent(), "since": SINCE}
+LOST = {
+    "fetch": FETCHED,
+    "server": {**running(), "started": True, "ready": True},
+    "conditions": [{"type": "ContainersReady", "status": "True"}],
+    "since": SINCE,
 }
-UNSCHEDULABLE = {"conditions": [{"type": "PodScheduled", "reason": "Unschedulable", "message": "0/1 nodes"}]}
-UPDATING = {"current": TWO, "revisions": (ONE, TWO)}
+TAKEN = LOST | {"deletionTimestamp": SINCE}
 
 
-def updating(**new_pod):
-    """The old revision serves, the new one's pod is as described."""
-    pods = [pod("old", ready=True), pod("new", revision="resnet50-2", **new_pod)]
-    return UPDATING | {"observation": observe(deployment(revision="resnet50-2", ready=1, total=2), pods)}
+def serving(wanted, *others, ready, told=None, total=None, observed=3):
+    """A revision that was rolled out once, of which so many pods are ready now, beside others as described."""
+    pods = [*(pod(f"ready-{i}", ready=True) for i in range(ready)), *others]
+    found = deployment(
+        wanted=wanted if told is None else told, ready=ready, total=total, observed=observed, conditions=ROLLED_OUT
+    )
+    return {"spec": spec(replicas=wanted), "observation": observe(found, pods)}
 
-
-def first(**new_pod):
-    return {"observation": observe(deployment(), [pod(**new_pod)])}
-
-
-UNREACHABLE = Refusal(reason=Reason.SOURCE_UNREACHABLE, message="connection refused", retriable=True)
-REJECTED = Refusal(reason=Reason.POD_TEMPLATE_REJECTED, message="unknown field nodeSelectr")
-EXCEEDED = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
 
 TABLE = {
     "serving the desired revision": ({}, ("True", "True", None), "Complete"),
@@ -211,24 +198,101 @@ TABLE = {
         "Suspended",
     ),
     "the name is taken": (
-        {"trouble": Cause(Reason.NAME_CONFLICT, "there is a Service already"), "observation": Observation()},
+        {"cause": Cause(Reason.NAME_CONFLICT, "there is a Service already"), "observation": Observation()},
         ("False", "False", "Stalled"),
         "NameConflict",
     ),
     "a child is refused for now": (
-        {"trouble": Cause(Reason.CREATION_FAILED, "forbidden"), "observation": Observation()},
+        {"cause": Cause(Reason.CREATION_FAILED, "forbidden"), "observation": Observation()},
         ("False", "False", "Reconciling"),
         "CreationFailed",
     ),
-    "scaling up": (
+    "the API server does not take an update, the old one serves": (
+        {"cause": Cause(Reason.API_UNAVAILABLE, "429")},
+        ("True", "False", "Reconciling"),
+        "ApiUnavailable",
+    ),
+    "the API server fails while a new model is looked at": (
+        NEW | {"result": None, "inspecting": True, "trouble": "500"},
+        ("False", "False", "Reconciling"),
+        "ApiUnavailable",
+    ),
+    "the namespace has no room for the pod that inspects": (
+        NEW | {"result": InspectionResult(outcome="Refused", refusal=NO_ROOM), "refusal": NO_ROOM},
+        ("False", "False", "Reconciling"),
+        "QuotaExceeded",
+    ),
+    "the first rollout, of three replicas, with one ready": (
         {"spec": spec(replicas=3), "observation": observe(deployment(wanted=3, ready=1), [pod(ready=True)])},
         ("True", "False", "Reconciling"),
         "RollingOut",
     ),
-    "scaling up, not told the Deployment yet": (
-        {"spec": spec(replicas=3)},
+    "scaling up, not told the Deployment yet": (serving(4, ready=3, told=3), ("True", "True", None), "Scaling"),
+    "scaling up, and the Deployment's controller has not looked": (
+        serving(4, ready=3, observed=2),
+        ("True", "True", None),
+        "Scaling",
+    ),
+    "scaling up": (serving(4, pod("d", fetch=running()), ready=3), ("True", "True", None), "Scaling"),
+    "scaling up, beyond all nodes' room": (
+        serving(4, pod("d", **UNSCHEDULABLE), ready=3),
+        ("True", "True", None),
+        "Scaling",
+    ),
+    "scaling up, and the new pod ended once": (
+        serving(4, pod("d", **ONCE), ready=3),
+        ("True", "True", None),
+        "Restarting",
+    ),
+    "scaling up, and the new pod does not load": (
+        serving(4, pod("d", **FAILING), ready=3),
+        ("True", "False", "Stalled"),
+        "LoadFailed",
+    ),
+    "scaling down": (serving(2, ready=3, told=3), ("True", "True", None), "Scaling"),
+    "scaling down, and a pod that is too many ends again and again": (
+        serving(2, pod("d", **FAILING), ready=2, total=3),
+        ("True", "True", None),
+        "Scaling",
+    ),
+    "one of three pods restarted once": (serving(3, pod("d", **ONCE), ready=2), ("True", "True", None), "Restarting"),
+    "one of three pods is in a crash loop": (
+        serving(3, pod("d", **FAILING), ready=2),
+        ("True", "False", "Stalled"),
+        "LoadFailed",
+    ),
+    "one of three pods was killed by requests": (
+        serving(3, pod("d", **KILLED), ready=2),
+        ("True", "True", None),
+        "KilledWhileServing",
+    ),
+    "one of three pods does not answer": (
+        serving(3, pod("d", **SILENT), ready=2),
+        ("True", "True", None),
+        "Unresponsive",
+    ),
+    "no pod answers": (serving(1, pod("d", **SILENT), ready=0), ("False", "False", "Stalled"), "Unresponsive"),
+    "one of three nodes is lost": (serving(3, pod("d", **LOST), ready=2), ("True", "True", None), "NodeLost"),
+    "one of three nodes is lost, and the pod in its place loads": (
+        serving(3, pod("d", **TAKEN), pod("e", fetch=FETCHED, server=running()), ready=2),
+        ("True", "True", None),
+        "NodeLost",
+    ),
+    "the only node is lost": (serving(1, pod("d", **LOST), ready=0), ("False", "False", "Stalled"), "NodeLost"),
+    "the only pod is deleted, and another loads": (
+        serving(1, pod("d", fetch=FETCHED, server=running()), ready=0),
+        ("False", "False", "Reconciling"),
+        "Loading",
+    ),
+    "a node is lost under an update, the old one serves": (
+        updating(**LOST),
         ("True", "False", "Reconciling"),
-        "RollingOut",
+        "NodeLost",
+    ),
+    "an update whose pod ended once, the old one serves": (
+        updating(**ONCE),
+        ("True", "False", "Reconciling"),
+        "Restarting",
     ),
     "the Deployment was changed and its controller has not looked": (
         {"observation": observe(deployment(ready=1, observed=2), [pod(ready=True)])},
@@ -267,6 +331,65 @@ def test_a_status_is_the_same_after_a_journey_through_the_api_server(name):
     assert OnnxModelStatus.model_validate(json.loads(text)) == once
 
 
+# --- scaling and losses -----------------------------------------------------------------------------------------------
+
+
+def message_of(kind, **changes):
+    return next(c.message for c in status(**changes).conditions if c.type == kind)
+
+
+def test_what_keeps_a_replica_that_lacks_is_said_and_listed_while_the_others_serve():
+    changes = serving(4, pod("d", **UNSCHEDULABLE), ready=3)
+    found = status(**changes)
+    assert conditions(found)["Progressing"] == ("True", "Scaling")
+    assert "Unschedulable: 0/1 nodes" in message_of("Progressing", **changes)
+    assert [(f.reason, f.count) for f in found.failures] == [("Unschedulable", 1)]
+
+
+def test_a_lost_node_and_what_keeps_the_pod_in_its_place_are_told_together():
+    changes = serving(3, pod("d", **TAKEN), pod("e", **UNSCHEDULABLE), ready=2)
+    assert conditions(status(**changes))["Progressing"] == ("True", "NodeLost")
+    assert "Unschedulable: 0/1 nodes" in message_of("Progressing", **changes)
+
+
+def test_ready_says_why_fewer_pods_serve_than_are_wanted():
+    assert "2 ready, 3 wanted" in message_of("Ready", **serving(3, ready=2))
+
+
+def test_a_model_that_goes_on_serving_was_ready_all_the_time():
+    before = status(**serving(3, ready=3))
+    scaled = status(previous=before, now=T2, **serving(4, ready=3, told=3))
+    lost = status(previous=scaled, now=T2, **serving(4, pod("d", **LOST), ready=3))
+    for found in (scaled, lost):
+        assert next(c for c in found.conditions if c.type == "Ready").last_transition_time == T1
+
+
+def test_a_model_that_lost_a_pod_stays_ready_while_its_source_is_looked_at_again():
+    lost = serving(3, pod("d", **LOST), ready=2)
+    before = status(**lost)
+    found = status(previous=before, now=T2, **lost, result=None, inspecting=True)
+    assert conditions(found)["Ready"] == ("True", "NodeLost")
+
+
+@settings(deadline=None)
+@given(
+    wanted=st.integers(1, 6),
+    ready=st.integers(0, 6),
+    others=st.lists(st.sampled_from([{}, ONCE, KILLED, SILENT, LOST, TAKEN, UNSCHEDULABLE, FAILING]), max_size=4),
+)
+def test_a_revision_that_was_rolled_out_is_ready_while_one_pod_serves_and_none_ends_again_and_again(
+    wanted, ready, others
+):
+    pods = [pod(f"other-{i}", **each) for i, each in enumerate(others)]
+    found = status(**serving(wanted, *pods, ready=ready))
+    available, is_ready, kstatus = summary(found)
+    assert (available == "True") == (ready > 0)
+    if ready and FAILING not in others:
+        assert (is_ready, kstatus) == ("True", None)
+    if ready == 0:
+        assert is_ready == "False"
+
+
 # --- single promises --------------------------------------------------------------------------------------------------
 
 
@@ -284,10 +407,28 @@ def test_a_refused_model_is_invalid_and_an_unreachable_one_unknown():
     assert conditions(status(result=unreachable, refusal=UNREACHABLE))["ModelValid"] == ("Unknown", "SourceUnreachable")
 
 
+def test_a_refusal_tells_that_it_will_be_tried_again_where_it_will():
+    unreachable = InspectionResult(outcome="Refused", refusal=UNREACHABLE)
+
+    def valid(**changes):
+        return next(c for c in status(**changes).conditions if c.type == "ModelValid").message
+
+    assert valid(result=unreachable, refusal=UNREACHABLE) == "connection refused. Will retry."
+    assert "retry" not in valid(result=REFUSED, refusal=REFUSAL)
+
+
 def test_an_accepted_model_is_valid_and_says_what_it_is():
     valid = next(c for c in status().conditions if c.type == "ModelValid")
     assert (valid.status, valid.reason) == ("True", "Inspected")
     assert "ai.onnx 17" in valid.message
+
+
+def test_what_callers_should_know_of_a_valid_model_is_in_its_condition():
+    note = 'The output "y" is a tensor(int4), which nothing returns: callers must name the outputs that they want.'
+    told = InspectionResult(outcome="Accepted", source=report().source, report=report(notes=[note]))
+    valid = next(c for c in status(result=told).conditions if c.type == "ModelValid")
+    assert (valid.status, valid.reason) == ("True", "Inspected")
+    assert valid.message.endswith(f". {note.rstrip('.')}")
 
 
 def test_a_model_that_its_store_cannot_pin_is_served_with_a_warning():
@@ -305,6 +446,82 @@ def test_while_it_is_looked_at_anew_the_last_verdict_stands():
     assert during.inspection == before.inspection
     verdict = next(c for c in during.conditions if c.type == "ModelValid")
     assert verdict.observed_generation == 5, "it was given for the earlier generation"
+
+
+def test_ready_stays_while_what_serves_is_looked_at_again():
+    """A refresh, other signers, a restart: the spec asks for nothing else, and pods serve what it asks for."""
+    before = status()
+    looking = {"result": None, "inspecting": True}
+    during = status(previous=before, now=T2, **looking)
+    assert summary(during) == ("True", "True", None)
+    assert conditions(during)["Progressing"] == ("True", "Inspecting")
+    assert ready_of(during) == ready_of(before)
+    failing = status(previous=during, now=T2, **looking, trouble="500")
+    assert conditions(failing)["Progressing"] == ("True", "ApiUnavailable")
+    assert ready_of(failing) == ready_of(before)
+    assert conditions(failing)["ModelValid"] == conditions(before)["ModelValid"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"generation": 6},
+        {"observation": observe(deployment(), [pod()])},
+        {"cause": Cause(Reason.API_UNAVAILABLE, "429")},
+        {"cause": Cause(Reason.NAME_CONFLICT, "taken")},
+    ],
+    ids=["another spec", "no pod is ready", "the API server fails", "a name is taken"],
+)
+def test_ready_does_not_stay_where_anything_else_is_new(changes):
+    during = status(previous=status(), result=None, inspecting=True, **changes)
+    assert conditions(during)["Ready"][0] == "False"
+
+
+def ready_of(found: OnnxModelStatus) -> Condition:
+    return next(c for c in found.conditions if c.type == "Ready")
+
+
+def test_a_model_that_cannot_be_looked_at_is_not_ready_for_a_spec_that_nobody_has_seen():
+    before = status()
+    same = interrupted(before, 5, "the API server answers 500", T2)
+    assert ready_of(same) == ready_of(before), "nothing is known to be wrong"
+    assert conditions(same)["Progressing"] == ("True", "ApiUnavailable")
+
+    newer = interrupted(before, 6, "the API server answers 500", T2)
+    assert (ready_of(newer).status, ready_of(newer).reason) == ("False", "ApiUnavailable")
+    assert summary(newer) == ("True", "False", "Reconciling")
+    assert "500" in ready_of(newer).message
+    assert newer.observed_generation == 6
+    assert {c.type: c.observed_generation for c in newer.conditions}["Available"] == 5, (
+        "it was told for the earlier one"
+    )
+    assert interrupted(newer, 6, "the API server answers 500", T1) == newer
+    assert newer.serving == before.serving
+
+
+def test_a_stalled_model_is_no_longer_stalled_when_a_new_spec_cannot_be_looked_at():
+    before = status(result=REFUSED, refusal=REFUSAL)
+    assert summary(interrupted(before, 6, "why", T2)) == ("True", "False", "Reconciling")
+
+
+def test_a_model_that_was_never_told_of_is_told_of():
+    found = interrupted(OnnxModelStatus(), 1, "why", T1)
+    assert [c.type for c in found.conditions] == ["Ready", "Progressing", "Reconciling"]
+
+
+def test_people_see_the_version_that_serves_whatever_is_wanted():
+    one = revision(1, report=report(version="1"))
+    serving = {"current": one, "revisions": (one,)}
+    wanted = spec(model={"version": "2"})
+    assert status(**serving).version == "1"
+    assert status(**serving, spec=wanted, result=REFUSED, refusal=REFUSAL).version == "1", "a refused update"
+    two = revision(2, report=report(version="2"))
+    rolling = updating(fetch=running()) | {"current": two, "revisions": (one, two)}
+    assert status(**rolling, spec=wanted).version == "1", "an update that does not serve yet"
+    assert status(**NEW, spec=wanted).version == "2", "nothing serves yet"
+    assert status(**NEW, result=REFUSED, refusal=REFUSAL).version is None
+    stopped = serving | {"spec": spec(replicas=0), "observation": observe(deployment(wanted=0), [])}
+    assert status(**stopped | {"result": REFUSED, "refusal": REFUSAL}).version == "1", "nothing runs"
 
 
 def test_a_time_moves_only_when_its_condition_flips():
@@ -406,6 +623,54 @@ def test_the_warm_up_is_told_once_a_pod_has_told_it():
     assert "WarmedUp" not in conditions(warm(False, of="resnet50-0"))
 
 
+def asking(**resources):
+    container = {"name": "server", "resources": resources}
+    template = {"metadata": {"labels": {}}, "spec": {"containers": [{"name": "proxy"}, container]}}
+    return [{"kind": "Deployment", "metadata": {"name": "resnet50"}, "spec": {"template": template}}]
+
+
+def test_requests_limits_and_threads_are_told_with_what_they_follow_from():
+    asks = asking(requests={"memory": "190Mi", "cpu": "340m"}, limits={"memory": "310Mi"})
+    why = "34 ms of CPU time a request, measured, 10 requests/s a pod"
+    current = revision(1, manifests=asks, sizing=Sizing(cpu=why))
+    before = status(current=current, revisions=(current,)).resources
+    assert before is not None
+    assert (before.requests, before.limits) == ({"cpu": "340m", "memory": "190Mi"}, {"memory": "310Mi"})
+    assert (before.cpu_from, before.threads, before.threads_from) == (why, None, "")
+
+    told = started("CPUExecutionProvider").model_copy(update={"intra_op_threads": 1, "processes": 1})
+    after = status(current=current, revisions=(current,), started=told).resources
+    assert after is not None
+    assert (after.threads, after.threads_from) == (1, "the CPU request, rounded up")
+    more = status(current=current, revisions=(current,), started=told.model_copy(update={"intra_op_threads": 2}))
+    assert more.resources is not None
+    assert more.resources.threads_from == "what the namespace or the node gives the container"
+
+    limited = revision(
+        1, manifests=asking(limits={"cpu": "2"}), sizing=Sizing(limits="setting resources.limits: Always")
+    )
+    two = told.model_copy(update={"intra_op_threads": 2})
+    found = status(current=limited, revisions=(limited,), started=two).resources
+    assert found is not None
+    assert found.threads_from == "the CPU limit, rounded up"
+    assert found.limits_from == "setting resources.limits: Always"
+
+    given_ = revision(1, manifests=asks, spec=pod_spec(spec(session={"intraOpThreads": 3})))
+    asked = status(current=given_, revisions=(given_,)).resources
+    assert asked is not None
+    assert asked.threads_from == "spec.session.intraOpThreads"
+
+
+@pytest.mark.parametrize(
+    "template", [{}, {"spec": 3}, {"spec": {"containers": [3, {"name": "server", "resources": 3}]}}]
+)
+def test_a_revision_that_somebody_else_wrote_breaks_no_status(template):
+    manifests = [{"kind": "Deployment", "metadata": {}, "spec": {"template": template}}]
+    found = revision(1, manifests=manifests)
+    resources = status(current=found, revisions=(found,)).resources
+    assert resources is None or resources.requests == {}
+
+
 def test_facts_of_an_earlier_revision_are_dropped():
     assert status(started=started("CPUExecutionProvider", of="resnet50-0")).started is None
     assert status(started=started("CPUExecutionProvider")).started is not None
@@ -421,7 +686,9 @@ def test_the_progress_of_an_update_names_the_source_without_its_secrets():
 
 TEXTS = st.text(max_size=60) | st.sampled_from(["x" * 5000, "🚀" * 2000, "\x01" * 3000, '"' * 3000])
 REFUSALS = st.none() | st.builds(
-    Refusal, reason=st.sampled_from([Reason.CORRUPT, Reason.SOURCE_UNREACHABLE, Reason.NO_MATCHING_POOL]), message=TEXTS
+    Refusal,
+    reason=st.sampled_from([Reason.CORRUPT, Reason.SOURCE_UNREACHABLE, Reason.NO_MATCHING_POOL, Reason.QUOTA_EXCEEDED]),
+    message=TEXTS,
 )
 PODS = st.lists(
     st.builds(
@@ -438,6 +705,7 @@ PODS = st.lists(
                 lambda text: waiting("ErrImagePull", text),
                 lambda text: waiting("CreateContainerError", text),
                 lambda text: running(),
+                lambda text: running(exitCode=1, message=text),
             ]
         ),
     ),
@@ -453,7 +721,7 @@ OBSERVATIONS = st.builds(
         ready=st.integers(0, 3),
         total=st.integers(0, 4),
         observed=st.integers(2, 3),
-        conditions=st.sampled_from([[], EXCEEDED]),
+        conditions=st.sampled_from([[], EXCEEDED, ROLLED_OUT]),
     ),
     PODS,
 )
@@ -473,7 +741,9 @@ SITUATIONS = st.builds(
         revisions=st.sampled_from([(), (ONE,), (ONE, TWO)]),
         observation=OBSERVATIONS,
         source_changed=st.booleans(),
-        trouble=st.none() | st.builds(Cause, st.sampled_from([*CAUSES, Reason.NAME_CONFLICT]), TEXTS),
+        trouble=st.just("") | TEXTS,
+        cause=st.none()
+        | st.builds(Cause, st.sampled_from([*CAUSES, Reason.NAME_CONFLICT, Reason.API_UNAVAILABLE]), TEXTS),
         started=st.sampled_from([None, started("CUDAExecutionProvider"), started("CPUExecutionProvider")]),
     ),
     REFUSALS,
@@ -482,7 +752,7 @@ SITUATIONS = st.builds(
 )
 
 
-def check(found: OnnxModelStatus, s: Situation) -> None:
+def check(found: OnnxModelStatus, s: Situation, previous: OnnxModelStatus) -> None:
     seen = conditions(found)
     assert len(seen) == len(found.conditions)
     available, ready, kstatus = summary(found)
@@ -490,7 +760,8 @@ def check(found: OnnxModelStatus, s: Situation) -> None:
     assert (ready == "True") == (kstatus is None and not s.spec.suspend)
     if ready == "True":
         assert s.refusal is None
-        assert not s.inspecting
+        # What is looked at again stays Ready; nothing becomes so meanwhile.
+        assert not s.inspecting or (summary(previous)[1] == "True" and s.cause is None)
         assert available == "True" or s.spec.replicas == 0
     if s.spec.suspend or s.spec.replicas == 0:
         assert available == "False"
@@ -506,7 +777,7 @@ def test_in_every_situation_the_status_is_consistent_small_and_settled(s, before
     previous = compute_status(before, OnnxModelStatus(), T1)
     found = compute_status(s, previous, T2)
 
-    check(found, s)
+    check(found, s, previous)
     assert compute_status(s, found, "2027-01-01T00:00:00Z") == found
     old = {c.type: c for c in previous.conditions}
     for condition in found.conditions:
@@ -543,8 +814,15 @@ def test_the_largest_status_that_there_can_be_fits_16_kib(letter):
     assert full.inputs
     label = letter * 64 if letter != "\x01" else "v" * 64
     name = "m" * 52
+    amounts = {f"{i}{text}": text for i in range(50)} | {"cpu": text, "memory": text, "ephemeral-storage": text}
     current = replace(
-        revision(1, spec=pod_spec(spec(runtime="GPU")), report=full.model_copy(update={"version": label})),
+        revision(
+            1,
+            spec=pod_spec(spec(runtime="GPU")),
+            report=full.model_copy(update={"version": label}),
+            manifests=asking(requests=amounts, limits=amounts),
+            sizing=Sizing(cpu=text, limits=text),
+        ),
         name=name + "-0123456789",
     )
     pods = [
@@ -565,10 +843,16 @@ def test_the_largest_status_that_there_can_be_fits_16_kib(letter):
             revision=current.name,
             execution_providers=["ExecutionProvider" * 3] * 8,
             fallback_operators=["Operator" * 8] * 16,
+            fallback_causes=[shorten(text, MAX_CAUSE_BYTES)] * 8,
             resident_memory_bytes=2**60,
+            intra_op_threads=10_000,
+            processes=1,
+            request_cpu_microseconds=2**40,
+            warmed=False,
+            warm_up=shorten(text, MAX_WARM_UP_BYTES),
         ),
     )
     found = compute_status(s, OnnxModelStatus(), T1)
     assert found.failures
     assert found.serving
-    check(found, s)
+    check(found, s, OnnxModelStatus())

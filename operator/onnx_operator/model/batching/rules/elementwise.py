@@ -22,7 +22,7 @@ def alike(call: Call) -> Value:
     call.only_fixed(*range(1, len(call.inputs)))
     for other in call.inputs[1:]:
         if other is not None and any(size.number != 1 for size in known(other)):
-            raise UnprovenError("has a parameter that is no single number")
+            raise UnprovenError("has a parameter that is not a single number")
     return Value(value.dims, value.axis)
 
 

@@ -2,7 +2,7 @@
 
 from onnx_operator.model.batching.broadcasting import broadcast
 from onnx_operator.model.batching.call import Call, Rule, known
-from onnx_operator.model.batching.kernels import MOST_EXACT_TERMS
+from onnx_operator.model.batching.kernels import MAX_EXACT_TERMS
 from onnx_operator.model.batching.sizes import ONE, Size
 from onnx_operator.model.batching.values import UnprovenError, Value
 
@@ -46,7 +46,7 @@ def matmul(call: Call) -> Value:
     if one_a:
         dims.pop(len(lead.dims))
         axis = axis - 1 if axis is not None and axis > len(lead.dims) else axis
-    few = a[-1].number is not None and a[-1].number <= MOST_EXACT_TERMS
+    few = a[-1].number is not None and a[-1].number <= MAX_EXACT_TERMS
     summed_alike = second.stored if first.batch and not second.batch else first.batch and few
     return Value(tuple(dims), axis, rounded=call.operator == "MatMul" and not (summed_alike and place_b != -1))
 
@@ -58,7 +58,7 @@ def gemm(call: Call) -> Value:
         return Value()
     a, b = known(first), known(second)
     if len(a) != 2 or len(b) != 2 or call.opset < 7:
-        raise UnprovenError("multiplies what are no matrices")
+        raise UnprovenError("multiplies what are not matrices")
     rows, columns = call.integer("transA", 0), 1 - call.integer("transB", 0)
     rows, columns = (1 if rows else 0), (1 if columns else 0)
     if first.batch and second.batch:

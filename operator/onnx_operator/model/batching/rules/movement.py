@@ -87,7 +87,7 @@ def concat(call: Call) -> Value:
         return _joined(call, [known(value) for value in values])
     axes = {value.axis for value in values}
     if len(axes) != 1 or None in axes:
-        raise UnprovenError("puts rows beside what are none")
+        raise UnprovenError("puts rows beside what are not rows")
     place = axes.pop()
     assert place is not None
     shapes = [known(value) for value in values]

@@ -5,15 +5,16 @@ from collections.abc import Callable, Sequence
 from onnx_operator.model.batching.broadcasting import broadcast
 from onnx_operator.model.batching.call import Call, Rule, known
 from onnx_operator.model.batching.sizes import MINUS_ONE, ONE, ROWS, ZERO, Size, product, quotient
-from onnx_operator.model.batching.tensors import FLOAT, constant, from_array
-from onnx_operator.model.batching.values import BOOL, INT32, INT64, MOST_ELEMENTS, Elements, Sizes, UnprovenError, Value
+from onnx_operator.model.batching.tensors import constant, from_array
+from onnx_operator.model.batching.values import MAX_FOLLOWED_ELEMENTS, Elements, Sizes, UnprovenError, Value
+from onnx_operator.model.elements import Element
 
 _NOT_FOLLOWED = "takes a shape that depends on the number of rows in a way that is not followed"
 
 
 _ROW_BITS, _SIZE_BITS = 16, 22
-_LEAST = {INT32: -(2**31), INT64: -(2**63), BOOL: 0}
-_LARGEST = {INT32: 2**31 - 1, INT64: 2**63 - 1, BOOL: 1}
+_LEAST: dict[int, int] = {Element.INT32: -(2**31), Element.INT64: -(2**63), Element.BOOL: 0}
+_LARGEST: dict[int, int] = {Element.INT32: 2**31 - 1, Element.INT64: 2**63 - 1, Element.BOOL: 1}
 
 
 def numbers(dims: Sizes | None, elements: Elements) -> Value:
@@ -182,7 +183,7 @@ def same_numbers(call: Call) -> Value | None:
         return None
     if call.operator == "Cast":
         kind = call.integer("to", 0)
-        if kind not in (INT32, INT64):
+        if kind not in (Element.INT32, Element.INT64):
             return None
         return numbers(value.dims, tuple(_narrowed(call, each, kind) for each in elements))
     if call.operator == "Identity":
@@ -204,7 +205,7 @@ def same_numbers(call: Call) -> Value | None:
 
 def _narrowed(call: Call, element: Size | None, kind: int) -> Size | None:
     """A number in another type."""
-    if element is None or kind == INT64 or call.required(0).kind == kind:
+    if element is None or kind == Element.INT64 or call.required(0).kind == kind:
         return element
     if _has_room(element, kind):
         return element
@@ -219,7 +220,7 @@ def joined(call: Call) -> Value | None:
         if elements is None or value.dims is None or len(value.dims) != 1:
             return None
         found += elements
-    if len(found) > MOST_ELEMENTS:
+    if len(found) > MAX_FOLLOWED_ELEMENTS:
         return None
     return numbers((Size(len(found)),), tuple(found))
 
@@ -271,7 +272,7 @@ def filled(call: Call) -> Value:
     """ConstantOfShape: all rows are alike."""
     target = call.elements(call.required(0))
     stored = call.attributes.get("value")
-    made = constant(stored.t) if stored is not None and stored.HasField("t") else Value(kind=FLOAT)
+    made = constant(stored.t) if stored is not None and stored.HasField("t") else Value(kind=Element.FLOAT)
     value, kind = made.elements, made.kind
     if target is None or None in target:
         if call.required(0).counted:
@@ -279,7 +280,7 @@ def filled(call: Call) -> Value:
         return Value(kind=kind)
     dims = tuple(each for each in target if each is not None)
     total = product(dims)
-    if total is not None and total.number is not None and 0 <= total.number <= MOST_ELEMENTS and value:
+    if total is not None and total.number is not None and 0 <= total.number <= MAX_FOLLOWED_ELEMENTS and value:
         return Value(dims, elements=value * total.number, kind=kind)
     return Value(dims, _place_of_rows(dims), kind=kind)
 
@@ -399,9 +400,9 @@ def constant_node(call: Call) -> Value:
             return from_array(np.array(attribute.f, np.float32))
         if name in ("value_ints", "value_floats"):
             many = attribute.ints or attribute.floats
-            if len(many) > MOST_ELEMENTS or not many:
+            if len(many) > MAX_FOLLOWED_ELEMENTS or not many:
                 # None: they were left out, being many.
-                kind = INT64 if name == "value_ints" else FLOAT
+                kind = Element.INT64 if name == "value_ints" else Element.FLOAT
                 return Value((Size(len(many)) if many else call.symbols.size(),), kind=kind)
             return from_array(np.array(list(many), np.int64 if name == "value_ints" else np.float32))
         if name == "sparse_value":

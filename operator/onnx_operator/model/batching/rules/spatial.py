@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 
 from onnx_operator.model.batching.call import Call, Rule, known
-from onnx_operator.model.batching.kernels import MOST_EXACT_TERMS
+from onnx_operator.model.batching.kernels import MAX_EXACT_TERMS
 from onnx_operator.model.batching.sizes import ONE, Size, product, quotient
 from onnx_operator.model.batching.values import Sizes, UnprovenError, Value
 
-_LEAST_BLOCK = 8
+_MIN_BLOCK = 8
 """Channels that are arranged together, on the oldest CPUs."""
 
 
@@ -77,9 +77,9 @@ def _summed_alike(call: Call, weight: Sizes, kernel: Sequence[int | None]) -> bo
     places = [each for each in kernel if each is not None]
     if depth is None or filters is None or len(places) < len(kernel):
         return False
-    if depth * math.prod(places) <= MOST_EXACT_TERMS:
+    if depth * math.prod(places) <= MAX_EXACT_TERMS:
         return True
-    blocks = depth % 4 == 0 or depth < _LEAST_BLOCK
+    blocks = depth % 4 == 0 or depth < _MIN_BLOCK
     return call.required(1).stored and len(kernel) == 2 and groups == 1 and blocks
 
 
@@ -120,7 +120,7 @@ def blocks(call: Call) -> Value:
     dims = _images(call)
     block = call.integer("blocksize", 0)
     if len(dims) != 4 or block < 1:
-        raise UnprovenError("works on images, and its input is none")
+        raise UnprovenError("works on images, and its input is not one")
     square, side = Size(block * block), Size(block)
 
     def times(size: Size, factor: Size) -> Size:

@@ -15,7 +15,7 @@ def _table(call: Call) -> Sizes:
     value = call.required(0)
     dims = known(value)
     if value.axis != 0 or len(dims) != 2:
-        raise UnprovenError("works on a table, and its input is no table of rows")
+        raise UnprovenError("works on a table, and its input is not a table of rows")
     return dims
 
 
@@ -68,7 +68,7 @@ def vectorized(call: Call) -> Value:
         return Value()
     rows = {known(value)[0] for value in values if value.axis == 0 and len(known(value)) == 2}
     if len(rows) != 1 or any(value.axis != 0 or len(known(value)) != 2 for value in values):
-        raise UnprovenError("puts rows beside what are none")
+        raise UnprovenError("puts rows beside what are not rows")
     return Value((rows.pop(), call.symbols.size()), 0)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 from yarl import URL
@@ -86,7 +87,21 @@ def read_url(text: str, *, encoded: bool = False) -> URL:
         raise ValueError("not a URL") from None
 
 
-def parse_url(text: str, *, plain_http: Collection[URL] = ()) -> URL:
+Destination = tuple[str, int]
+"""A host, in lower case and as DNS has it (IDNA), and a port."""
+
+
+def destination(url: URL) -> Destination:
+    """Where a request to this address goes. Raises ValueError for one that names no host."""
+    host = (url.raw_host or "").lower().removesuffix(".")
+    if not is_host(host):
+        raise ValueError("no host")
+    with suppress(ValueError):
+        host = str(ip_address(host))
+    return host, 443 if url.port is None else url.port
+
+
+def parse_url(text: str, *, plain_http: Collection[Destination] = ()) -> URL:
     """Read a URL that is to be sent as it was given: a presigned link breaks by any normalisation.
 
     Raises :class:`SourceError` (``SourceRefused``) as :func:`check_url` does, and ValueError where it is malformed.
@@ -104,14 +119,17 @@ def is_host(host: str) -> bool:
     return len(host) <= 254 and all(_LABEL.fullmatch(label) for label in host.removesuffix(".").split("."))
 
 
-def check_url(url: URL, *, plain_http: Collection[URL] = ()) -> URL:
+def check_url(url: URL, *, plain_http: Collection[Destination] = ()) -> URL:
     """Return the URL without its fragment.
 
-    ``plain_http`` are the origins that may be asked without TLS. Raises :class:`SourceError` (``SourceRefused``)
+    ``plain_http`` is whatever may be asked without TLS. Raises :class:`SourceError` (``SourceRefused``)
     for another scheme than https and for a password in the URL, and ValueError for a URL that leads nowhere.
     """
-    if url.scheme != "https" and not (url.scheme == "http" and url.raw_host and url.origin() in plain_http):
-        raise SourceError(Reason.SOURCE_REFUSED, f"{shown_url(url)} is not an https address; only https is read.")
+    if url.scheme != "https" and not (url.scheme == "http" and url.raw_host and destination(url) in plain_http):
+        raise SourceError(
+            Reason.SOURCE_REFUSED,
+            f"{shown_url(url)} is not an https address; plain http is read only from hosts that the settings name.",
+        )
     if not is_host(url.raw_host or "") or any(c <= " " or c == "\x7f" for c in str(url)):
         raise ValueError("no host")
     if url.raw_user or url.raw_password:

@@ -7,7 +7,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import BadHttpMessage
 
-LARGEST_HEAD_BYTES = 64 << 10
+MAX_HEAD_BYTES = 64 << 10
 """Of an answer's status line and headers, all interim answers (1xx) before it included."""
 _STEP_BYTES = 8 << 10
 _ENVELOPE_BYTES = 256 << 10
@@ -60,11 +60,11 @@ class BoundedAnswers(ResponseHandler):
     def _check(self) -> None:
         payload = self._payload
         if self._heading:
-            if self._received > LARGEST_HEAD_BYTES:
-                self._end(BadHttpMessage(f"a head of more than {LARGEST_HEAD_BYTES} bytes"))
+            if self._received > MAX_HEAD_BYTES:
+                self._end(BadHttpMessage(f"a head of more than {MAX_HEAD_BYTES} bytes"))
         elif payload is None or payload.is_eof():
             return
-        elif self._received > LARGEST_HEAD_BYTES + _ENVELOPE_BYTES + _ENVELOPE_RATIO * payload.total_bytes:
+        elif self._received > MAX_HEAD_BYTES + _ENVELOPE_BYTES + _ENVELOPE_RATIO * payload.total_bytes:
             self._end(BadHttpMessage("more around the body than in it"))
 
     def _end(self, why: Exception) -> None:

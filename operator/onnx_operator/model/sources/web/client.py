@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,17 +12,19 @@ from yarl import URL
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.model.sources.base import BrokenStreamError, SourceError
-from onnx_operator.model.sources.web.addresses import check_url, read_url
+from onnx_operator.common.backoff import Backoff
+from onnx_operator.model.sources.base import BrokenStreamError, SourceError, unreachable
+from onnx_operator.model.sources.web.addresses import Destination, check_url, destination, read_url
 from onnx_operator.model.sources.web.body import body_pieces, closed_on_error, let_go
 from onnx_operator.model.sources.web.connections import Connections, watch_refusals
 from onnx_operator.model.sources.web.documents import DocumentKind, budget
-from onnx_operator.model.sources.web.errors import cause, retry_after, status_error, unreachable
+from onnx_operator.model.sources.web.errors import cause, retry_after, status_error
 
 _DOCUMENT_BUFFER_BYTES = 32 << 10
 """What comes of a document before its turn waits in buffers of about this size, not in those of a download."""
 _MAX_REDIRECTS = 5
 _ATTEMPTS = 3
+_BACKOFF = Backoff(0.3, spread=1 / 3)
 _OPEN_SECONDS = 18.0
 """Longest wait for the head of an answer, over all redirects, attempts and pauses; and for a metadata answer."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -49,37 +50,49 @@ class Answer:
     """The body. Raises BrokenStreamError."""
 
 
+@dataclass(frozen=True)
+class Login:
+    """Who gets which credentials."""
+
+    header: Callable[[URL], str]
+    """The value of the Authorization header for a URL, "" for none: asked again at every redirect."""
+    given: bool
+    """Whether the user gave any credentials."""
+    advice: str
+    """A sentence that says which to check."""
+    challenged: Challenged | None = None
+    """Asked when an answer was 401: whether the request is worth repeating with new credentials."""
+
+    @classmethod
+    def of(cls, origin: URL, authorization: str, advice: str) -> "Login":
+        """Send one header to one origin, and to nobody else."""
+        return cls(lambda url: authorization if url.origin() == origin else "", bool(authorization), advice)
+
+
 class WebClient:
     """Sends GET requests, and connects to no address that the settings do not allow, be it after a redirect.
 
-    ``credentials`` gives the value of the Authorization header for a URL, "" for none: it is asked at every redirect.
-    ``have_credentials`` tells whether the user gave any, ``advice`` is a sentence that says which to check.
-    ``plain_http`` are origins that may be asked without TLS. ``platform`` is the origin that the platform team chose,
-    which alone may have any network address. ``challenged`` is asked when an answer was 401: whether the request is
-    worth repeating with new credentials. Connections are kept. No proxy and no other setting of the environment counts.
+    ``store`` is the part of the settings that counts. ``platform`` is the origin that the platform team chose, which
+    alone may have any network address. Without TLS it is asked if its address says so, and what ``plain_http`` names;
+    never after https. Connections are kept. No variable of the environment counts, and a proxy of the platform team's
+    for what that has named alone.
     """
 
     def __init__(
         self,
-        *,
         settings: SourceSettings,
-        ca_bundle: str,
-        ca_setting: str,
-        credentials: Callable[[URL], str],
-        have_credentials: bool,
-        advice: str,
-        plain_http: Collection[URL] = (),
+        store: str,
+        login: Login,
+        *,
+        plain_http: Collection[Destination] = (),
         platform: URL | None = None,
-        challenged: Challenged | None = None,
     ) -> None:
-        self.ca_setting = ca_setting
+        self.ca_setting = f"sources.{store}.caBundle"
         self._read_seconds = settings.read_timeout_seconds
-        self._credentials = credentials
-        self._have_credentials = have_credentials
-        self._advice = advice
-        self.plain_http = plain_http
-        self._challenged = challenged
-        self._connections = Connections(settings, ca_bundle, ca_setting, platform)
+        self._login = login
+        chosen = {destination(platform)} if platform is not None and platform.scheme == "http" else set()
+        self.plain_http = frozenset(plain_http) | chosen
+        self._connections = Connections(settings, getattr(settings, store).ca_bundle, self.ca_setting, platform)
         self._places: dict[URL, tuple[URL, float]] = {}
 
     async def aclose(self) -> None:
@@ -161,10 +174,9 @@ class WebClient:
         buffer_bytes: int | None,
     ) -> tuple[aiohttp.ClientResponse, list[tuple[URL, Mapping[str, str]]]]:
         deadline = time.monotonic() + _OPEN_SECONDS
-        challenged = self._challenged
+        challenged = self._login.challenged
         for attempt in range(1, _ATTEMPTS + 1):
-            # Spread, because many readers of one store are told to go away at the same moment.
-            pause = 0.2 * 2**attempt * random.uniform(0.5, 1)  # noqa: S311
+            pause = _BACKOFF.after(attempt)
             refused = watch_refusals()
             try:
                 async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
@@ -188,7 +200,7 @@ class WebClient:
                             await let_go(response, self._read_seconds)
                             continue
                 failure = status_error(
-                    what, response.status, have_credentials=self._have_credentials, advice=self._advice
+                    what, response.status, have_credentials=self._login.given, advice=self._login.advice
                 )
                 pause = max(pause, retry_after(response.headers))
                 await let_go(response, self._read_seconds)
@@ -225,15 +237,15 @@ class WebClient:
 
     async def _send(self, url: URL, headers: Mapping[str, str], buffer_bytes: int | None) -> aiohttp.ClientResponse:
         sent = {"Accept": "*/*", "Accept-Encoding": "identity", **headers}
-        if value := self._credentials(url):
+        if value := self._login.header(url):
             sent["Authorization"] = value
-        session = self._connections.session(url)
-        return await session.get(url, headers=sent, allow_redirects=False, read_bufsize=buffer_bytes)
+        session, proxy = self._connections.way(url)
+        return await session.get(url, headers=sent, allow_redirects=False, read_bufsize=buffer_bytes, proxy=proxy)
 
     def _redirected(self, url: URL, what: str, location: str) -> URL:
         try:
             target = url.join(read_url(location, encoded=location.isascii()))
-            return check_url(target, plain_http=self.plain_http)
+            return check_url(target, plain_http=() if url.scheme == "https" else self.plain_http)
         except ValueError:
             raise SourceError(Reason.SOURCE_REFUSED, f"{what} redirects to an address that cannot be read.") from None
         except SourceError as error:
@@ -261,6 +273,16 @@ def basic(user: str, password: str, where: str) -> str:
     except UnicodeEncodeError:
         raise _unfit(where) from None
     return "Basic " + base64.b64encode(given).decode()
+
+
+def authorization(where: str, token: str, user: str = "", password: str = "") -> str:
+    """Value of the Authorization header for a token, or else for a user and a password; empty for none of them.
+
+    Raises :class:`SourceError` (``SourceUnauthorized``).
+    """
+    if token.strip():
+        return check_header(f"Bearer {token.strip()}", where)
+    return basic(user, password, where) if user or password else ""
 
 
 def check_header(value: str, where: str) -> str:

@@ -1,4 +1,8 @@
-"""Connections for HTTP: each address is checked when it is connected to, and no variable of the process counts."""
+"""Connections for HTTP: each address is checked when it is connected to, and no variable of the process counts.
+
+But where a proxy connects in our place, which no address can be checked for: it is asked for what the platform team has
+chosen or named, see :meth:`onnx_operator.common.egress.Egress.may_proxy`.
+"""
 
 import functools
 import socket
@@ -10,8 +14,9 @@ from yarl import URL
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.sources import SourceSettings
-from onnx_operator.model.sources.base import SourceError
-from onnx_operator.model.sources.web.addresses import AddressGuard
+from onnx_operator.common.egress import CA_FILES, Egress, EgressError, read_egress
+from onnx_operator.model.sources.base import SourceError, unreachable
+from onnx_operator.model.sources.web.addresses import AddressGuard, destination
 from onnx_operator.model.sources.web.answers import BoundedConnector
 
 _KEPT_SECONDS = 60
@@ -36,6 +41,7 @@ class Connections:
         self._ca_setting = ca_setting
         self._platform = platform
         self._guard = _guard(settings)
+        self._egress = current_egress()
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def aclose(self) -> None:
@@ -43,12 +49,22 @@ class Connections:
         while self._sessions:
             await self._sessions.popitem()[1].close()
 
-    def session(self, url: URL) -> aiohttp.ClientSession:
-        """Give what sends requests to this URL. Raises :class:`SourceError` for malformed certificates."""
+    def way(self, url: URL) -> tuple[aiohttp.ClientSession, str | None]:
+        """Give what sends requests to this URL, and the proxy to ask.
+
+        Raises :class:`SourceError` for malformed certificates, and ValueError for a URL that names no host.
+        """
         trusted = self._platform is not None and url.origin() == self._platform
+        host, port = destination(url)
+        may = trusted or self._egress.may_proxy(host)
+        proxy = (self._egress.proxy_for(url.scheme, host, port) if may else "") or None
+        # Of the proxy's own address, which the platform team has chosen, nothing is asked.
+        return self._session(trusted or proxy is not None), proxy
+
+    def _session(self, trusted: bool) -> aiohttp.ClientSession:
         if trusted not in self._sessions:
             connector = BoundedConnector(
-                ssl=_tls(self._ca_bundle, self._ca_setting),
+                ssl=_tls(self._ca_bundle, self._egress, self._ca_setting),
                 socket_factory=None if trusted else self._socket,
                 limit=0,
                 keepalive_timeout=_KEPT_SECONDS,
@@ -79,6 +95,14 @@ class Connections:
         return socket.socket(family=family, type=kind, proto=protocol)
 
 
+def current_egress() -> Egress:
+    """How the outside is reached at this moment. Raises :class:`SourceError`, which is worth a retry."""
+    try:
+        return read_egress()
+    except EgressError as error:
+        raise unreachable("the source", f"the ConfigMap or Secret of settings.egress cannot be used: {error}") from None
+
+
 def _guard(settings: SourceSettings) -> AddressGuard:
     try:
         return AddressGuard(settings.allowed_networks)
@@ -88,12 +112,13 @@ def _guard(settings: SourceSettings) -> AddressGuard:
         ) from None
 
 
-def _tls(ca_bundle: str, ca_setting: str) -> ssl.SSLContext:
+def _tls(ca_bundle: str, egress: Egress, ca_setting: str) -> ssl.SSLContext:
     try:
-        return _context(ca_bundle)
+        return _context("\n".join(filter(None, (ca_bundle, egress.ca_bundle))))
     except (ssl.SSLError, ValueError) as error:
+        which = f"{ca_setting}, or {' or '.join(CA_FILES)} of egress," if egress.ca_bundle else ca_setting
         raise SourceError(
-            Reason.SOURCE_REFUSED, f"The setting {ca_setting} is no PEM bundle of certificates: {error}."
+            Reason.SOURCE_REFUSED, f"The setting {which} is not a PEM bundle of certificates: {error}."
         ) from None
 
 

@@ -8,14 +8,8 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 
 from onnx_operator.api.conditions import Reason
-from onnx_operator.model.sources.base import SourceError
-
-
-def unreachable(what: str, why: str) -> SourceError:
-    """Make the error of something that may work later. ``what`` names the source, ``why`` has no secrets in it."""
-    return SourceError(
-        Reason.SOURCE_UNREACHABLE, f"{what} could not be read: {why}. It is tried again.", retriable=True
-    )
+from onnx_operator.api.urls import taken_literally
+from onnx_operator.model.sources.base import SourceError, unreachable
 
 
 def status_error(what: str, status: int, *, have_credentials: bool, advice: str) -> SourceError:
@@ -24,7 +18,10 @@ def status_error(what: str, status: int, *, have_credentials: bool, advice: str)
         have = "The credentials were not accepted" if have_credentials else "It asks for credentials"
         return SourceError(Reason.SOURCE_UNAUTHORIZED, f"{what} answered {status}. {have}: {advice}")
     if status in (404, 410):
-        return SourceError(Reason.SOURCE_NOT_FOUND, f"{what} does not exist (HTTP {status}); check spec.model.uri.")
+        hint = "" if "https://" in what or "http://" in what else taken_literally(what)
+        return SourceError(
+            Reason.SOURCE_NOT_FOUND, f"{what} does not exist (HTTP {status}); check spec.model.uri.{hint}"
+        )
     if status >= 500 or status in (408, 425, 429):
         return unreachable(what, f"the server answered {status}")
     return SourceError(Reason.SOURCE_REFUSED, f"{what} answered {status} instead of the file; check spec.model.uri.")
@@ -46,6 +43,8 @@ def cause(error: BaseException, ca_setting: str) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         detail = getattr(error.certificate_error, "verify_message", "") or "it does not verify"
         return f"the server's certificate is not trusted ({detail}); the setting {ca_setting} adds authorities"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {error.status}"
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return f"the TLS handshake failed ({getattr(error.os_error, 'reason', None) or 'protocol error'})"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
@@ -62,7 +61,7 @@ def cause(error: BaseException, ca_setting: str) -> str:
         return "the server closed the connection"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return "the server's answer is no valid HTTP"
+    return "the server's answer is not valid HTTP"
 
 
 def _system(error: OSError) -> str:

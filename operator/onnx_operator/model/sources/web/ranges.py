@@ -10,6 +10,8 @@ from onnx_operator.api.sources import SourcePin
 from onnx_operator.model.sources.base import BrokenStreamError, FileStat, SourceChangedError, Stream, strong_etag
 from onnx_operator.model.sources.web.client import Answer, WebClient, length
 
+_ETAG = "strong ETag"
+
 
 @dataclass(frozen=True)
 class WebRange:
@@ -58,7 +60,7 @@ async def open_range(
         yield WebRange(answer, size, 0 if answer.status == 200 else begin, pieces)
 
 
-async def look(client: WebClient, url: URL, what: str) -> FileStat:
+async def stat_of(client: WebClient, url: URL, what: str) -> FileStat:
     """Ask for the first byte, and read the size and the ETag beside it. Raises :class:`SourceError`."""
     async with open_range(client, url, what, 0, 1, remember=False) as part:
         assert part is not None
@@ -76,24 +78,16 @@ async def open_pinned(
     etag = pin.value if pin is not None and pin.kind == "Conditional" else ""
     async with open_range(client, url, what, begin, end, if_match=etag) as part:
         if part is None:
-            raise _changed(what, etag, (await look(client, url, what)).pin)
+            raise SourceChangedError.of(what, _ETAG, etag, (await stat_of(client, url, what)).pin)
         stat = _stat(part)
         # Servers that know no conditions answer all the same. An answer without a body may have no ETag.
         if etag and (stat.pin is None or stat.pin.value != etag) and (part.answer.status != 416 or stat.pin):
-            raise _changed(what, etag, stat.pin)
+            raise SourceChangedError.of(what, _ETAG, etag, stat.pin)
         yield Stream(stat, part.begin, part.pieces)
 
 
 def _stat(part: WebRange) -> FileStat:
     return FileStat(part.size, strong_etag(part.answer.headers.get("ETag")))
-
-
-def _changed(what: str, expected: str, observed: SourcePin | None) -> SourceChangedError:
-    found = observed.value if observed else "a version without a strong ETag"
-    return SourceChangedError(
-        f"{what} is no longer what was pinned: expected ETag {expected}, found {found}.",
-        observed=observed or SourcePin(kind="None", value=""),
-    )
 
 
 async def _nothing() -> AsyncIterator[bytes]:

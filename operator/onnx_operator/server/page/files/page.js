@@ -4,7 +4,7 @@ import { layout, elements, SCALES } from "./picture.js";
 import { present } from "./prediction.js";
 import { count, filled, flatten, fromText, nested, show, startShape, toText, whole } from "./tensors.js";
 
-const MOST_FIELDS = 16;
+const MAX_FIELDS = 16;
 
 let facts;
 const readers = new Map();
@@ -70,7 +70,7 @@ function field(input, place) {
     box.append(make("p", { className: "quiet" }, `${input.datatype} has no form in JSON: this page cannot send it.`));
     return;
   }
-  const single = shape.length > 0 && count(shape) <= MOST_FIELDS && input.shape.slice(1).every(Number.isInteger);
+  const single = shape.length > 0 && count(shape) <= MAX_FIELDS && input.shape.slice(1).every(Number.isInteger);
   if (single || shape.length === 0) {
     numbers(box, input, shape, place);
   } else {

@@ -2,8 +2,8 @@
 import { columnsOf, likeliest, number, ranking, show, summary, tensorOf, toText } from "./tensors.js";
 import { make } from "./elements.js";
 
-const MOST_SHOWN = 400;
-const LONGEST_JSON = 20000;
+const MAX_SHOWN = 400;
+const MAX_JSON_LENGTH = 20000;
 let labels = [];
 
 /** Replace what `place` shows by the answer of the inference protocol, of /score, or of a script. */
@@ -40,7 +40,7 @@ function output(tensor, again) {
     const which = all > ranked.top.length ? `The highest ${ranked.top.length} of ${all}. ` : "";
     parts.push(quiet(ranked.probabilities ? which : `${which}These are scores; the bars show their softmax.`));
     parts.push(labelChooser(again));
-  } else if (tensor.data.length <= MOST_SHOWN) {
+  } else if (tensor.data.length <= MAX_SHOWN) {
     parts.push(table(tensor));
     parts.push(...(columnsOf(tensor) > 1 && likeliest(tensor) ? [labelChooser(again)] : []));
   } else {
@@ -58,7 +58,7 @@ function maps(name, datatype, rows) {
     parts.push(bars(scores.slice(0, 5).map(([title, score]) => ({ title, score, value: score })), true));
   } else {
     const names = Object.keys(rows[0]);
-    parts.push(grid(names, rows.slice(0, MOST_SHOWN).map((row) => names.map((each) => row[each])), null));
+    parts.push(grid(names, rows.slice(0, MAX_SHOWN).map((row) => names.map((each) => row[each])), null));
   }
   parts.push(make("details", {}, make("summary", {}, "as JSON"), json(rows)));
   return parts;
@@ -121,5 +121,5 @@ function quiet(words) {
 
 function json(value) {
   const written = toText(value, 1);
-  return make("pre", { tabIndex: 0 }, written.length > LONGEST_JSON ? `${written.slice(0, LONGEST_JSON)} …` : written);
+  return make("pre", { tabIndex: 0 }, written.length > MAX_JSON_LENGTH ? `${written.slice(0, MAX_JSON_LENGTH)} …` : written);
 }

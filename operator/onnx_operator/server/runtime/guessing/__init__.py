@@ -7,11 +7,10 @@ never the model's.
 
 from onnx_operator.server.runtime.guessing.feeds import UnmakeableError, make_feed, run_once
 from onnx_operator.server.runtime.guessing.graph import NOTHING, Graph, read_graph
-from onnx_operator.server.runtime.guessing.guess import MAX_ELEMENTS, Guess, shape_of
+from onnx_operator.server.runtime.guessing.guess import Guess, shape_of
 from onnx_operator.server.runtime.guessing.search import Search
 
 __all__ = [
-    "MAX_ELEMENTS",
     "NOTHING",
     "Graph",
     "Guess",

@@ -9,23 +9,25 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from onnx_operator.api.warm_up import MAX_WARM_UP_ELEMENTS
+from onnx_operator.model.elements import Element
 from onnx_operator.server.dataplane.tensors import DTYPES, TensorInfo, datatype_of
-from onnx_operator.server.runtime.guessing.guess import MAX_ELEMENTS, Guess, Value, shape_of
+from onnx_operator.server.runtime.guessing.guess import Guess, Value, shape_of
 
 _ELEMENT_TYPES = {
-    "BF16": (16, b"\x80\x3f"),
-    "FLOAT8E4M3FN": (17, b"\x01"),
-    "FLOAT8E4M3FNUZ": (18, b"\x01"),
-    "FLOAT8E5M2": (19, b"\x01"),
-    "FLOAT8E5M2FNUZ": (20, b"\x01"),
-    "UINT4": (21, b"\x11"),
-    "INT4": (22, b"\x11"),
-    "FLOAT4E2M1": (23, b"\x22"),
-    "FLOAT8E8M0": (24, b"\x7f"),
-    "UINT2": (25, b"\x55"),
-    "INT2": (26, b"\x55"),
+    "BF16": (Element.BFLOAT16, b"\x80\x3f"),
+    "FLOAT8E4M3FN": (Element.FLOAT8E4M3FN, b"\x01"),
+    "FLOAT8E4M3FNUZ": (Element.FLOAT8E4M3FNUZ, b"\x01"),
+    "FLOAT8E5M2": (Element.FLOAT8E5M2, b"\x01"),
+    "FLOAT8E5M2FNUZ": (Element.FLOAT8E5M2FNUZ, b"\x01"),
+    "UINT4": (Element.UINT4, b"\x11"),
+    "INT4": (Element.INT4, b"\x11"),
+    "FLOAT4E2M1": (Element.FLOAT4E2M1, b"\x22"),
+    "FLOAT8E8M0": (Element.FLOAT8E8M0, b"\x7f"),
+    "UINT2": (Element.UINT2, b"\x55"),
+    "INT2": (Element.INT2, b"\x55"),
 }
-"""TensorProto.DataType, and bytes of ones (for BF16, 1.0; for 8-bit floats any small number), of elements that numpy
+"""Element types, and bytes of ones (for BF16, 1.0; for 8-bit floats any small number), of elements that numpy
 lacks. Elements of fewer than 8 bits are packed."""
 
 
@@ -63,7 +65,7 @@ def _value(info: TensorInfo, guess: Guess, sizes: dict[str, int]) -> Any:
     if info.datatype is None:
         return _container(info.onnx_type, guess.value)
     shape = shape_of(info, guess, sizes)
-    if math.prod(shape) > MAX_ELEMENTS:
+    if math.prod(shape) > MAX_WARM_UP_ELEMENTS:
         raise ValueError(f"{info.name} would have {math.prod(shape)} elements")
     given = guess.values.get(info.name)
     return _tensor(info.datatype, shape, guess.value) if given is None else filled(info.datatype, shape, given)

@@ -1,28 +1,29 @@
 """What a model's graph says, as far as guesses need it: operators, what they read, small constants.
 
-Read straight from the protobuf wire format, for the server image has no onnx package; large tensors are skipped. Field
-numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. The file is a stranger's: work is bounded,
-and what cannot be read tells nothing.
+Read straight from the protobuf wire format, for the server image has no onnx package; large tensors are skipped. The
+file is a stranger's: work is bounded, and what cannot be read tells nothing.
 """
 
-import mmap
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onnx_operator.model.reading.window import MemoryBytes, Window
+from onnx_operator.model.reading import wire
+from onnx_operator.model.reading.numbers import AttributeField, GraphField, ModelField, NodeField, TensorField
+from onnx_operator.model.reading.window import Window, mapped
 from onnx_operator.model.reading.wire import BYTES, FIXED32, VARINT, Field, WireError, fields, varints
 from onnx_operator.server.runtime.tensorproto import TensorError, parse_tensor
 
-MOST_NODES = 20_000
-MOST_DEPTH = 8
+MAX_GUESS_NODES = 20_000
+MAX_DEPTH = 8
 """Of subgraphs within subgraphs."""
-MOST_CONSTANTS = 20_000
-MOST_LISTED = 256
+MAX_CONSTANTS = 20_000
+MAX_LISTED = 256
 """Elements of an attribute or a constant that are looked at."""
 SMALL_BYTES = 4096
 """Larger constants are weights."""
+_TEXTS_OF_NODE = frozenset({NodeField.INPUT, NodeField.OUTPUT, NodeField.NAME, NodeField.OP_TYPE, NodeField.DOMAIN})
 
 Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 
@@ -65,29 +66,21 @@ def read_graph(path: Path | None) -> Graph:
     try:
         if path is None or not path.is_file():
             return NOTHING
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            view = memoryview(mapped)
-            try:
-                return parse_graph(view)
-            finally:
-                view.release()
+        with mapped(path) as file:
+            return parse_graph(file)
     except (OSError, ValueError):
         return NOTHING
 
 
-def parse_graph(data: bytes | memoryview) -> Graph:
+def parse_graph(file: Window) -> Graph:
     """What a serialized ModelProto says; as much of it as can be read."""
-    content = MemoryBytes(data)
-    reader = _Reader(Window(content, len(data)))
+    reader = _Reader(file)
     try:
-        for each in fields(reader.window, 0, len(data)):
-            if each.number == 7 and each.wire_type == BYTES:
+        for each in fields(file, 0, file.size):
+            if each.number == ModelField.GRAPH and each.wire_type == BYTES:
                 reader.graph(each, 0)
     except (WireError, ValueError, IndexError, struct.error):
         pass
-    finally:
-        # Else an exception's frames would keep the file mapped.
-        content._data = memoryview(b"")
     return Graph(tuple(reader.nodes), reader.constants)
 
 
@@ -99,14 +92,14 @@ class _Reader:
         self._order = 0
 
     def graph(self, message: Field, depth: int) -> None:
-        if depth > MOST_DEPTH:
+        if depth > MAX_DEPTH:
             return
         for each in fields(self.window, message.begin, message.end):
             if each.wire_type != BYTES:
                 continue
-            if each.number == 1 and self._order < MOST_NODES:
+            if each.number == GraphField.NODE and self._order < MAX_GUESS_NODES:
                 self._node(each, depth)
-            elif each.number == 5 and len(self.constants) < MOST_CONSTANTS:
+            elif each.number == GraphField.INITIALIZER and len(self.constants) < MAX_CONSTANTS:
                 name, constant = self._tensor(each)
                 self.constants[name] = constant
 
@@ -118,15 +111,16 @@ class _Reader:
         for each in fields(self.window, message.begin, message.end):
             if each.wire_type != BYTES:
                 continue
-            if each.number in (1, 2, 3, 4, 7):
+            if each.number in _TEXTS_OF_NODE:
                 texts.setdefault(each.number, []).append(self._text(each))
-            elif each.number == 5:
+            elif each.number == NodeField.ATTRIBUTE:
                 name, value, tensor = self._attribute(each, depth)
                 stored = tensor or stored
                 if value is not None:
                     attributes[name] = value
-        inputs, outputs = tuple(texts.get(1, ())), tuple(texts.get(2, ()))
-        name, operator, domain = (texts.get(number, [""])[-1] for number in (3, 4, 7))
+        inputs, outputs = tuple(texts.get(NodeField.INPUT, ())), tuple(texts.get(NodeField.OUTPUT, ()))
+        named = (NodeField.NAME, NodeField.OP_TYPE, NodeField.DOMAIN)
+        name, operator, domain = (texts.get(number, [""])[-1] for number in named)
         self.nodes.append(Node(operator, domain, name, inputs, outputs, attributes, order))
         if operator == "Constant" and outputs:
             self.constants[outputs[0]] = stored or _constant_of(attributes)
@@ -139,24 +133,27 @@ class _Reader:
         floats: list[float] = []
         strings: list[str] = []
         for each in fields(self.window, message.begin, message.end):
+            if max(len(ints), len(floats), len(strings)) >= MAX_LISTED:
+                # A tree ensemble has millions more. The name comes first: writers keep the order of the numbers.
+                break
             match each.number, each.wire_type:
-                case 1, 2:
+                case AttributeField.NAME, wire.BYTES:
                     name = self._text(each)
-                case 2, 5:
+                case AttributeField.F, wire.FIXED32:
                     value = self._floats(each)[0]
-                case 3, 0:
+                case AttributeField.I, wire.VARINT:
                     value = _signed(each.value)
-                case 4, 2:
+                case AttributeField.S, wire.BYTES:
                     value = self._text(each)
-                case 5, 2:
+                case AttributeField.T, wire.BYTES:
                     tensor = self._tensor(each)[1]
-                case ((6 | 11), 2):
+                case ((AttributeField.G | AttributeField.GRAPHS), wire.BYTES):
                     self.graph(each, depth + 1)
-                case 7, _ if len(floats) < MOST_LISTED:
-                    floats += self._floats(each)[:MOST_LISTED]
-                case 8, _ if len(ints) < MOST_LISTED:
-                    ints += self._ints(each)[:MOST_LISTED]
-                case 9, 2 if len(strings) < MOST_LISTED:
+                case AttributeField.FLOATS, _:
+                    floats += self._floats(each)[:MAX_LISTED]
+                case AttributeField.INTS, _:
+                    ints += self._ints(each)[:MAX_LISTED]
+                case AttributeField.STRINGS, wire.BYTES:
                     strings.append(self._text(each))
         if ints:
             value = tuple(ints)
@@ -168,15 +165,15 @@ class _Reader:
         dims: list[int] = []
         name = ""
         for each in fields(self.window, message.begin, message.end):
-            if each.number == 1:
-                dims += self._ints(each)[:MOST_LISTED]
-            elif each.number == 8 and each.wire_type == BYTES:
+            if each.number == TensorField.DIMS:
+                dims += self._ints(each)[:MAX_LISTED]
+            elif each.number == TensorField.NAME and each.wire_type == BYTES:
                 name = self._text(each)
         values: tuple[bool | int | float | str, ...] = ()
         if message.end - message.begin <= SMALL_BYTES:
             try:
                 array = parse_tensor(self.window.slice(message.begin, message.end)).array
-                values = tuple(array.reshape(-1)[:MOST_LISTED].tolist())
+                values = tuple(array.reshape(-1)[:MAX_LISTED].tolist())
             except TensorError:
                 pass
         return name, Constant(tuple(dims), values)
@@ -185,7 +182,7 @@ class _Reader:
         return self.window.slice(message.begin, min(message.end, message.begin + SMALL_BYTES)).decode(errors="replace")
 
     def _floats(self, message: Field) -> list[float]:
-        end = min(message.end, message.begin + 4 * MOST_LISTED)
+        end = min(message.end, message.begin + 4 * MAX_LISTED)
         content = self.window.slice(message.begin, message.begin + 4 if message.wire_type == FIXED32 else end)
         return [number for (number,) in struct.iter_unpack("<f", content[: len(content) // 4 * 4])]
 

@@ -5,14 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from onnx_operator.api.contract import MOST_ELEMENTS
 from onnx_operator.server.dataplane.tensors import TensorInfo
 
-MAX_ELEMENTS = MOST_ELEMENTS
-"""Elements of one made-up tensor."""
-LARGEST_SIZE = 1 << 20
+MAX_SIZE = 1 << 20
 """No dimension is made up beyond it."""
-_LONGEST_EXPRESSION = 200
+_MAX_EXPRESSION_LENGTH = 200
 PIXELS = 224
 
 Key = str | tuple[str, int]
@@ -96,12 +93,12 @@ def evaluate(name: str, size_of: Callable[[str], int]) -> int | None:
         found = _compute(tree, size_of)
     except (ValueError, ZeroDivisionError):
         return None
-    return found if 0 < found <= LARGEST_SIZE else None
+    return found if 0 < found <= MAX_SIZE else None
 
 
 @lru_cache(maxsize=1024)
 def _parsed(name: str) -> ast.expr | None:
-    if len(name) > _LONGEST_EXPRESSION or not any(sign in name for sign in "+-*/"):
+    if len(name) > _MAX_EXPRESSION_LENGTH or not any(sign in name for sign in "+-*/"):
         return None
     try:
         tree = ast.parse(name.strip(), mode="eval").body

@@ -15,9 +15,9 @@ ShapeOf = Callable[[str], Shape | None]
 _SAME = frozenset({"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose", "Slice", "Expand"})
 """Operators whose result holds their first input's elements, in whatever form."""
 _COMPARED = frozenset({"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"})
-_MOST_STEPS = 256
-MOST_OPTIONS = 6
-MOST_COMBINATIONS = 24
+_MAX_STEPS = 256
+MAX_OPTIONS = 6
+MAX_COMBINATIONS = 24
 
 _CATEGORIES = {
     "OneHotEncoder": ("cats_strings", "cats_int64s"),
@@ -84,7 +84,7 @@ class Hints:
         known = {name: found for name, found in options.items() if found}
         chosen: list[dict[str, Values]] = []
         for values in product(*known.values()):
-            if len(chosen) == MOST_COMBINATIONS:
+            if len(chosen) == MAX_COMBINATIONS:
                 break
             chosen.append(dict(zip(known, values, strict=True)))
         return [each for each in chosen if each]
@@ -102,7 +102,7 @@ class Hints:
             example = next(iter(columns.values()))
             filler: Value = "" if isinstance(example, str) else 0
             found.insert(0, tuple(columns.get(column, filler) for column in range(shape[-1])))
-        return found[:MOST_OPTIONS]
+        return found[:MAX_OPTIONS]
 
 
 def _uses(
@@ -111,7 +111,7 @@ def _uses(
     """The nodes that read an input's elements, the position, and which column they see where it is one."""
     waiting: list[tuple[str, int | None]] = [(name, None)]
     seen: set[str] = set()
-    while waiting and len(seen) < _MOST_STEPS:
+    while waiting and len(seen) < _MAX_STEPS:
         tensor, column = waiting.pop(0)
         if tensor in seen:
             continue

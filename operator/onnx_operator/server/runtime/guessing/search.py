@@ -12,17 +12,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from onnx_operator.api.warm_up import MAX_WARM_UP_ELEMENTS
 from onnx_operator.server.dataplane.tensors import TensorInfo
 from onnx_operator.server.runtime.guessing.graph import Graph
-from onnx_operator.server.runtime.guessing.guess import MAX_ELEMENTS, Guess, Key, shape_of, terms
+from onnx_operator.server.runtime.guessing.guess import Guess, Key, shape_of, terms
 from onnx_operator.server.runtime.guessing.hints import Hints
 from onnx_operator.server.runtime.guessing.words import Words, read_words, sizes_from
 
-LARGEST = 65_536
+MAX_OPEN_SIZE = 65_536
 """Sizes beyond it are not tried: a few seconds of sound."""
-MOST_GUESSES = 600
-_MOST_BRED = 96
-_LEAST_BRED = 8
+MAX_GUESSES = 600
+_MAX_BRED = 96
+_MIN_BRED = 8
 _FEW_INPUTS = 100
 """Guesses that one refusal breeds."""
 _COMMON_SIZES = 12
@@ -30,7 +31,7 @@ _SIDES = (8, 16, 32, 64, 128, 224, 256, 512, 1024)
 """Of pictures."""
 _FILLS = (0, 1, 2, 3, 4, 8, 16)
 _NAMELESS = -1.0
-_MOST_TOLD = 24
+_MAX_TOLD = 24
 """Sizes of one dimension that a refusal's numbers lead to."""
 _COMMON_COST = 10
 _VALUES_COST = 14
@@ -68,7 +69,7 @@ class Search:
 
     def __iter__(self) -> Iterator[Guess]:
         given: set[int] = set()
-        while self._cheapest and len(given) < MOST_GUESSES:
+        while self._cheapest and len(given) < MAX_GUESSES:
             # What came furthest, and what is cheapest, in turn: the furthest may lead nowhere.
             for number, guess in (heapq.heappop(self._cheapest)[1:], self._next_furthest()):
                 if guess is not None and number not in given:
@@ -81,7 +82,7 @@ class Search:
     def refused(self, guess: Guess, text: str) -> float:
         """Learn from what ONNX Runtime said to a guess; return how far its run came in the graph."""
         if self._graph is None:
-            self._look()
+            self._read_graph()
         words = read_words(text)
         progress = self._progress(words)
         inherited = _INHERITED * self._costs.get(self._identity(guess), 0.0)
@@ -91,14 +92,14 @@ class Search:
 
     def _most_bred(self) -> int:
         """Guesses that one refusal may lead to: each costs time for all inputs."""
-        return max(_LEAST_BRED, min(_MOST_BRED, _MOST_BRED * _FEW_INPUTS // max(1, len(self._inputs))))
+        return max(_MIN_BRED, min(_MAX_BRED, _MAX_BRED * _FEW_INPUTS // max(1, len(self._inputs))))
 
     def skipped(self) -> None:
         """A guess was not run: there are others, though no words of the runtime's lead to them."""
         if self._graph is None:
-            self._look()
+            self._read_graph()
 
-    def _look(self) -> None:
+    def _read_graph(self) -> None:
         """Read the graph; what it says of values and sizes is tried first."""
         self._graph = graph = self._read()
         self._hints = Hints(graph, self._inputs)
@@ -109,7 +110,7 @@ class Search:
             size
             for constant in graph.constants.values()
             for size in {*constant.dims, *(v for v in constant.values if type(v) is int)}
-            if 1 < size <= LARGEST
+            if 1 < size <= MAX_OPEN_SIZE
         )
         declared = [size for info in self._inputs for size in info.shape if isinstance(size, int) and size > 1]
         given = [size for shape in self._base.shapes.values() for size in shape if size > 1]
@@ -147,8 +148,8 @@ class Search:
     def _breed(self, guess: Guess, words: Words) -> Iterator[tuple[float, Guess]]:
         """Guesses that differ from a refused one in something, with what each costs: the likelier, the less."""
         sizes = {key: self._size(guess, key) for key in self._keys}
-        told = {key: sizes_from(words.numbers, size, LARGEST) for key, size in sizes.items()}
-        for order, wishes in enumerate(itertools.islice(itertools.zip_longest(*told.values()), _MOST_TOLD)):
+        told = {key: sizes_from(words.numbers, size, MAX_OPEN_SIZE) for key, size in sizes.items()}
+        for order, wishes in enumerate(itertools.islice(itertools.zip_longest(*told.values()), _MAX_TOLD)):
             for key, size in zip(told, wishes, strict=True):
                 if size is not None:
                     yield from self._with(order, guess, {key: size})
@@ -205,7 +206,7 @@ class Search:
         return [info for info in self._inputs if info.datatype in whole and info.name not in self._base.values]
 
     def _with(self, cost: float, guess: Guess, sizes: Mapping[Key, int]) -> Iterator[tuple[float, Guess]]:
-        if sizes and all(size <= LARGEST for size in sizes.values()):
+        if sizes and all(size <= MAX_OPEN_SIZE for size in sizes.values()):
             yield cost, replace(guess, sizes={**guess.sizes, **sizes})
 
     def _size(self, guess: Guess, key: Key) -> int:
@@ -268,7 +269,7 @@ class Search:
     def _push(self, guess: Guess, progress: float, cost: float, sized: float = 0.0) -> None:
         shapes = self._distinct_shapes(guess)
         identity = self._identity(guess, shapes)
-        if identity in self._costs or any(math.prod(shape) > MAX_ELEMENTS for shape in shapes):
+        if identity in self._costs or any(math.prod(shape) > MAX_WARM_UP_ELEMENTS for shape in shapes):
             return
         cost += sized * _magnitude(shapes)
         self._costs[identity] = cost

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 _NODE = re.compile(r"running (\w{1,100}) node\. Name:'([^']{0,1000})'")
 _BOUNDS = re.compile(r"idx=(-?\d{1,18}) must be within the inclusive range \[(-?\d{1,18}),(-?\d{1,18})\]")
 _NUMBER = re.compile(r"(?<![\w.'/])-?\d{1,7}(?![\w.'])")
-MOST_NUMBERS = 16
-LONGEST = 4000
+MAX_NUMBERS = 16
+MAX_TEXT_LENGTH = 4000
+"""Characters of a refusal that are read."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Words:
 
 def read_words(text: str) -> Words:
     """Read what ONNX Runtime says of a failed run."""
-    text = text[:LONGEST]
+    text = text[:MAX_TEXT_LENGTH]
     # The innermost, where a node holds others.
     found = next(reversed(list(_NODE.finditer(text))), None)
     rest = text[found.end() :] if found else text
@@ -34,7 +35,7 @@ def read_words(text: str) -> Words:
         index, low, high = map(int, bounds.groups())
         shift = high - index if index > high else max(0, low) - index
     distinct = tuple(dict.fromkeys(number for number in numbers if number > 0))
-    return Words(found[1] if found else "", found[2] if found else "", distinct[:MOST_NUMBERS], shift)
+    return Words(found[1] if found else "", found[2] if found else "", distinct[:MAX_NUMBERS], shift)
 
 
 def sizes_from(numbers: tuple[int, ...], size: int, largest: int) -> list[int]:

@@ -1,5 +1,25 @@
-"""Stands in for ``azureml-core`` in a scoring pod, where only the model's path is asked for."""
+"""Stands in for ``azureml-core`` in a scoring pod: the model's path, a run, and words for what is not there."""
 
+from onnx_operator.server.script.azure import (
+    Dataset,
+    Datastore,
+    Environment,
+    Experiment,
+    Keyvault,
+    Run,
+    Webservice,
+    Workspace,
+)
 from onnx_operator.server.script.modelpath import Model
 
-__all__ = ["Model"]
+__all__ = [
+    "Dataset",
+    "Datastore",
+    "Environment",
+    "Experiment",
+    "Keyvault",
+    "Model",
+    "Run",
+    "Webservice",
+    "Workspace",
+]

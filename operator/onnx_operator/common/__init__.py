@@ -1,0 +1,1 @@
+"""What every process does alike, whatever it is for: logs, waits between tries, foreign text, long variables."""
