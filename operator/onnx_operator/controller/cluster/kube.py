@@ -6,6 +6,7 @@ What comes back is held to what was asked for: kind, namespace and name, and a b
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -255,13 +256,14 @@ class Kube:
         seconds = self._patience.seconds(path)
         # Told to the API server, too: it calls off what nobody waits for any more.
         query = {**query, "timeout": f"{seconds:.0f}s"}
+        began = time.monotonic()
         try:
             answer = await self._object(method, path, query, body, content_type, seconds + _ANSWER_SECONDS)
         except (ApiError, TimeoutError) as error:
             if not isinstance(error, ApiError) or error.status == GATEWAY_TIMEOUT:
                 self._patience.late(path)
             raise
-        self._patience.done(path)
+        self._patience.done(path, time.monotonic() - began)
         return answer
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:

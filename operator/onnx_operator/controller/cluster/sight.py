@@ -70,7 +70,7 @@ class Sight:
             if number % _AT_ONCE == _AT_ONCE - 1:
                 # Strangers may have labelled thousands.
                 await asyncio.sleep(0)
-            if (kept := recall(handle)) is not None:
+            if not handle.large and (kept := recall(handle)) is not None:
                 found.append(kept)
                 continue
             item = handle.load()

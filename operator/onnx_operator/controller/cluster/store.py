@@ -94,6 +94,8 @@ class Handle:
     version: str
     load: Callable[[], Object | Large]
     """Unpacks it."""
+    large: bool = False
+    """Whether it is too large to be kept, so that there is nothing to unpack."""
 
 
 def order_of(version: object) -> int | None:
@@ -293,7 +295,8 @@ class Store:
         kept = self._kinds[kind]
         for name in list(kept.groups.get((namespace, group), ())):
             if entry := kept.entries.get((namespace, name)):
-                yield Handle(entry.uid, entry.version, functools.partial(_shown, (namespace, name), entry))
+                load = functools.partial(_shown, (namespace, name), entry)
+                yield Handle(entry.uid, entry.version, load, large=entry.body is None)
 
     def group_names(self, kind: Kind, namespace: str, group: str) -> list[str]:
         """Names of the objects of a group."""

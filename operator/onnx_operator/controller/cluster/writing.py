@@ -34,9 +34,10 @@ class Patience:
         while len(self._slow) > MAX_SLOW:
             self._slow.popitem(last=False)
 
-    def done(self, path: str) -> None:
-        """A write there came to an end in time."""
-        self._slow.pop(path, None)
+    def done(self, path: str, seconds: float) -> None:
+        """A write there came to an end after so long; one that needed patience will need it again."""
+        if seconds < WRITE_SECONDS:
+            self._slow.pop(path, None)
 
 
 def before_writes(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:

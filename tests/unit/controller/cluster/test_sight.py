@@ -102,6 +102,14 @@ async def test_what_is_too_large_to_be_kept_is_asked_for_by_name(tmp_path, monke
         assert await sight.list(SERVICE, "ns", LABELS) == []
 
 
+async def test_what_is_too_large_to_be_kept_is_asked_for_however_well_it_was_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "MAX_OBJECT_BYTES", 10)
+    async with stand_in(tmp_path, lambda *_: found(child())) as (kube, server):
+        sight = Sight(kube, known(services=[child()]))
+        assert await sight.list(SERVICE, "ns", LABELS, recall=lambda handle: "from memory") == [child()]
+        assert len(server.asked) == 1
+
+
 CHANGED = {
     "gone": None,
     "another of the name": model(version=20, metadata={"uid": "other"}),

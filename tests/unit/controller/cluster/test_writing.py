@@ -8,7 +8,9 @@ def test_what_was_late_gets_longer_until_it_comes_in_time():
     assert patience.seconds("/a") == WRITE_SECONDS == 10
     patience.late("/a")
     assert (patience.seconds("/a"), patience.seconds("/b")) == (PATIENT_SECONDS, WRITE_SECONDS)
-    patience.done("/a")
+    patience.done("/a", WRITE_SECONDS + 1)
+    assert patience.seconds("/a") == PATIENT_SECONDS, "it would be given up every other time otherwise"
+    patience.done("/a", 0.1)
     assert patience.seconds("/a") == WRITE_SECONDS
 
 
