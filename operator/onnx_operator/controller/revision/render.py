@@ -184,9 +184,13 @@ def _pip_env(settings: Settings) -> list[dict[str, str]]:
 
 
 def egress_sources(settings: Settings) -> list[dict[str, Any]]:
-    """What a volume with the proxies and authorities consists of: as it is in the namespace when a pod starts."""
-    given = (("configMap", settings.egress.config_map_name), ("secret", settings.egress.secret_name))
-    return [{kind: {"name": name, "optional": True}} for kind, name in given if name]
+    """What a volume with the proxies and authorities of a model's pods consists of, as it is when a pod starts.
+
+    Of a Secret alone: whoever may write ConfigMaps in the namespace, and no more, would otherwise have the pods believe
+    an authority of theirs and read the store's keys that the pods send.
+    """
+    name = settings.egress.secret_name
+    return [{"secret": {"name": name, "optional": True}}] if name else []
 
 
 def _to_yaml(value: Any) -> str:

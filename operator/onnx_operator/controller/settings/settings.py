@@ -256,11 +256,13 @@ class EgressSettings(SettingsModel):
 
     config_map_name: DnsSubdomain | Literal[""] = Field(
         default="",
-        description="ConfigMap in the namespace of whoever reads a model, the operator's own included, with "
-        "HTTP_PROXY, HTTPS_PROXY, NO_PROXY, PROXIED_HOSTS and ca.crt (PEM), each where it is needed; empty: none",
+        description="ConfigMap in the operator's namespace with HTTP_PROXY, HTTPS_PROXY, NO_PROXY, PROXIED_HOSTS and "
+        "ca.crt (PEM), each where it is needed, for the inspector; empty: none",
     )
     secret_name: DnsSubdomain | Literal[""] = Field(
-        default="", description="Secret with such keys besides, for the address of a proxy that holds a password"
+        default="",
+        description="Secret with such keys in the operator's namespace, for the inspector, and in those of models, for "
+        "their pods, which read no ConfigMap; empty: none",
     )
 
 

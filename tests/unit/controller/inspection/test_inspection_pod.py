@@ -294,8 +294,8 @@ async def test_a_namespace_that_asks_for_more_each_time_is_not_followed_for_ever
 
 
 def test_its_user_and_its_way_out_are_those_of_the_settings():
-    pod = made(loaded=settings_(runAsUser=None, egress={"configMapName": "outside"}))["spec"]
+    pod = made(loaded=settings_(runAsUser=None, egress={"configMapName": "no", "secretName": "outside"}))["spec"]
     assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     (volume,) = [v for v in pod["volumes"] if v["name"] == "egress"]
-    assert volume["projected"]["sources"] == [{"configMap": {"name": "outside", "optional": True}}]
+    assert volume["projected"]["sources"] == [{"secret": {"name": "outside", "optional": True}}]
     assert {"name": "egress", "mountPath": egress.DIRECTORY, "readOnly": True} in pod["containers"][0]["volumeMounts"]
