@@ -121,7 +121,6 @@ def _controller_manager() -> list[str]:
         # Tests of autoscaling wait for these; the defaults are for clusters that people pay for.
         "--horizontal-pod-autoscaler-sync-period=5s",
         "--horizontal-pod-autoscaler-initial-readiness-delay=5s",
-        "--horizontal-pod-autoscaler-cpu-initialization-period=20s",
         "--horizontal-pod-autoscaler-downscale-stabilization=20s",
     ]
 
