@@ -1,5 +1,6 @@
 """Models that are left alone: paused ones, those of another installation, and those that were deleted alone."""
 
+import asyncio
 import json
 
 import pytest
@@ -148,6 +149,17 @@ async def test_a_selector_means_to_the_operator_what_it_means_to_the_api_server(
 # --- deleted alone ----------------------------------------------------------------------------------------------------
 
 
+async def delete_alone(desk: Desk) -> None:
+    """Delete the model and leave its children, as the garbage collector does, which does not run here."""
+    desk.kubectl("delete", "onnxmodel", "m", "--cascade=orphan", "--wait=false")
+    loose = '--patch={"metadata":{"ownerReferences":null}}'
+    for revision in await desk.revisions():
+        desk.kubectl("patch", "controllerrevision", revision["metadata"]["name"], "--type=merge", loose)
+    for kind in ("deployment", "service", "poddisruptionbudget"):
+        desk.kubectl("patch", kind, "m", "--type=merge", loose)
+    desk.kubectl("patch", "onnxmodel", "m", "--type=merge", '--patch={"metadata":{"finalizers":null}}')
+
+
 async def test_revisions_that_an_earlier_model_of_the_name_left_belong_to_the_next(desk):
     operator = await rolled_out(desk)
     for threads in range(2, HISTORY + 4):
@@ -155,14 +167,7 @@ async def test_revisions_that_an_earlier_model_of_the_name_left_belong_to_the_ne
         await operator.settle(desk.namespace, "m")
     before, kept = await desk.deployment(), await desk.revisions()
     assert len(kept) == HISTORY + 1
-    desk.kubectl("delete", "onnxmodel", "m", "--cascade=orphan", "--wait=false")
-    # What the garbage collector does, which does not run here.
-    loose = '--patch={"metadata":{"ownerReferences":null}}'
-    for revision in kept:
-        desk.kubectl("patch", "controllerrevision", revision["metadata"]["name"], "--type=merge", loose)
-    for kind in ("deployment", "service", "poddisruptionbudget"):
-        desk.kubectl("patch", kind, "m", "--type=merge", loose)
-    desk.kubectl("patch", "onnxmodel", "m", "--type=merge", '--patch={"metadata":{"finalizers":null}}')
+    await delete_alone(desk)
 
     model = await desk.write(session={"intraOpThreads": HISTORY + 3})
     for again in (operator, await desk.operator()):
@@ -174,3 +179,19 @@ async def test_revisions_that_an_earlier_model_of_the_name_left_belong_to_the_ne
     after = await desk.kube.get(DEPLOYMENT, desk.namespace, "m")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["spec"] == before["spec"]
+
+
+async def test_what_an_earlier_model_of_the_name_was_made_of_does_not_run_for_one_of_another_source(desk):
+    await rolled_out(desk)
+    await delete_alone(desk)
+    for kind in ("deployment", "service", "poddisruptionbudget"):
+        desk.kubectl("delete", kind, "m")
+    await asyncio.sleep(1.1)  # Creation is told in whole seconds.
+    model = await desk.write(model={"uri": f"{desk.url}/other.onnx"})
+    desk.files.body = b"by now it is no model"
+    operator = await desk.operator()
+    await operator.settle(desk.namespace, "m")
+    assert await desk.deployment() is None
+    (revision,) = await desk.revisions()
+    assert revision["metadata"]["ownerReferences"][0]["uid"] == model["metadata"]["uid"]
+    assert (await desk.reasons())["Ready"] == "NotOnnx"

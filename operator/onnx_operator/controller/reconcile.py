@@ -23,6 +23,8 @@ from onnx_operator.controller.inspection.inspections import Inspections, Poll
 from onnx_operator.controller.observation.observe import Cause, Observation, observe, replica_failure
 from onnx_operator.controller.revision.fetching import needs_pod
 from onnx_operator.controller.revision.permissions import forbidden
+from onnx_operator.controller.revision.revisions import pod_spec
+from onnx_operator.controller.revision.seal import digest
 from onnx_operator.controller.rollout.alterations import altered
 from onnx_operator.controller.rollout.children import (
     Children,
@@ -185,7 +187,7 @@ class Reconciler:
                     changed=changed_source(observation, current)
                     if current and current.data.uri == spec.model.uri
                     else None,
-                    generation=generation,
+                    asked=digest(pod_spec(spec)),
                 )
                 serving = status.serving.revision if status.serving else ""
                 decision = await self._deciding.decide(
@@ -308,8 +310,11 @@ class Reconciler:
         if current is None:
             return None
         cause = settings_cause(current, spec, model["metadata"]["namespace"], self._settings)
-        # Until spec and source have confirmed it, a revision is not rolled out that does not run already.
-        unsure = not decision.confirmed and observation.revision not in ("", current.name)
+        # Until spec and source have confirmed it, a revision is not rolled out that does not run already; nor is one
+        # that an earlier model of the name left behind, which may have been of anything.
+        running = observation.revision
+        inherited = not running and current.created < model["metadata"].get("creationTimestamp", "")
+        unsure = not decision.confirmed and (inherited or running not in ("", current.name))
         if cause or unsure or not current.trust.holds:
             if live:
                 await scale(self._kube, live, spec)

@@ -41,8 +41,8 @@ class _Entry:
     packed: bytes = b""
     """The result, in few bytes: a report takes some 10 KiB otherwise, of every model."""
     task: asyncio.Task[None] | None = None
-    generation: int = 0
-    """Of the spec that was looked at last."""
+    asked: str = ""
+    """What of the spec was looked at last."""
     trouble: str = ""
     """Why the last look ended without any conclusion; empty where it had one."""
     held_up: bool = False
@@ -92,7 +92,7 @@ class Inspections:
         run: Run,
         persisted: InspectionResult | None,
         changed: SourcePin | None = None,
-        generation: int = 0,
+        asked: str = "",
     ) -> Poll:
         """The state of the inspection that ``key`` names; starts it where that is due.
 
@@ -103,7 +103,8 @@ class Inspections:
             run: does the inspection.
             persisted: what an earlier life of the operator concluded for this key.
             changed: what a pod found at the source instead of what was inspected.
-            generation: of the spec; a new one may have cured what kept the source from being read.
+            asked: stands for what of the spec pods are made of; a change may have cured what kept the source from
+                being read, which scaling does not.
         """
         entry = self._entries.get(uid)
         if entry is None or entry.key != key:
@@ -114,9 +115,9 @@ class Inspections:
             if persisted and persisted.refusal:
                 entry.again, entry.attempts = True, 1
                 entry.not_before = self._now() + FIRST_RETRY_SECONDS
-        elif entry.generation != generation:
+        elif entry.asked != asked:
             entry.attempts, entry.not_before = 0, 0.0
-        entry.generation = generation
+        entry.asked = asked
 
         result = entry.result
         due = result is None or entry.again or self._retried(result)

@@ -126,7 +126,7 @@ class Revising:
             try:
                 await self._kube.merge(CONTROLLER_REVISION, metadata["namespace"], orphan.name, patch)
             except ApiError as error:
-                if not error.invalid and error.status not in (404, 409):
+                if not (error.invalid or error.by_admission) and error.status not in (404, 409):
                     raise
                 logger.warning("a revision cannot be taken over: %s", error.message[:300], extra=about)
                 continue

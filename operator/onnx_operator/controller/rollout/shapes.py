@@ -116,7 +116,7 @@ def _prune_pod(item: Object) -> Object | None:
 
 def _prune_model(item: Object) -> Object:
     metadata = item["metadata"]
-    kept = ("name", "namespace", "uid", "generation", "deletionTimestamp")
+    kept = ("name", "namespace", "uid", "generation", "creationTimestamp", "deletionTimestamp")
     annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k.startswith(f"{names.GROUP}/")}
     return {
         "apiVersion": item["apiVersion"],
