@@ -6,6 +6,8 @@ import pytest
 
 from onnx_operator.api import names
 from onnx_operator.controller.cluster.kinds import DEPLOYMENT, ONNX_MODEL, SERVICE
+from onnx_operator.controller.cluster.owners import owner_reference
+from onnx_operator.controller.rollout import deciding
 from tests.integration.between import between
 from tests.integration.test_calls import Kubelets
 from tests.integration.working import at_work, conditions, serve, status, told, until
@@ -83,6 +85,56 @@ async def test_what_goes_on_failing_is_told_of_a_spec_that_was_in_place_too(desk
         assert (await conditions(desk))["Available"]["status"] == "True"
         api.faults.clear()
         await told(desk, "Ready", "Complete")
+
+
+async def test_what_cannot_be_cleared_away_is_no_trouble_of_what_serves_and_goes_later(desk, api):
+    async with at_work(await desk.operator()):
+        await desk.write()
+        await serve(desk)
+        model = await desk.kube.get(ONNX_MODEL, desk.namespace, "m")
+        before = model["metadata"]["resourceVersion"]
+        fault = api.fail("DELETE", "/services/old", 503)
+        spare = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": "old",
+                "namespace": desk.namespace,
+                "labels": {names.LABEL_MODEL: "m"},
+                "ownerReferences": [owner_reference(model)],
+            },
+            "spec": {"ports": [{"port": 80}]},
+        }
+        await desk.kube.create(SERVICE, spare)
+
+        async def tried():
+            return fault.met >= 3
+
+        await until(tried)
+        after = await desk.kube.get(ONNX_MODEL, desk.namespace, "m")
+        assert after["metadata"]["resourceVersion"] == before, "nothing was told of it"
+        api.faults.clear()
+
+        async def gone():
+            return await desk.kube.get(SERVICE, desk.namespace, "old") is None
+
+        await until(gone)
+
+
+async def test_an_inspection_that_cannot_be_noted_leaves_a_model_ready(desk, api, monkeypatch):
+    monkeypatch.setattr(deciding, "NOTE_RETRY_SECONDS", 0.5)
+    async with at_work(await desk.operator()):
+        await desk.write()
+        await serve(desk)
+        fault = api.fail("PATCH", "/controllerrevisions/", 503)
+        desk.kubectl("annotate", "onnxmodel", "m", f"{names.ANNOTATION_REFRESH}=now")
+
+        async def tried():
+            return fault.met >= 3
+
+        await until(tried)
+        await told(desk, "Ready", "Complete")
+        await told(desk, "Progressing", "Complete")
 
 
 async def test_a_model_whose_children_cannot_be_read_does_not_seem_to_be_in_place(desk, api):

@@ -82,6 +82,15 @@ def failed_cause(error: Exception, generation: int) -> Cause:
     )
 
 
+class _LeftOverError(Exception):
+    """What is not wanted any more cannot be deleted; all that is wanted is in place."""
+
+    def __init__(self, told: Cause | None, error: Exception) -> None:
+        super().__init__(f"what is not wanted any more cannot be deleted: {failure(error)}")
+        self.told = told
+        self.error = error
+
+
 class Reconciler:
     """Brings models to what they ask for, one call a model."""
 
@@ -198,6 +207,8 @@ class Reconciler:
                 outdated = await self._apply(model, spec, decision, observation, known, children, confirm)
         except ChildrenError as error:
             cause = error.cause
+        except _LeftOverError as error:
+            outdated, failed = error.told, error.error
         except API_FAILURES as error:
             if not self._is_told(model, status, error):
                 raise
@@ -250,7 +261,7 @@ class Reconciler:
         self._inspections.forget(model["metadata"]["uid"])
         generation = model["metadata"]["generation"]
         after = hands_off_status(cause, spec, generation, observation, before, times.time())
-        await self._statuses.write(model, before, after, silent=silent)
+        await self._statuses.write(model, spec, before, after, silent=silent)
 
     async def _keep(
         self,
@@ -333,6 +344,12 @@ class Reconciler:
         desired = settled.desired
         await check_names(self._kube, model, desired, children)
         await apply_children(self._kube, desired, children, confirm)
-        await prune(self._kube, desired, children)
-        await prune_revisions(self._kube, model["metadata"]["namespace"], known.own, current, children)
-        return settled.cause or altered(desired, children.find)
+        if settled.restores:
+            self._contests.restored(model["metadata"]["uid"])
+        told = settled.cause or altered(desired, children.find)
+        try:
+            await prune(self._kube, desired, children)
+            await prune_revisions(self._kube, model["metadata"]["namespace"], known.own, current, children)
+        except API_FAILURES as error:
+            raise _LeftOverError(told, error) from error
+        return told

@@ -33,7 +33,7 @@ from onnx_operator.controller.cluster.answers import (
 )
 from onnx_operator.controller.cluster.kinds import POD, Kind, Object
 from onnx_operator.controller.cluster.naming import Labels, label_selector
-from onnx_operator.controller.cluster.writing import Patience, before_writes
+from onnx_operator.controller.cluster.patience import Patience, before_writes
 
 logger = logging.getLogger(__name__)
 

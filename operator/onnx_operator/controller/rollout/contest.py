@@ -57,6 +57,8 @@ class Settled:
     cause: Cause | None = None
     wait: float = 0.0
     """Seconds after which replicas are restored, where they are left now."""
+    restores: bool = False
+    """Whether applying it restores replicas: :meth:`Contests.restored` is told once that is done."""
 
 
 @dataclass
@@ -87,7 +89,7 @@ class Contests:
         return max(0.0, _BACKOFF.after(known.restored - AT_ONCE + 1) - since)
 
     def restored(self, uid: str) -> None:
-        """They are restored now."""
+        """They have just been restored."""
         known = self._known.setdefault(uid, _Contest())
         known.restored, known.last = known.restored + 1, self._clock()
 
@@ -109,8 +111,7 @@ class Contests:
             return Settled(desired)
         wait = self.wait(uid)
         if wait <= 0:
-            self.restored(uid)
-            return Settled(desired)
+            return Settled(desired, restores=True)
         known = self._known[uid]
         if not known.who:
             found = await kube.get(DEPLOYMENT, live["metadata"]["namespace"], live["metadata"]["name"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.api.report import InspectionResult, Refusal
+from onnx_operator.controller.cluster.answers import API_FAILURES, failure
 from onnx_operator.controller.cluster.keys import ModelKey, key_of
 from onnx_operator.controller.cluster.kinds import Object
 from onnx_operator.controller.cluster.queue import KeyedQueue
@@ -26,6 +27,7 @@ from onnx_operator.model.refusal import RefusedError
 logger = logging.getLogger(__name__)
 
 SCORING_RETRY_SECONDS = 15.0
+NOTE_RETRY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Deciding:
             and proves(current.data.files, result.files)
         )
         if current and same and not known.held:
-            current = await self._revising.inspected(model, current, inspection, result.report.signer)
+            current = await self._noted(model, current, inspection, result.report.signer)
             fitted = await self._fitted(
                 model, spec, inspection, result, scoring, known, children, observation, current, confirm
             )
@@ -160,6 +162,19 @@ class Deciding:
             message = f"the operator's settings are wrong (templatesDirectory): {error}"
             return Decision(current, cause=Cause(Reason.CREATION_FAILED, message))
         return Decision(revision, confirmed=True)
+
+    async def _noted(self, model: Object, current: Revision, inspection: str, signer: str) -> Revision:
+        """The current revision, with the inspection in its notes as soon as they can be written.
+
+        A note spares reading the source again after a restart; what serves is right without it.
+        """
+        try:
+            return await self._revising.inspected(model, current, inspection, signer)
+        except API_FAILURES as error:
+            key = key_of(model)
+            logger.warning("an inspection is not noted yet: %s", failure(error), extra={"model": "/".join(key)})
+            self._queue.add_after(key, NOTE_RETRY_SECONDS)
+            return current
 
     async def _fitted(
         self,

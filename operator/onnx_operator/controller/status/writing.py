@@ -3,7 +3,8 @@
 import time
 
 from onnx_operator.api import names
-from onnx_operator.api.onnxmodel import OnnxModelStatus
+from onnx_operator.api.onnxmodel import OnnxModelSpec, OnnxModelStatus
+from onnx_operator.api.readable import readable_spec
 from onnx_operator.controller.cluster import times
 from onnx_operator.controller.cluster.answers import ApiError
 from onnx_operator.controller.cluster.keys import ModelKey, key_of
@@ -61,19 +62,25 @@ class StatusWriter:
                 if (started and started.warmed is not None) or not told:
                     situation = Situation(**{**situation.__dict__, "started": started})
         after = compute_status(situation, before, times.time())
-        wanted = 0 if situation.spec.suspend else situation.spec.replicas
-        metrics.MISSING_REPLICAS.observe(key, wanted, after.ready_replicas or 0)
-        await self.write(model, before, after)
+        await self.write(model, situation.spec, before, after)
 
     async def interrupted(self, model: Object, before: OnnxModelStatus, why: str) -> None:
         """Tell why a model could not be looked at; raises as :meth:`update` does."""
-        await self.write(model, before, interrupted(before, model["metadata"]["generation"], why, times.time()))
+        after = interrupted(before, model["metadata"]["generation"], why, times.time())
+        await self.write(model, readable_spec(model["spec"])[0], before, after)
 
     async def write(
-        self, model: Object, before: OnnxModelStatus, after: OnnxModelStatus, *, silent: bool = False
+        self,
+        model: Object,
+        spec: OnnxModelSpec,
+        before: OnnxModelStatus,
+        after: OnnxModelStatus,
+        *,
+        silent: bool = False,
     ) -> None:
         """Write a status where it differs from ``before``; ``silent`` without Events. Raises as :meth:`update` does."""
         metadata, key = model["metadata"], key_of(model)
+        metrics.MISSING_REPLICAS.observe(key, 0 if spec.suspend else spec.replicas, after.ready_replicas or 0)
         ready_condition = after.conditions[0]
         self._tally.observe(key, ready_condition.status, ready_condition.reason)
         if after == before:

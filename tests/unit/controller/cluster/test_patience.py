@@ -1,6 +1,6 @@
 """How long a write may take: ten seconds, and longer for what was late the last time."""
 
-from onnx_operator.controller.cluster.writing import MAX_SLOW, PATIENT_SECONDS, WRITE_SECONDS, Patience
+from onnx_operator.controller.cluster.patience import MAX_SLOW, PATIENT_SECONDS, WRITE_SECONDS, Patience
 
 
 def test_what_was_late_gets_longer_until_it_comes_in_time():
