@@ -134,8 +134,8 @@ def _sizes(found: Memory | None, most: int, both: int | None) -> tuple[str, bool
     if found is None:
         return "", None
     met = found.controller <= most * _MEBI and (both is None or found.both <= both * _MEBI)
-    anonymous = f"{found.controller_anonymous / _MEBI:.0f} of it anonymous"
-    return f"{found.controller / _MEBI:.0f} MiB ({anonymous}), {found.both / _MEBI:.0f}", met
+    whole = f"VmRSS {found.controller_whole / _MEBI:.0f}"
+    return f"{found.controller / _MEBI:.0f} MiB ({whole}), {found.both / _MEBI:.0f}", met
 
 
 def _large(results: Results, namespaces: int) -> Aim:

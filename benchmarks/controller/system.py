@@ -47,15 +47,15 @@ class Processor:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that are resident now.
+    """Bytes that are resident now and are no file's, which only an end of the process would free.
 
-    ``controller`` is its VmRSS. Of the inspector and its children, which share most pages, the Pss counts: what several
-    share is counted once.
+    Of the inspector and its children, which share most pages, those that several share count once.
     """
 
     controller: int
-    controller_anonymous: int
     inspector: int
+    controller_whole: int
+    """With the pages of libraries' files (VmRSS)."""
 
     @property
     def both(self) -> int:
@@ -148,7 +148,8 @@ class Operator:
         """What is resident."""
         pid, inspector = self._controller.pid, self._inspector.pid
         pids = [inspector, *_descendants(inspector)]
-        return Memory(machine.memory("VmRSS", pid), machine.memory("RssAnon", pid), sum(map(_pss, pids)))
+        own = machine.memory("RssAnon", pid) + machine.memory("RssShmem", pid)
+        return Memory(own, sum(map(_own, pids)), machine.memory("VmRSS", pid))
 
     def stop(self) -> None:
         """End both: first as a rollout does, then by force."""
@@ -184,9 +185,10 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _pss(pid: int) -> int:
+def _own(pid: int) -> int:
+    """A process' share of pages that are no file's."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
