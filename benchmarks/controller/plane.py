@@ -164,6 +164,7 @@ def _start_controllers(plane: Plane) -> None:
         "--manage-all-nodes=true",
         "--node-ip=127.0.0.1",
         f"--node-port={port}",
+        f"--server-address=127.0.0.1:{port}",
         f"--tls-cert-file={folder}/kwok.crt",
         f"--tls-private-key-file={folder}/kwok.key",
         "--cidr=10.245.0.1/16",
@@ -172,7 +173,9 @@ def _start_controllers(plane: Plane) -> None:
 
 
 _LOG = (
-    StartFacts(
+    # As container runtimes write logs down, and kwok reads them.
+    "2026-01-01T00:00:00.000000000Z stdout F "
+    + StartFacts(
         execution_providers=["CPUExecutionProvider"],
         load_seconds=0.1,
         warm_up_seconds=0.1,

@@ -25,10 +25,10 @@ waits for the watch to tell of them, with the same controllers at work: one at a
 
 Calls are counted by the API server's audit log, those of the operator's service account; renewals of the Lease are left
 out, and dry runs are calls but no writes. Processor time is from `/proc/PID/stat`, of the controller, and of the
-inspector with its children. Resident is RssAnon and RssShmem (`/proc/PID/status`) of the controller, what no file backs;
-*with the inspector* adds that of the inspector and its children, where pages that several share count once
-(`smaps_rollup`). VmRSS, with the pages of libraries that all Python processes of a machine share, stands beside it. KServe and *before* were
-measured on a machine of this kind by the same rules, KServe's controller with its own resource.
+inspector with its children. Resident is RssAnon and RssShmem (`/proc/PID/status`) of the controller, which no file
+backs; *with the inspector* adds that of the inspector and its children, where pages that several share count once
+(`smaps_rollup`). VmRSS, with the pages of libraries that all Python processes of a machine share, stands beside it.
+KServe and *before* were measured on a machine of this kind by the same rules, KServe's controller with its own kind.
 """
 _KNOWN = """\
 *New* models have a file that nobody has looked at. *Known* ones have the file of another model of their namespace,
