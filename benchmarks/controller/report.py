@@ -47,6 +47,9 @@ One process leads, and there are no shards: [decision 14](decisions/0014-one-pro
 """
 
 
+_ALL = 0.95
+
+
 @dataclass
 class Results:
     """All that was measured; what is None was not."""
@@ -141,7 +144,7 @@ def _fifths(burst: Burst) -> str:
 
 
 def _restart(found: Restart) -> str:
-    calls = ", ".join(f"{count} × {title}" for title, count in found.tally.titles.most_common(12))
+    calls = ", ".join(f"{count} × {title}" for title, count in found.tally.titles.most_common())
     return (
         f"With {found.models:,} models: {len(found.tally.calls):,} calls, {found.tally.writes} writes, "
         f"{found.tally.discovery} calls of discovery ({calls}).\n\n"
@@ -182,7 +185,9 @@ def _profiles(found: Profiles) -> str:
 def _profile(found: Profile) -> str:
     samples = found.libraries.total() or 1
     lines = ["| function of the operator's | share |", "| --- | --- |"]
-    lines += [f"| `{name}` | {count / samples:.0%} |" for name, count in found.functions.most_common(25)]
+    # What calls all the rest tells nothing.
+    below = [(name, count) for name, count in found.functions.most_common() if count < _ALL * samples]
+    lines += [f"| `{name}` | {count / samples:.0%} |" for name, count in below[:25]]
     lines += ["", "| whose code runs | share |", "| --- | --- |"]
     lines += [f"| {name} | {count / samples:.0%} |" for name, count in found.libraries.most_common(15)]
     return "\n".join(lines)
