@@ -8,7 +8,7 @@ STAMP := $(VENV)/.stamp
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.cluster/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
 
-.PHONY: help venv lock generate lint unit integration e2e test test-soak test-examples corpus corpus-report bench bench-serving cluster-up cluster-down cluster-status images demo clean
+.PHONY: help venv lock generate lint unit integration e2e test test-soak test-examples corpus corpus-report bench bench-serving bench-controller cluster-up cluster-down cluster-status images demo clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ bench: $(STAMP) ## Measure, as ratios against a baseline in the same run
 
 bench-serving: $(STAMP) ## Measure scoring beside KServe and MLServer (needs wrk and h2load; half an hour)
 	$(BIN)/python -m benchmarks.serving --output docs/benchmarks-serving.md
+
+bench-controller: $(STAMP) ## Measure the controller beside a raw client (no cluster needed; an hour or more)
+	$(BIN)/python -m benchmarks.controller --output docs/benchmarks-controller.md
 
 cluster-up: $(STAMP) ## Start a real local Kubernetes (kubeconfig: .cluster/kubeconfig)
 	$(BIN)/python -m tests.cluster up
