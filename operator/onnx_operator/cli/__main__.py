@@ -11,6 +11,7 @@ from onnx_operator import __version__
 from onnx_operator.cli.options import source_options
 from onnx_operator.cli.output import Commands, echo, echo_json, show
 from onnx_operator.cli.package import package
+from onnx_operator.cli.rollouts import history, rollback
 from onnx_operator.common.listening import shown_host
 
 if TYPE_CHECKING:
@@ -352,7 +353,8 @@ def predict(
         work.show(answer)
 
 
-main.add_command(package)
+for command in (package, history, rollback):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

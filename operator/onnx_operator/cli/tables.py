@@ -1,6 +1,9 @@
 """Reports for people: tables that fit a terminal."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -13,6 +16,13 @@ from onnx_operator.api.schemes import credential_names
 from onnx_operator.cli.warming import Warmth
 from onnx_operator.common.text import visible
 from onnx_operator.model.comparison import Change
+
+if TYPE_CHECKING:
+    from onnx_operator.cli.history import History, Row
+
+SHORT_DIGEST = 12
+"""Digits of a digest in a list of several."""
+_COLORS = {"serving": "green", "wanted": "bold", "failed": "red", "unreadable": "yellow", "unsealed": "yellow"}
 
 
 def refusal(uri: str, result: InspectionResult, unread: bool) -> RenderableType:
@@ -87,6 +97,38 @@ def changes(found: list[Change], rows: Iterable[tuple[str, str, str]]) -> Render
     for row in rows:
         table.add_row(*map(visible, row))
     return Group(head, *lines, *([table] if table.row_count else []))
+
+
+def history(found: History) -> RenderableType:
+    """A model's revisions, the newest first."""
+    head = Text.assemble((visible(found.name), "bold"), f" in namespace {visible(found.namespace)}")
+    if found.ready:
+        words = visible(": ".join(filter(None, (found.reason, found.message))))
+        head.append(f": Ready is {visible(found.ready)} ({words})")
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for name in ("no.", "revision", "state", "ready", "share", "made", "version", "digest", "interface", "model"):
+        table.add_column(name, overflow="fold")
+    for row in found.revisions:
+        states = Text(", ").join(Text(state, _COLORS.get(state, "")) for state in row.states)
+        ready = "not known" if row.pods is None else f"{row.ready_pods} of {row.pods}" if row.pods else "no pods"
+        share = f"{row.share:.0%}" if row.share is not None else "not known"
+        facts_ = (row.created, row.version, _short_digest(row), row.interface, row.uri)
+        table.add_row(str(row.number), visible(row.name), states, ready, share, *map(visible, facts_))
+    causes = [
+        Text.assemble(
+            (f"revision {row.number} failed", "red"),
+            visible(f": {': '.join(filter(None, (row.failure.reason, row.failure.message)))}"),
+        )
+        for row in found.revisions
+        if row.failure
+    ]
+    notes = [Text.assemble(("note: ", "yellow"), visible(note)) for note in found.notes]
+    return Group(head, *([table] if table.row_count else []), *causes, *notes)
+
+
+def _short_digest(row: Row) -> str:
+    algorithm, colon, digits = row.digest.partition(":")
+    return f"{algorithm}{colon}{digits[:SHORT_DIGEST]}"
 
 
 def facts(found: ModelReport) -> dict[str, str]:

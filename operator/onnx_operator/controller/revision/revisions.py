@@ -315,7 +315,11 @@ def _subject(revision: Revision, model: str, namespace: str) -> Subject:
     return Subject(namespace, model, revision.name, revision.number, revision.content, revision.notes)
 
 
-def _decoded(item: Manifest) -> Revision | None:
+def claimed(item: Manifest) -> Revision | None:
+    """A revision as its object tells it, whoever wrote that: for those who have no key, and no more than show it.
+
+    None for what this version cannot read.
+    """
     metadata, number, raw = item.get("metadata", {}), item.get("revision", 0), item.get("data")
     if not isinstance(raw, dict) or type(number) is not int or not 0 <= number < MAX_REVISION:
         return None
@@ -327,7 +331,7 @@ def _decoded(item: Manifest) -> Revision | None:
             found = Revision(metadata["name"], number, RevisionData.model_validate(raw))
     except (ValueError, KeyError, TypeError):
         return None
-    if not found.inputs and _unknown(raw.get("spec"), found.data.spec_as_read()):
+    if not found.inputs and holds_unknown(raw.get("spec"), found.data.spec_as_read()):
         return None
     kept = _notes(metadata)
     return replace(
@@ -345,12 +349,12 @@ def _notes(metadata: Manifest) -> dict[str, str]:
     return {k.removeprefix(names.NOTE_PREFIX): v for k, v in written.items() if k.startswith(names.NOTE_PREFIX)}
 
 
-def _unknown(written: Any, read: Any) -> bool:
+def holds_unknown(written: Any, read: Any) -> bool:
     """Whether something was written that was not read: a field that a newer version has."""
     if isinstance(written, dict) and isinstance(read, dict):
-        return any(key not in read or _unknown(value, read[key]) for key, value in written.items())
+        return any(key not in read or holds_unknown(value, read[key]) for key, value in written.items())
     if isinstance(written, list) and isinstance(read, list):
-        return any(_unknown(a, b) for a, b in zip(written, read, strict=False))
+        return any(holds_unknown(a, b) for a, b in zip(written, read, strict=False))
     return False
 
 
@@ -387,7 +391,7 @@ def decode(item: Manifest, model: str, namespace: str, sealer: Sealer) -> Revisi
 
     A field of the spec that this version does not know reaches pods that it would not make so: that is not read either.
     """
-    found = _decoded(item)
+    found = claimed(item)
     if found is None:
         return None
     seal = (item["metadata"].get("annotations") or {}).get(names.ANNOTATION_SEAL)
