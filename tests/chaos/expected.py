@@ -64,13 +64,17 @@ class Expected:
         await asyncio.gather(*self._known.values(), return_exceptions=True)
         await self._open.aclose()
 
-    async def of(self, spec: Spec) -> Object:
-        """What a model of this spec comes to."""
+    def begin(self, spec: Spec) -> asyncio.Task[Object]:
+        """Have it found out what a model of this spec comes to."""
         text = json.dumps(spec, sort_keys=True)
         if text not in self._known:
             name = f"serene-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
             self._known[text] = asyncio.create_task(self._find_out(name, spec), name=name)
-        return await asyncio.shield(self._known[text])
+        return self._known[text]
+
+    async def of(self, spec: Spec) -> Object:
+        """What a model of this spec comes to."""
+        return await asyncio.shield(self.begin(spec))
 
     @property
     def specs(self) -> int:

@@ -141,7 +141,7 @@ class Seed:
     async def _disturb(self) -> None:
         for spec in self._plan.finals.values():
             # By the time that it is asked for, it is known.
-            self._beside(self._world.expected.of(spec))
+            self._world.expected.begin(spec)
         for step in self._plan.steps:
             await self._leader.proxy.more(step.after, PATIENCE_SECONDS)
             self.result.actions[step.action] += 1
