@@ -177,7 +177,7 @@ class _Draft:
         if chance.random() < 0.35:
             self.add("kill each", writes=chance.randint(2, 5), moment=chance.choice(("before", "after", "after")))
         else:
-            at, moment = chance.randint(1, 8), chance.choice(("before", "after"))
+            at, moment = chance.choice((1, 1, 2, 3, 4, 6)), chance.choice(("before", "after"))
             self.add("kill", at=at, moment=moment, frees=frees, down=chance.choice((0.0, 0.0, 0.5, 1.5)))
 
     def _signals(self) -> None:
@@ -231,7 +231,7 @@ def make(seed: int) -> Plan:
     if sour:
         spec = {"model": {"file": chance.choice(BAD)}, "replicas": 1}
         draft.add("create", name=SOUR, spec=spec)
-    for _ in range(chance.randint(10, 16)):
+    for _ in range(chance.randint(12, 20)):
         what = chance.random()
         if what < 0.4:
             draft.use()

@@ -107,7 +107,7 @@ class Proxy:
     """But for leases, watches and logs."""
     writes: int = 0
     faults: list[Fault] = field(default_factory=list)
-    trap: Trap | None = None
+    traps: list[Trap] = field(default_factory=list)
     met: Counter[str] = field(default_factory=Counter)
     """Faults that calls have met, by kind."""
     last: float = 0.0
@@ -157,7 +157,7 @@ class Proxy:
     def calm(self) -> None:
         """From now on everything is passed on as it is."""
         self.faults.clear()
-        self.trap = None
+        self.traps.clear()
         self._within = self._expired = False
         self._flows.set()
 
@@ -171,17 +171,19 @@ class Proxy:
                 self.faults.remove(found)
         return found
 
-    def _sprung(self, call: _Call) -> str:
-        if not (self.trap and call.is_write and not call.is_lease):
-            return ""
-        self.trap.at -= 1
-        return self.trap.moment if self.trap.at == 0 else ""
+    def _sprung(self, call: _Call) -> Trap | None:
+        """The trap that this call springs; of several the first."""
+        if not call.is_write or call.is_lease:
+            return None
+        for trap in self.traps:
+            trap.at -= 1
+        due = [trap for trap in self.traps if trap.at <= 0]
+        self.traps = [trap for trap in self.traps if trap.at > 0]
+        return due[0] if due else None
 
-    def _spring(self, moment: str) -> None:
-        trap, self.trap = self.trap, None
-        if trap:
-            self.met[f"kill {moment} a write"] += 1
-            trap.spring()
+    def _spring(self, trap: Trap) -> None:
+        self.met[f"kill {trap.moment} a write"] += 1
+        trap.spring()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         call = _Call(request.method, request.path, request.query_string)
@@ -192,9 +194,9 @@ class Proxy:
             self._called.set()
         if call.is_log:
             return web.Response(text=FACTS + "\n")
-        moment = self._sprung(call)
-        if moment == "before":
-            self._spring(moment)
+        trap = self._sprung(call)
+        if trap and trap.moment == "before":
+            self._spring(trap)
             _break(request)
         fault = self._fault(call)
         if fault and fault.seconds:
@@ -209,8 +211,8 @@ class Proxy:
         if call.is_watch:
             return await self._watch(request)
         answer = await self._pass_on(request)
-        if moment:
-            self._spring(moment)
+        if trap:
+            self._spring(trap)
             _break(request)
         if fault and fault.passes:
             self.met["answer lost"] += 1

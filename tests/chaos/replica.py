@@ -55,24 +55,25 @@ class Replica:
 
     # --- what a plan does ---------------------------------------------------------------------------------------------
 
-    def kill(self) -> None:
+    def kill(self, *, frees: bool = True, down: float = 0.0) -> None:
+        """Kill it now; a ``down`` of seconds later it is started again, with a lease that is free or has to expire."""
         if self.life:
             self.met["SIGKILL"] += 1
+            self._frees, self._down = frees, down
             self.life.kill()
 
-    def kill_at(self, at: int, moment: str, *, frees: bool, down: float) -> None:
-        """Kill it at a write; a ``down`` of seconds later it is started again."""
-        self._frees, self._down, self.moment = frees, down, moment
-        self.proxy.trap = Trap(at, moment, self.kill)
+    def kill_at(self, at: int, moment: str, *, frees: bool = True, down: float = 0.0) -> None:
+        """The same at a write that is to come."""
+        self.proxy.traps.append(Trap(at, moment, lambda: self.kill(frees=frees, down=down)))
 
     def kill_each(self, writes: int, moment: str) -> None:
         """Kill it at each of so many writes, in turn."""
-        self.each = writes - 1
-        self.kill_at(1, moment, frees=True, down=0.0)
+        self.each, self.moment = writes - 1, moment
+        self.kill_at(1, moment)
 
     def calm(self) -> None:
         """From now on it is left in peace."""
-        self.each, self._down = 0, 0.0
+        self.each = 0
         self.proxy.calm()
 
     # --- its lives ----------------------------------------------------------------------------------------------------
@@ -106,11 +107,10 @@ class Replica:
                 return
             if life.killed and self._frees and self.alone:
                 await self._free()
-            if self._down:
-                await asyncio.sleep(self._down)
+            await asyncio.sleep(self._down)
             if self.each > 0:
                 self.each -= 1
-                self.proxy.trap = Trap(1, self.moment, self.kill)
+                self.kill_at(1, self.moment)
 
     def _judge(self, life: Life, code: int, began: int) -> None:
         if life.killed or (life.asked and code == 0):
