@@ -1,6 +1,7 @@
 """The processes of operators, as the harness holds them: started, signalled, and told of when they end."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -29,7 +30,9 @@ class Life:
             return
         self.killed = self.killed or number == signal.SIGKILL
         self.asked = self.asked or number == signal.SIGTERM
-        os.kill(self.pid, number)
+        # It may have ended, which is told in a moment.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)

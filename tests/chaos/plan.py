@@ -194,7 +194,8 @@ class _Draft:
     def _refusals(self) -> None:
         chance = self.chance
         status = chance.choice((409, 409, 410, 429, 429, 500, 500, 503, 504))
-        which = {409: "write", 410: "list"}.get(status) or chance.choice(("any", "write", "read", "status"))
+        writes = ("write", "status", "status")
+        which = "list" if status == 410 else chance.choice(writes if status == 409 else ("any", "read", *writes))
         self.add("refuse", status=status, which=which, times=chance.choice((1, 1, 2, 3, 6)))
 
     def _silence(self) -> None:
@@ -205,6 +206,16 @@ class _Draft:
         else:
             which = chance.choice(("any", "write", "write", "status"))
             self.add(what, which=which, times=chance.choice((1, 1, 2, 3)))
+
+    def last_word(self) -> None:
+        """What an operator says last meets a fault when all others are over."""
+        chance = self.chance
+        where = {"which": chance.choice(("status", "write")), "times": 1, "lasting": True}
+        match chance.choice(("refuse", "refuse", "drop", "lose")):
+            case "refuse":
+                self.add("refuse", status=chance.choice((409, 409, 429, 500)), **where)
+            case other:
+                self.add(other, **where)
 
     def _clocks(self) -> None:
         if self.chance.random() < 0.25:
@@ -247,6 +258,8 @@ def make(seed: int) -> Plan:
             draft.add("edit", name=name, spec=draft.live[name])
         if name in draft.paused:
             draft.pause(name)
+    if chance.random() < 0.5:
+        draft.last_word()
     finals = dict(draft.live)
     if sour:
         finals[SOUR] = spec

@@ -51,6 +51,8 @@ class Fault:
     """Whether the call is passed on, and only its answer is lost."""
     seconds: float = 0.0
     """By how much the call is late; then it is passed on and answered."""
+    lasting: bool = False
+    """Whether it waits for its call even when everything else is over."""
 
 
 @dataclass
@@ -155,8 +157,8 @@ class Proxy:
         self._expired = True
 
     def calm(self) -> None:
-        """From now on everything is passed on as it is."""
-        self.faults.clear()
+        """From now on everything is passed on as it is, but for faults that last."""
+        self.faults = [fault for fault in self.faults if fault.lasting]
         self.traps.clear()
         self._within = self._expired = False
         self._flows.set()

@@ -274,17 +274,17 @@ class Seed:
     async def _stall_watches(self, seconds: float) -> None:
         self._beside(self._leader.proxy.stall(seconds))
 
-    async def _refuse(self, status: int, which: str, times: int) -> None:
-        self._leader.proxy.faults.append(Fault(which, times, status=status))
+    async def _refuse(self, **fault: Any) -> None:
+        self._leader.proxy.faults.append(Fault(**fault))
 
-    async def _drop(self, which: str, times: int) -> None:
-        self._leader.proxy.faults.append(Fault(which, times))
+    async def _drop(self, **fault: Any) -> None:
+        self._leader.proxy.faults.append(Fault(**fault))
 
-    async def _lose(self, which: str, times: int) -> None:
-        self._leader.proxy.faults.append(Fault(which, times, passes=True))
+    async def _lose(self, **fault: Any) -> None:
+        self._leader.proxy.faults.append(Fault(**fault, passes=True))
 
-    async def _delay(self, seconds: float, times: int) -> None:
-        self._leader.proxy.faults.append(Fault("any", times, seconds=seconds))
+    async def _delay(self, **fault: Any) -> None:
+        self._leader.proxy.faults.append(Fault("any", **fault))
 
     async def _clock(self, hours: float) -> None:
         self.result.met["clock set"] += 1
