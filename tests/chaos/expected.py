@@ -54,9 +54,9 @@ class Expected:
 
     async def start(self, nursery: Nursery, folder: Path, inspector: Path) -> None:
         await self._api.call("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
-        started = replica(self._api, nursery, NAMESPACE, folder / NAMESPACE, inspector, self._files.settings)
-        self._operator = await self._open.enter_async_context(started)
-        self._operator.disturbed = False
+        place, settings = folder / NAMESPACE, self._files.settings
+        started = replica(self._api, nursery, NAMESPACE, place, inspector, settings, hurried=False)
+        await self._open.enter_async_context(started)
 
     async def stop(self) -> None:
         for task in self._known.values():

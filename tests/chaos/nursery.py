@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,6 +48,7 @@ class Nursery:
         self._waiting: dict[int, asyncio.Future[Life]] = {}
         self._lives: dict[int, Life] = {}
         self._reader = asyncio.create_task(self._read(), name="nursery")
+        self._reader.add_done_callback(_aloud)
 
     @classmethod
     async def start(cls) -> Self:
@@ -61,7 +63,12 @@ class Nursery:
             told = json.loads(line)
             if "started" in told:
                 life = self._lives[told["pid"]] = Life(told["pid"])
-                self._waiting.pop(told["started"]).set_result(life)
+                waiting = self._waiting.pop(told["started"])
+                if waiting.cancelled():
+                    # Nobody wants it any more.
+                    life.kill()
+                else:
+                    waiting.set_result(life)
             else:
                 self._lives.pop(told["ended"]).ended.set_result(told["code"])
         for future in self._waiting.values():
@@ -84,6 +91,13 @@ class Nursery:
         self._process.stdin.close()
         await self._process.wait()
         await asyncio.gather(self._reader, return_exceptions=True)
+
+
+def _aloud(task: asyncio.Task[None]) -> None:
+    """A harness that is told of no end would wait for ever."""
+    if not task.cancelled() and (error := task.exception()):
+        traceback.print_exception(error)
+        os._exit(70)
 
 
 class Clocks:

@@ -333,8 +333,6 @@ class Seed:
 
     async def _leave(self) -> None:
         """Delete the models, which must leave nothing behind, and end the operators."""
-        for each in self._replicas:
-            each.disturbed = False
         for name in self._plan.finals:
             await self._delete(name, orphan=False)
         loop = asyncio.get_running_loop()
