@@ -8,7 +8,7 @@ STAMP := $(VENV)/.stamp
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.cluster/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
 
-.PHONY: help venv lock generate lint unit integration e2e test test-soak test-examples corpus corpus-report bench bench-serving bench-controller cluster-up cluster-down cluster-status images demo clean
+.PHONY: help venv lock generate lint unit integration e2e test test-soak chaos test-examples corpus corpus-report bench bench-serving bench-controller cluster-up cluster-down cluster-status images demo clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ test: $(STAMP) ## Lint, unit, integration and end-to-end tests, with a summary
 
 test-soak: $(STAMP) ## The long forms of the tests
 	$(BIN)/python -m tests.tools.run_tests --soak
+
+chaos: $(STAMP) ## Disturb the operator by seeds and compare how its models end (SEEDS=1000, FIRST=0)
+	$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0)
 
 test-examples: $(STAMP) ## Deploy every example to the cluster and compare its answers; make its model anew
 	$(BIN)/python -m pytest tests/e2e tests/examples -m examples

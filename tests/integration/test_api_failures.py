@@ -74,6 +74,22 @@ async def test_what_fails_once_is_done_at_the_next_try_and_nobody_is_alarmed(des
         assert (await desk.kube.get(ONNX_MODEL, desk.namespace, "m"))["metadata"]["resourceVersion"] == before
 
 
+async def test_what_meets_a_conflict_when_it_is_told_last_is_told_all_the_same(desk, api):
+    refused = {"uri": "https://10.0.0.1/m.onnx"}
+    async with at_work(await desk.operator()):
+        # For good: nothing else would have it looked at again.
+        await desk.write(model=refused)
+        await told(desk, "ModelValid", "SourceRefused")
+        fault = api.fail("PATCH", "/onnxmodels/m/status", 409, times=1)
+        await desk.write(model=refused, replicas=2)
+
+        async def caught_up():
+            return (await status(desk))["observedGeneration"] == 2
+
+        await until(caught_up, 30)
+    assert fault.met == 1
+
+
 async def test_what_goes_on_failing_is_told_of_a_spec_that_was_in_place_too(desk, api):
     async with at_work(await desk.operator()):
         await desk.write()

@@ -104,7 +104,11 @@ class StatusWriter:
         try:
             await self._kube.apply(ONNX_MODEL, manifest, manager=names.FIELD_MANAGER_STATUS, subresource="status")
         except ApiError as error:
-            # Deleted, or deleted and made anew, in the meantime: there is nobody to tell.
+            # Deleted in the meantime: there is nobody to tell.
             if error.status not in (404, 409):
                 raise
+            if error.status == 409:
+                # Made anew, which the next look finds; or somebody else was faster, and it is told then.
+                self._queue.retry(key)
+                return
         self._pace.wrote(metadata["uid"])
