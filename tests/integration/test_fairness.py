@@ -6,7 +6,7 @@ import time
 import pytest
 
 from onnx_operator.api import names
-from onnx_operator.controller.cluster import writing
+from onnx_operator.controller.cluster import patience
 from onnx_operator.controller.cluster.answers import ApiError
 from onnx_operator.controller.cluster.kinds import DEPLOYMENT, ONNX_MODEL
 from onnx_operator.controller.cluster.kube import Kube
@@ -94,7 +94,7 @@ async def test_an_object_that_is_not_taken_in_time_is_given_more_the_next_time(
     apiserver, namespace, kube, authority, monkeypatch
 ):
     """As a webhook that is out of order, and may be ignored, takes its whole time for every object."""
-    monkeypatch.setattr(writing, "WRITE_SECONDS", 1.0)
+    monkeypatch.setattr(patience, "WRITE_SECONDS", 1.0)
 
     async def late(request):
         await asyncio.sleep(2)
