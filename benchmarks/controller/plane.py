@@ -236,10 +236,9 @@ def _status(phase: str, *, initialized: bool, ready: bool) -> str:
     now, message = "{{ Now }}", json.dumps({"phase": "Downloading"})
     conditions = [{"type": "Initialized", "status": str(initialized), "lastTransitionTime": now}]
     for kind in ("ContainersReady", "Ready"):
-        known: dict[str, Any] = {"type": kind, "status": str(ready), "lastTransitionTime": now}
-        if initialized and not ready:
-            known["reason"] = "Loading"
-        conditions.append(known)
+        # Conditions are merged: a reason that is left out would stay, and the stage that it wakes would never end.
+        reason = "Loading" if initialized and not ready else ""
+        conditions.append({"type": kind, "status": str(ready), "reason": reason, "lastTransitionTime": now})
     waiting = {"waiting": {"reason": "PodInitializing"}}
     done = {"exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now, "message": message}
     fetch = {"terminated": done} if initialized else {"running": {"startedAt": now}}

@@ -2,13 +2,10 @@
 
 import os
 
-import pytest
-
 from tests.chaos import plan
 from tests.chaos.run import run
 from tests.cluster.fixtures import built_program
 
-pytestmark = pytest.mark.soak
 SEEDS = int(os.environ.get("CHAOS_SEEDS", "50"))
 SIDE_BY_SIDE = 10
 
