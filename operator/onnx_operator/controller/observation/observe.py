@@ -344,6 +344,15 @@ def _creation_cause(refusal: str) -> Cause:
     return Cause(Reason.QUOTA_EXCEEDED if quota else Reason.CREATION_FAILED, f"{refusal}; {told}" if told else refusal)
 
 
+_HELD = ("DeploymentPaused", "DeploymentResumed")
+"""What a Deployment tells instead of how far it came, from when somebody pauses it until it has moved on again."""
+
+
+def _is_all_new(status: Object) -> bool:
+    replicas = number(status.get("replicas"))
+    return number(status.get("updatedReplicas")) == replicas and number(status.get("availableReplicas")) > 0
+
+
 def _failures(pods: Iterable[PodState]) -> tuple[PodFailure, ...]:
     groups: dict[tuple[Reason, str], list[str]] = {}
     for pod in pods:
@@ -372,7 +381,7 @@ def observe(deployment: Object | None, pods: list[Object], replica_sets: Iterabl
         progress = next((c.get("reason") for c in conditions if c.get("type") == "Progressing"), None)
         deadline = settled and progress == "ProgressDeadlineExceeded"
         # It stays so until the pods are to be others, however many come and go.
-        complete = progress == "NewReplicaSetAvailable"
+        complete = progress == "NewReplicaSetAvailable" or (progress in _HELD and _is_all_new(status))
     return Observation(
         deployment=deployment,
         pods=states,

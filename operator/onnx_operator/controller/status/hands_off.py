@@ -19,7 +19,8 @@ PAUSED = Cause(
     Reason.PAUSED,
     f"annotation {names.ANNOTATION_PAUSED}: nothing of this model is changed until it is taken away",
 )
-_AT_REST = frozenset({Reason.COMPLETE, Reason.SCALED_TO_ZERO, Reason.SUSPENDED})
+_AT_REST = frozenset({Reason.COMPLETE, Reason.SCALED_TO_ZERO, Reason.SUSPENDED, Reason.DEADLINE_EXCEEDED})
+"""Told only of what the Deployment holds."""
 _NOT_YET = frozenset({Reason.CREATION_FAILED, Reason.QUOTA_EXCEEDED, Reason.SOURCE_CHANGED})
 """Told of pods, and as well where a revision is not applied."""
 

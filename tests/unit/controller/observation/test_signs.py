@@ -253,3 +253,11 @@ def test_a_rollout_that_came_to_its_end_is_known_by_its_deployment():
     exceeded = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
     for other in ([], exceeded, [{"type": "Available", "status": "True", "reason": "NewReplicaSetAvailable"}]):
         assert not observe(deployment(conditions=other), []).complete_once
+
+
+@pytest.mark.parametrize("held", ["DeploymentPaused", "DeploymentResumed"])
+def test_a_deployment_that_somebody_pauses_came_to_its_end_where_all_its_pods_are_new(held):
+    conditions = [{"type": "Progressing", "status": "Unknown", "reason": held}]
+    assert observe(deployment(wanted=3, ready=2, conditions=conditions), []).complete_once
+    assert not observe(deployment(wanted=3, ready=3, updated=1, total=4, conditions=conditions), []).complete_once
+    assert not observe(deployment(wanted=3, ready=0, conditions=conditions), []).complete_once

@@ -63,6 +63,13 @@ def test_what_was_not_rolled_out_when_hands_were_taken_off_is_not_ready(changes)
     assert shown(hands_off_status(PAUSED, spec(), 5, SERVING_ONE, before, T2))["Ready"] == ("False", "Paused")
 
 
+def test_pods_that_come_late_make_a_model_ready_though_hands_were_taken_off():
+    late = replace(LACKING, deadline_exceeded=True)
+    before = compute_status(situation(observation=late), OnnxModelStatus(), T1)
+    assert shown(before)["Ready"] == ("False", "DeadlineExceeded")
+    assert shown(hands_off_status(PAUSED, spec(), 5, SERVING_ONE, before, T2))["Ready"] == ("True", "Complete")
+
+
 def test_pods_that_are_lost_and_come_back_are_told():
     before = told()
     lost = hands_off_status(PAUSED, spec(), 5, LACKING, before, T2)
