@@ -353,8 +353,8 @@ class Reconciler:
         told = settled.cause or altered(desired, children.find)
         try:
             await prune(self._kube, desired, children)
-            kept = {each.name for each in (current, decision.wanted) if each}
-            await prune_revisions(self._kube, model["metadata"]["namespace"], known.own, kept, children)
+            namespace = model["metadata"]["namespace"]
+            await prune_revisions(self._kube, namespace, known.own, current, children, decision.wanted)
         except API_FAILURES as error:
             raise _LeftOverError(told, error) from error
         return told
