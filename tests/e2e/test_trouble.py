@@ -82,15 +82,14 @@ def test_a_first_version_that_answers_none_of_our_guesses_is_ready_and_says_so(m
     assert "lookup" in told_of_warm_up(models, "first", "False")
 
 
-def test_an_update_that_cannot_answer_what_warmed_the_old_one_is_held(models: Models) -> None:
+def test_an_update_that_cannot_answer_what_warmed_the_old_one_is_taken_back(models: Models) -> None:
     old = files.linear(25)
     models.apply("loads", models.upload(old, "good"))
     told_of_warm_up(models, "loads", "True")
     pods = {p["metadata"]["name"] for p in models.pods("loads")}
     models.apply("loads", models.upload(files.answers_no_more(), "bad"))
-    model = models.wait_for(
-        "loads", ready="False", reason="InterfaceChanged", where=lambda m: "Stalled" in conditions(m)
-    )
+    model = models.wait_for("loads", ready="False", reason="RolledBack", where=lambda m: "Stalled" in conditions(m))
+    assert "InterfaceChanged" in conditions(model)["Progressing"]["message"]
     assert "lookup" in conditions(model)["Progressing"]["message"]
     assert conditions(model)["Available"]["status"] == "True"
     assert conditions(model)["Stalled"]["status"] == "True"
@@ -103,7 +102,8 @@ def test_an_update_of_another_interface_serves_only_once_it_is_warm(models: Mode
     models.apply("other", models.upload(old, "good"))
     models.wait_ready("other")
     models.apply("other", models.upload(files.fails_warm_up(), "bad"))
-    model = models.wait_for("other", ready="False", reason="NoInputFound")
+    model = models.wait_for("other", ready="False", reason="RolledBack")
+    assert "NoInputFound" in conditions(model)["Progressing"]["message"]
     assert "lookup" in conditions(model)["Progressing"]["message"]
     assert conditions(model)["Available"]["status"] == "True"
     np.testing.assert_allclose(models.predict("other", {"x": X})["y"], expected(old, {"x": X})["y"], rtol=1e-5)

@@ -135,8 +135,8 @@ async def test_a_model_costs_few_calls_and_none_once_it_is_ready(apiserver, name
     assert found["get onnxmodels"] == 1, "before the first thing is made for it"
     assert not [shown for shown in found if shown.startswith("list")]
     # A dry run of the Deployment counts as a write.
-    assert writes <= 11, found
-    assert found.total() <= 17, found
+    assert writes <= 12, found
+    assert found.total() <= 18, found
 
     # The log of a pod that does not run is asked for three times.
     await asyncio.sleep(16)

@@ -80,6 +80,7 @@ class Reason(StrEnum):
     UNRESPONSIVE = "Unresponsive"
     NODE_LOST = "NodeLost"
     INTERFACE_CHANGED = "InterfaceChanged"
+    ROLLED_BACK = "RolledBack"
     NAME_CONFLICT = "NameConflict"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     PAUSED = "Paused"

@@ -358,6 +358,18 @@ class PodTemplate(SpecModel):
     )
 
 
+class Rollout(SpecModel):
+    """How an update comes into service."""
+
+    auto_rollback: bool | None = Field(
+        default=None,
+        description=(
+            "Whether the last good revision is applied again where an update fails by its own fault: it does not "
+            "load, fails its test data, ends again and again, or needs more memory than its limit. Default: true."
+        ),
+    )
+
+
 class OnnxModelSpec(SpecModel):
     """What the user wants. Never written to by the operator."""
 
@@ -400,6 +412,7 @@ class OnnxModelSpec(SpecModel):
         description="The pods' service account. Its token is not mounted unless podTemplate asks for it.",
     )
     pod_template: PodTemplate | None = None
+    rollout: Rollout | None = None
     suspend: bool | None = Field(default=None, description="Keep the object, run no pods.")
 
     @property

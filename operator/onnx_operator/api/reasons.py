@@ -241,6 +241,12 @@ REASONS: dict[Reason, ReasonFacts] = {
         claimable=True,
         precedence=4,
     ),
+    Reason.ROLLED_BACK: ReasonFacts(
+        ConditionType.PROGRESSING,
+        "The update failed by its own fault, which the message names with its pods' last words, and the last good "
+        "revision runs again. It is not tried again until the spec or the source changes, or the annotation "
+        "`onnx-operator.dev/refresh`. `spec.rollout.autoRollback: false` turns going back off.",
+    ),
     Reason.NAME_CONFLICT: ReasonFacts(
         ConditionType.PROGRESSING, "An object of the model's name exists that does not belong to it."
     ),
@@ -285,7 +291,7 @@ REASONS: dict[Reason, ReasonFacts] = {
         ConditionType.WARMED_UP,
         "The model is loaded and serves, but no input was found that it answers: requests run one "
         "by one, and the first may be slow or fail. Give test data (`spec.model.testData`) or sizes "
-        "(`spec.warmUp`). Only a first version serves so: an update for which none is found is held.",
+        "(`spec.warmUp`). Only a first version serves so: an update for which none is found is taken back.",
         models_fault=True,
         claimable=True,
         precedence=5,

@@ -42,6 +42,7 @@ from onnx_operator.controller.rollout.contest import Contests
 from onnx_operator.controller.rollout.deciding import Deciding, Decision
 from onnx_operator.controller.rollout.history import History, settings_cause
 from onnx_operator.controller.rollout.keeping import keep, newer_version
+from onnx_operator.controller.rollout.outcome import heed
 from onnx_operator.controller.rollout.revising import Revising
 from onnx_operator.controller.settings.settings import Settings
 from onnx_operator.controller.status.hands_off import PAUSED, hands_off_status, is_paused
@@ -202,6 +203,7 @@ class Reconciler:
                 decision = await self._deciding.decide(
                     model, spec, inspection, poll.result, known, children, serving, observation, confirm
                 )
+            decision = await heed(self._revising, model, spec, inspection, decision, known, observation, self._settings)
             cause = decision.cause
             if decision.current and cause is None:
                 outdated = await self._apply(model, spec, decision, observation, known, children, confirm)
@@ -236,6 +238,8 @@ class Reconciler:
             revisions=tuple([*others, decision.current] if decision.current else others),
             observation=observation,
             cause=cause,
+            withheld=decision.withheld,
+            alone=decision.alone,
             outdated=outdated,
             started=status.started,
             trouble=poll.trouble,
@@ -349,7 +353,8 @@ class Reconciler:
         told = settled.cause or altered(desired, children.find)
         try:
             await prune(self._kube, desired, children)
-            await prune_revisions(self._kube, model["metadata"]["namespace"], known.own, current, children)
+            namespace = model["metadata"]["namespace"]
+            await prune_revisions(self._kube, namespace, known.own, current, children, decision.wanted)
         except API_FAILURES as error:
             raise _LeftOverError(told, error) from error
         return told

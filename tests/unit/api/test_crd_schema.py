@@ -93,6 +93,7 @@ def test_the_spec_holds_the_fields_whose_behaviour_exists_and_no_others():
         "endpoint",
         "serviceAccountName",
         "podTemplate",
+        "rollout",
         "suspend",
     }
     assert set(at(".spec.model")["properties"]) == {

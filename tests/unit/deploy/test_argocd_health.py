@@ -155,6 +155,7 @@ JUDGED: dict[Reason, tuple[str, dict[str, Any]]] = {
     Reason.UNRESPONSIVE: ("Degraded", failing(Reason.UNRESPONSIVE)),
     Reason.NODE_LOST: ("Degraded", failing(Reason.NODE_LOST)),
     Reason.INTERFACE_CHANGED: ("Degraded", failing(Reason.INTERFACE_CHANGED)),
+    Reason.ROLLED_BACK: ("Degraded", {"withheld": Cause(Reason.ROLLED_BACK, "why")}),
     Reason.NEWER_VERSION: ("Degraded", {"hands_off": Cause(Reason.NEWER_VERSION, "why")}),
     Reason.NAME_CONFLICT: ("Degraded", held_up(Reason.NAME_CONFLICT)),
     Reason.DEADLINE_EXCEEDED: (

@@ -61,6 +61,10 @@ class Cause:
     observed: SourcePin | None = None
     sure: bool = True
     """Whether it would come again; a model's fault counts as one only then."""
+    container: str = field(default="", compare=False)
+    """Whose end tells it; empty where it is no container's."""
+    callers: bool = field(default=False, compare=False)
+    """Whether the container served when it ended: callers may have brought it about."""
 
     @property
     def is_fault(self) -> bool:
@@ -93,6 +97,8 @@ class Observation:
     demands: Demands = field(default_factory=Demands)
     """What the namespace was seen to demand of containers, by the refusal that ``creation`` tells of."""
     deadline_exceeded: bool = False
+    rolled_out: bool = False
+    """Whether all pods that the Deployment asks for, one at least, are of its revision and take traffic."""
     complete_once: bool = False
     """Whether the rollout of what the Deployment holds came to its end: what is missing since then is no rollout."""
     failures: tuple[PodFailure, ...] = field(default=())
@@ -215,14 +221,26 @@ def _container_cause(container: Object, *, is_init: bool = False) -> Cause | Non
             # A node that starts its containers again is there.
             back = cause and cause.reason is Reason.NODE_LOST and terminated is not state.get("terminated")
             if cause and not (back and waiting.get("reason") != "CrashLoopBackOff"):
-                return replace(cause, sure=is_sure(container, terminated))
+                return replace(
+                    cause,
+                    sure=is_sure(container, terminated),
+                    container=str(container.get("name", "")),
+                    callers=_served(container, terminated),
+                )
     if waiting.get("reason") == "CrashLoopBackOff":
         return Cause(
             Reason.CRASH_LOOP,
             f"container {container.get('name')} ends again and again with exit code 0, as if its work were done; "
             "see its log",
+            container=str(container.get("name", "")),
         )
     return None
+
+
+def _served(container: Object, terminated: Object) -> bool:
+    """Whether the server was ready to take requests when it ended, as it says itself."""
+    message = _parse_termination(terminated.get("message", "") or "")
+    return container.get("name") == names.CONTAINER_SERVER and message is not None and message.phase is Phase.SERVING
 
 
 def _containers(pod: Object, field_name: str, specs: str) -> Iterable[Object]:
@@ -268,7 +286,7 @@ def pod_cause(pod: Object) -> Cause | None:
     if fetched or any(
         (c.get("state") or {}).get("running") and c.get("name") == names.CONTAINER_SERVER for c in containers
     ):
-        return Cause(Reason.LOADING, "the pods load the model and warm up")
+        return Cause(Reason.LOADING, "the pods load the model and warm up", container=names.CONTAINER_SERVER)
     return None
 
 
@@ -371,7 +389,7 @@ def observe(deployment: Object | None, pods: list[Object], replica_sets: Iterabl
     ``replica_sets`` are those that the Deployment controls; None where they are not known.
     """
     states = tuple(_pod_state(slim_pod(p)) for p in pods)
-    deadline = settled = complete = False
+    deadline = settled = complete = rolled_out = False
     refusal = _refusal(deployment, replica_sets) if deployment else None
     if deployment:
         status = mapping(deployment.get("status"))
@@ -382,15 +400,26 @@ def observe(deployment: Object | None, pods: list[Object], replica_sets: Iterabl
         deadline = settled and progress == "ProgressDeadlineExceeded"
         # It stays so until the pods are to be others, however many come and go.
         complete = progress == "NewReplicaSetAvailable" or (progress in _HELD and _is_all_new(status))
+        rolled_out = settled and _is_rolled_out(deployment, states)
     return Observation(
         deployment=deployment,
         pods=states,
         creation=_creation_cause(refusal) if refusal else None,
         demands=demands_of(refusal, OUR_CONTAINERS) if refusal and settled else Demands(),
         deadline_exceeded=deadline,
+        rolled_out=rolled_out,
         complete_once=complete,
         failures=_failures(states),
     )
+
+
+def _is_rolled_out(deployment: Object, states: Iterable[PodState]) -> bool:
+    """Deployment and pods are read one after the other: only what both say is so."""
+    status, revision = mapping(deployment.get("status")), _revision_of(deployment)
+    wanted = number(mapping(deployment.get("spec")).get("replicas", 1))
+    counts = (number(status.get(f"{each}eplicas")) for each in ("r", "updatedR", "availableR"))
+    serves = any(p.ready and not p.terminating and p.revision == revision for p in states)
+    return serves and wanted > 0 and all(count == wanted for count in counts)
 
 
 def rollout_cause(observation: Observation, revision: str) -> Cause | None:

@@ -44,7 +44,7 @@ POD_FIELDS = (
     "podTemplate",
 )
 """Fields of the spec that reach the pods: a change of one makes a revision."""
-OTHER_FIELDS = ("model.sha256", "model.tags", "model.description", "replicas", "suspend")
+OTHER_FIELDS = ("model.sha256", "model.tags", "model.description", "replicas", "rollout", "suspend")
 """Fields that reach no pod; ``sha256`` is compared with the digests of the files."""
 
 NOTE_WARMED = "warmed-up"
@@ -53,6 +53,13 @@ NOTE_INSPECTION = "inspection-key"
 """The note that names the inspection which accepted the model last."""
 NOTE_SIGNER = "signer"
 """The note that names who signed the model, where a later inspection than the revision's own verified it."""
+NOTE_GOOD = "good"
+"""The note of a revision that was rolled out to its end once; ``true``."""
+NOTE_FAILED = "failed"
+"""The note of one that failed by its own fault: JSON of
+:class:`~onnx_operator.controller.rollout.rollback.Failure`."""
+NOTES_OF_CONTENT = (NOTE_WARMED, NOTE_GOOD, NOTE_FAILED)
+"""What is as true of another revision of the same content."""
 
 
 class Sizing(ApiModel):
@@ -174,6 +181,11 @@ class Revision:
     def inspection_key(self) -> str:
         """The inspection that accepted the model last."""
         return self.notes.get(NOTE_INSPECTION, "")
+
+    @property
+    def good(self) -> bool:
+        """Whether it was rolled out to its end once."""
+        return self.notes.get(NOTE_GOOD, "") not in ("", "false")
 
     @property
     def report(self) -> ModelReport:
@@ -401,6 +413,10 @@ def decode(item: Manifest, model: str, namespace: str, sealer: Sealer) -> Revisi
 
 
 def surplus(revisions: list[Revision], in_use: set[str]) -> list[Revision]:
-    """Revisions beyond the history that no pod and no Deployment uses any more, oldest first."""
+    """Revisions beyond the history that no pod and no Deployment uses any more, oldest first.
+
+    The last good one stays as well: there may be nothing else to go back to.
+    """
+    in_use = in_use | {r.name for r in [r for r in revisions if r.good][-1:]}
     unused = [r for r in revisions if r.name not in in_use]
     return unused[: max(0, len(unused) - HISTORY)]

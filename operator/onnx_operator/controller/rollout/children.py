@@ -348,10 +348,17 @@ async def prune(kube: Kube, desired: list[Manifest], children: Children) -> None
 
 
 async def prune_revisions(
-    kube: Kube, namespace: str, revisions: Iterable[Revision], current: Revision, children: Children
+    kube: Kube,
+    namespace: str,
+    revisions: Iterable[Revision],
+    current: Revision,
+    children: Children,
+    wanted: Revision | None = None,
 ) -> None:
-    """Delete revisions beyond the history."""
-    in_use = {current.name} | {(p["metadata"].get("labels") or {}).get(names.LABEL_REVISION, "") for p in children.pods}
+    """Delete revisions beyond the history, and neither the current one nor the one that is wanted instead."""
+    in_use = {each.name for each in (current, wanted) if each} | {
+        (p["metadata"].get("labels") or {}).get(names.LABEL_REVISION, "") for p in children.pods
+    }
     for revision in surplus(list(revisions), in_use):
         metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="delete").inc()
         await kube.delete(CONTROLLER_REVISION, namespace, revision.name, revision.uid)

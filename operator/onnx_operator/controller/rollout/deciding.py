@@ -39,6 +39,12 @@ class Decision:
     cause: Cause | None = None
     confirmed: bool = False
     """Whether ``current`` is known to be what spec and source ask for at this moment."""
+    wanted: Revision | None = None
+    """What spec and source ask for, where ``current`` runs instead of it."""
+    withheld: Cause | None = None
+    """Why that does."""
+    alone: bool = False
+    """Whether ``current`` failed by its own fault, and there is none to go back to."""
 
 
 def _kept(

@@ -44,6 +44,11 @@ class History:
         return (self.own[-1].number if self.own else 0) + 1
 
     @property
+    def good(self) -> tuple[Revision, ...]:
+        """Those of the operator's own that were rolled out to their end once."""
+        return tuple(r for r in self.own if r.good)
+
+    @property
     def current(self) -> Revision | None:
         """What the status speaks of: the revision that is left running, else the newest."""
         return self.held or self.newest

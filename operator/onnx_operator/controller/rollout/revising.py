@@ -20,9 +20,12 @@ from onnx_operator.controller.revision.kept_inputs import note_of
 from onnx_operator.controller.revision.pools import choose_pool
 from onnx_operator.controller.revision.render import Manifest, RenderInput, pod_resources, render, version_label
 from onnx_operator.controller.revision.revisions import (
+    NOTE_FAILED,
+    NOTE_GOOD,
     NOTE_INSPECTION,
     NOTE_SIGNER,
     NOTE_WARMED,
+    NOTES_OF_CONTENT,
     Revision,
     RevisionData,
     Sizing,
@@ -192,6 +195,14 @@ class Revising:
             return revision
         return await self.seal(model, noted(revision, {NOTE_WARMED: note_of(facts)}))
 
+    async def rolled_out(self, model: Object, revision: Revision) -> Revision:
+        """The revision, sealed, with the note that it was rolled out to its end; what it failed of before is past."""
+        return await self.seal(model, noted(revision, {NOTE_GOOD: "true", NOTE_FAILED: ""}))
+
+    async def failed(self, model: Object, revision: Revision, failure: str) -> Revision:
+        """The revision, sealed, with the note of what it failed of."""
+        return await self.seal(model, noted(revision, {NOTE_FAILED: failure}))
+
     async def data(
         self,
         model: Object,
@@ -249,10 +260,10 @@ class Revising:
         metadata = model["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
         revision = new_revision(name, known.next_number, data, inspection)
-        # Of an earlier one of this content, that a model goes back to, it is known already how it started.
+        # Of an earlier one of this content, that a model goes back to, it is known already how it fared.
         earlier = next((each for each in known.own if each.name == revision.name), None)
-        if earlier and NOTE_WARMED in earlier.notes:
-            revision = noted(revision, {NOTE_WARMED: earlier.notes[NOTE_WARMED]})
+        if earlier:
+            revision = noted(revision, {note: earlier.notes.get(note, "") for note in NOTES_OF_CONTENT})
         manifest = controller_revision(revision, name, namespace, self._keys.sealer)
         manifest["metadata"]["ownerReferences"] = [owner_reference(model)]
         await confirm()

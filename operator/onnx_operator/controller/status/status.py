@@ -25,6 +25,7 @@ from onnx_operator.controller.observation.observe import Cause, Observation, rol
 from onnx_operator.controller.observation.pods import mapping, number
 from onnx_operator.controller.revision.render import service_selector, uses_gpu, version_label
 from onnx_operator.controller.revision.revisions import Revision
+from onnx_operator.controller.rollout.rollback import NONE_TO_GO_BACK_TO
 from onnx_operator.controller.status.resources import effective_resources
 
 MAX_STATUS_BYTES = 16 * 1024
@@ -71,6 +72,10 @@ class Situation:
     outdated: Cause | None
     """Why what runs is left as it is, although it is not what this operator would make."""
     started: Started | None
+    withheld: Cause | None = None
+    """Why ``current`` runs, and not what spec and source ask for."""
+    alone: bool = False
+    """Whether ``current`` failed by its own fault, and there is none to go back to."""
     trouble: str = ""
     """Why looking at the source ended without any conclusion, the last time."""
 
@@ -147,6 +152,8 @@ def _progressing(s: Situation) -> _Verdict | None:
         return _Verdict(progressing, s.cause.reason, s.cause.message)
     if s.current is None:
         return None
+    if s.withheld:
+        return _Verdict(FALSE, s.withheld.reason, s.withheld.message + _beside(s, s.current.name))
     if s.spec.suspend or s.spec.replicas == 0:
         return _Verdict(FALSE, Reason.COMPLETE, f"revision {s.current.name}, no replicas wanted")
     if _is_complete(s):
@@ -161,7 +168,7 @@ def _incomplete(s: Situation, revision: str) -> _Verdict:
     cause = rollout_cause(s.observation, revision)
     lacks = s.observation.ready_pods(revision) < s.spec.replicas
     if cause and cause.is_fault and lacks:
-        return _Verdict(FALSE, cause.reason, cause.message)
+        return _Verdict(FALSE, cause.reason, f"{cause.message}; {NONE_TO_GO_BACK_TO}" if s.alone else cause.message)
     if _goes_on_serving(s, revision):
         return _serving_on(s, revision, cause if lacks else None)
     cause = cause or Cause(Reason.ROLLING_OUT, f"revision {revision} rolls out")
@@ -173,6 +180,14 @@ def _incomplete(s: Situation, revision: str) -> _Verdict:
         )
     outage = cause.reason in _LOSSES and not any(p.ready for p in s.observation.live_pods())
     return _Verdict(FALSE if outage else TRUE, cause.reason, cause.message)
+
+
+def _beside(s: Situation, revision: str) -> str:
+    """What else is amiss, with the revision that runs instead of the one that is wanted."""
+    cause = rollout_cause(s.observation, revision)
+    if cause is None or REASONS[cause.reason].under_way or s.observation.ready_pods(revision) >= s.spec.replicas:
+        return ""
+    return f". {cause.reason}: {cause.message}"
 
 
 def _goes_on_serving(s: Situation, revision: str) -> bool:
@@ -246,6 +261,8 @@ def _warmed_up(s: Situation) -> _Verdict | None:
 
 def _complete(s: Situation) -> _Verdict | None:
     """What Ready says where it is True by the model's pods; None where it is not."""
+    if s.withheld:
+        return None
     if s.current and s.spec.replicas == 0:
         return _Verdict(TRUE, Reason.SCALED_TO_ZERO, "spec.replicas is 0")
     if s.current and _is_complete(s):
