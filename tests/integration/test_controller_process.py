@@ -92,11 +92,20 @@ def test_it_judges_tells_its_health_and_hands_the_lease_on_when_it_is_asked_to_e
     metrics = operator.get("/metrics")
     assert 'onnx_operator_models{ready="False",reason="CredentialsNotFound"} 1.0' in metrics
     assert "onnx_operator_leader 1.0" in metrics
+    assert f'model_ready{{name="resnet50",namespace="{namespace}",reason="CredentialsNotFound"}} 0.0' in metrics
 
     operator.controller.send_signal(signal.SIGTERM)
     assert operator.controller.wait(30) == 0, operator.log.read_text()[-3000:]
     lease = apiserver.get("lease", "onnx-operator", namespace)
     assert not lease["spec"].get("holderIdentity")
+
+
+def test_the_metrics_name_a_model_until_it_is_deleted(apiserver: Cluster, namespace: str, operator: Operator) -> None:
+    series = f'onnx_operator_model_trouble{{condition="ModelValid",name="resnet50",namespace="{namespace}"'
+    apiserver.apply(MODEL, namespace)
+    apiserver.wait(lambda: series in operator.get("/metrics"), 60, "the model to be named")
+    apiserver.kubectl("delete", "onnx", "resnet50", "-n", namespace, "--wait=false")
+    apiserver.wait(lambda: "resnet50" not in operator.get("/metrics"), 30, "it to be forgotten")
 
 
 def test_a_restart_writes_nothing_for_what_is_already_told(

@@ -39,6 +39,23 @@ def memory_limit(root: Path = Path("/")) -> int | None:
     return min(limits, default=None)
 
 
+def memory_used(root: Path = Path("/")) -> int | None:
+    """Bytes that count against the container's limit and cannot be given back at once; None where nobody says.
+
+    As the kubelet's ``working set``: what is used, less the pages of files that were not read lately.
+    """
+    for directory in directories(root, "memory"):
+        for usage, inactive in (
+            ("memory.current", "inactive_file "),
+            ("memory.usage_in_bytes", "total_inactive_file "),
+        ):
+            if (used := _read(directory / usage)).isdecimal():
+                stat = _read(directory / "memory.stat").splitlines()
+                idle = next((int(line.split()[-1]) for line in stat if line.startswith(inactive)), 0)
+                return max(0, int(used) - idle)
+    return None
+
+
 def _limits(directory: Path) -> list[int]:
     texts = [_read(directory / name) for name in ("memory.max", "memory.limit_in_bytes")]
     # Version 1 tells what lies above the container's own view, too.

@@ -15,6 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from onnx_operator.common.cgroups import memory_used
+
 SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 SCORING = ("rest", "score", "grpc")
@@ -33,6 +35,7 @@ STARTED = {
     "proof_contradicted": "1 where the warm-up saw rows meet that are proven not to: requests then share no run.",
     "golden_tests": "Data sets that the model has answered as expected.",
     "request_memory_bytes": "Memory that the requests of one process may take.",
+    "memory_limit_bytes": "The container's memory limit; absent without one.",
 }
 """Figures that only the start knows, and what they are."""
 INFO_LABELS = ("model", "version", "execution_providers")
@@ -82,6 +85,7 @@ class Metrics(Collector):
         self._rows = [whole[at : at + _SLOTS] for at in range(0, len(whole) - _SLOTS + 1, _SLOTS)]
         self._own = self._rows[number]
         self.ready: Callable[[], float] = lambda: 0.0
+        self.memory_used: Callable[[], int | None] = memory_used
         self._started: dict[str, float] = {}
         self.info: dict[str, str] = {}
         """The values of :data:`INFO_LABELS`; empty before they are known."""
@@ -185,6 +189,12 @@ class Metrics(Collector):
         )
         yield GaugeMetricFamily("onnx_server_requests_waiting", "Inferences that have not begun.", total[_WAITING])
         yield GaugeMetricFamily("onnx_server_ready", "1 while new requests should come here.", self.ready())
+        if (used := self.memory_used()) is not None:
+            yield GaugeMetricFamily(
+                "onnx_server_memory_used_bytes",
+                "Memory of the container that counts against its limit and cannot be given back.",
+                used,
+            )
         for name, value in self._started.items():
             yield GaugeMetricFamily(f"onnx_server_{name}", STARTED[name], value)
         if self.info:

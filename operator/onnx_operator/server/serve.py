@@ -142,6 +142,8 @@ class Serving:
         limit = memory_limit()
         # Nothing is scored before the model is there, when it is known what is left.
         self._budget.total = limit // 8 if limit else UNLIMITED
+        if limit:
+            self._metrics.set("memory_limit_bytes", limit)
         self._tracer = tracer(settings.name, settings.version)
         self._http = HttpServer(self._lifecycle, self._admission(), settings.limits, self._budget)
         if settings.cors_origins:

@@ -14,6 +14,7 @@ from onnx_operator.controller.cluster.answers import ApiError
 from onnx_operator.controller.cluster.kinds import LEASE, Object
 from onnx_operator.controller.cluster.kube import Kube
 from onnx_operator.controller.cluster.times import micro_time
+from onnx_operator.controller.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class Lease:
                     return
             except (ApiError, OSError, TimeoutError) as error:
                 if not (isinstance(error, ApiError) and error.status == 409):
+                    metrics.LEASE_FAILURES.inc()
                     logger.warning("the lease cannot be taken: %s", error)
             await asyncio.sleep(PERIOD_SECONDS)
 
@@ -126,6 +128,7 @@ class Lease:
                     raise LeaseLostError("another replica holds the lease")
                 self._sure_until = started + RENEW_DEADLINE_SECONDS
             except (ApiError, OSError, TimeoutError) as error:
+                metrics.LEASE_FAILURES.inc()
                 logger.warning("the lease was not renewed: %s", error)
             self.check()
 

@@ -39,6 +39,7 @@ class StatusWriter:
             self._pace.forget(uid)
         self._tally.forget(key)
         metrics.MISSING_REPLICAS.forget(key)
+        metrics.MODEL_STATES.forget(key)
 
     async def update(self, model: Object, situation: Situation, before: OnnxModelStatus) -> None:
         """Tell what is new of a model; ``before`` is its status as it stands.
@@ -80,7 +81,9 @@ class StatusWriter:
     ) -> None:
         """Write a status where it differs from ``before``; ``silent`` without Events. Raises as :meth:`update` does."""
         metadata, key = model["metadata"], key_of(model)
-        metrics.MISSING_REPLICAS.observe(key, 0 if spec.suspend else spec.replicas, after.ready_replicas or 0)
+        wanted, serving = 0 if spec.suspend else spec.replicas, after.ready_replicas or 0
+        metrics.MISSING_REPLICAS.observe(key, wanted, serving)
+        metrics.MODEL_STATES.observe(key, after.conditions, wanted, serving)
         ready_condition = after.conditions[0]
         self._tally.observe(key, ready_condition.status, ready_condition.reason)
         if after == before:

@@ -8,6 +8,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from onnx_operator.controller.telemetry.models import ModelStates
+
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 
@@ -32,6 +34,11 @@ NOT_FOLLOWED = Gauge(
     registry=REGISTRY,
 )
 LEADER = Gauge("onnx_operator_leader", "1 while this replica holds the Lease", registry=REGISTRY)
+LEASE_FAILURES = Counter(
+    "onnx_operator_lease_failures",
+    "Attempts to take or renew the Lease that the API server did not answer, or refused",
+    registry=REGISTRY,
+)
 
 
 class InspectorTally(Collector):
@@ -94,6 +101,9 @@ class MissingReplicas(Collector):
 
 MISSING_REPLICAS = MissingReplicas()
 REGISTRY.register(MISSING_REPLICAS)
+
+MODEL_STATES = ModelStates()
+REGISTRY.register(MODEL_STATES)
 
 
 class ModelTally:
