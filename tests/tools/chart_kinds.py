@@ -141,6 +141,14 @@ CONTAINER_SECURITY = closed(
     capabilities=closed(add=items(STRING), drop=items(STRING)),
 )
 
+DNS = closed(
+    nameservers=items(STRING), searches=items(STRING), options=items(closed(("name",), name=STRING, value=STRING))
+)
+HOST_ALIASES = items(closed(("ip", "hostnames"), ip=pattern("[0-9A-Fa-f:.]+"), hostnames=items(NAME)))
+EXTRA_OBJECTS: Schema = items(
+    {"anyOf": [STRING | {"minLength": 1}, {"type": "object", "required": ["apiVersion", "kind", "metadata"]}]}
+)
+
 IMAGE = pattern(r"[A-Za-z0-9\[][-A-Za-z0-9._:/@\[\]]*", 512, empty=True)
 """A whole reference of an image, with tag or digest, or none."""
 REPOSITORY = pattern(
