@@ -187,7 +187,7 @@ def test_only_the_controller_can_reach_a_token(chart: Chart, values: dict[str, A
     objects = chart.template(values)
     pod = _pod(objects)["spec"]
     assert pod["automountServiceAccountToken"] is False
-    assert _one(objects, "ServiceAccount")["automountServiceAccountToken"] is False
+    assert _one(objects, "ServiceAccount", "onnx-operator")["automountServiceAccountToken"] is False
     (token,) = [v["name"] for v in pod["volumes"] if "serviceAccountToken" in json.dumps(v)]
     mounts = {c["name"]: [m["name"] for m in c["volumeMounts"]] for c in pod["containers"]}
     assert token in mounts["controller"]

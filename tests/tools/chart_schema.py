@@ -84,6 +84,7 @@ RULES: dict[str, Schema] = {
     "podDisruptionBudget.maxUnavailable": kinds.SHARE,
     "service.port": whole(1, 65535),
     "serviceMonitor.interval": kinds.DURATION,
+    "helmTest.timeoutSeconds": whole(1, 3600),
     "networkPolicy.metricsFrom": kinds.PEERS,
     "networkPolicy.egress": kinds.EGRESS,
 }

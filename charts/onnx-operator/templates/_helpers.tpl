@@ -30,6 +30,16 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- include "onnx-operator.labelsWith" (dict "root" . "labels" dict) -}}
 {{- end -}}
 
+{{/* What `helm test` runs is none of the operator's pods: no selector of theirs may find it. */}}
+{{- define "onnx-operator.testSelectorLabels" -}}
+app.kubernetes.io/name: {{ printf "%s-test" (include "onnx-operator.name" . | trunc 58 | trimSuffix "-") | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{- define "onnx-operator.testLabels" -}}
+{{- toYaml (merge (include "onnx-operator.testSelectorLabels" . | fromYaml) (include "onnx-operator.labels" . | fromYaml)) -}}
+{{- end -}}
+
 {{/* A security context as it is to be written: numbers of values are floating point, and null leaves a field out. */}}
 {{- define "onnx-operator.context" -}}
 {{- $context := dict -}}

@@ -16,7 +16,7 @@ FOUND = values(TEXT)
 LEAVES = {value.path for value in FOUND if not value.is_group}
 SCHEMA = chart_schema.schema(CHART)
 ASKED = set(
-    re.findall(r"\.Values((?:\.\w+)+)", "".join(p.read_text() for p in (CHART / "templates").iterdir() if p.is_file()))
+    re.findall(r"\.Values((?:\.\w+)+)", "".join(p.read_text() for p in (CHART / "templates").rglob("*") if p.is_file()))
 )
 
 
