@@ -2,6 +2,7 @@
 
 from tests.cluster.fixtures import api_namespace, apiserver, crd, pytest_runtest_makereport
 from tests.cluster.fixtures import api_namespace as namespace
+from tests.integration.charts import chart, helm
 from tests.integration.places import az, gs, hf, https, places, pvc, s3
 from tests.security.desk import desk
 from tests.unit.model.webkit import authority
@@ -11,9 +12,11 @@ __all__ = [
     "apiserver",
     "authority",
     "az",
+    "chart",
     "crd",
     "desk",
     "gs",
+    "helm",
     "hf",
     "https",
     "namespace",

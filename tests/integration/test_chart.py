@@ -1,10 +1,7 @@
 """The chart, as Helm renders it and as a real API server takes it."""
 
 import json
-import os
 import re
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +13,9 @@ from onnx_operator.controller.rollout.shapes import shapes
 from onnx_operator.controller.settings.settings import Settings, parse_settings
 from onnx_operator.controller.telemetry.metrics import REGISTRY
 from tests.cluster.cluster import Cluster
-from tests.cluster.fixtures import built_program
+from tests.integration.charts import CHART, NAMESPACE, Chart
 from tests.unit.controller.samples import certificate, public_key
 
-CHART = Path(__file__).parents[2] / "charts" / "onnx-operator"
-NAMESPACE = "platform"
 POOL = {
     "name": "t4",
     "runtime": "GPU",
@@ -91,49 +86,6 @@ RESTRICTED = {
     "pod-security.kubernetes.io/enforce": "restricted",
     "pod-security.kubernetes.io/enforce-version": "latest",
 }
-
-
-@pytest.fixture(scope="session")
-def helm() -> Path:
-    return built_program("helm")
-
-
-class Chart:
-    """Helm's commands on the chart, away from anyone's own settings of Helm."""
-
-    def __init__(self, helm: Path, folder: Path) -> None:
-        self._helm = helm
-        self._folder = folder
-
-    def run(self, *command: str, values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
-        file = self._folder / "values.yaml"
-        file.write_text(yaml.safe_dump(values or {}))
-        homes = {f"HELM_{kind}_HOME": str(self._folder / kind) for kind in ("CACHE", "CONFIG", "DATA")}
-        return subprocess.run(
-            [str(self._helm), *command, "--values", str(file)],
-            env=os.environ | homes,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    def template(
-        self, values: dict[str, Any] | None = None, namespace: str = NAMESPACE, release: str = "onnx-operator"
-    ) -> list[dict[str, Any]]:
-        done = self.run("template", release, str(CHART), "--namespace", namespace, values=values)
-        assert done.returncode == 0, done.stderr
-        return [document for document in yaml.safe_load_all(done.stdout) if document]
-
-    def refusal(self, values: dict[str, Any]) -> str:
-        done = self.run("template", "onnx-operator", str(CHART), values=values)
-        assert done.returncode != 0
-        return done.stderr
-
-
-@pytest.fixture
-def chart(helm: Path, tmp_path: Path) -> Chart:
-    return Chart(helm, tmp_path)
 
 
 def _one(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
@@ -235,7 +187,7 @@ def test_only_the_controller_can_reach_a_token(chart: Chart, values: dict[str, A
     objects = chart.template(values)
     pod = _pod(objects)["spec"]
     assert pod["automountServiceAccountToken"] is False
-    assert _one(objects, "ServiceAccount")["automountServiceAccountToken"] is False
+    assert _one(objects, "ServiceAccount", "onnx-operator")["automountServiceAccountToken"] is False
     (token,) = [v["name"] for v in pod["volumes"] if "serviceAccountToken" in json.dumps(v)]
     mounts = {c["name"]: [m["name"] for m in c["volumeMounts"]] for c in pod["containers"]}
     assert token in mounts["controller"]
@@ -322,30 +274,6 @@ def test_new_settings_replace_the_pods(chart: Chart) -> None:
     )
     assert first == again
     assert first != other
-
-
-@pytest.mark.parametrize(
-    ("values", "field"),
-    [
-        ({"settings": {"wrokers": 3}}, "wrokers"),
-        ({"settings": {"workers": 0}}, "workers"),
-        ({"settings": {"sources": {"s3": {"endpiont": "x"}}}}, "endpiont"),
-        ({"settings": {"sources": {"ftp": {}}}}, "ftp"),
-        ({"settings": {"sources": {"hf": {"token": "x"}}}}, "token"),
-        ({"settings": {"sources": {"oci": {"plainHttpRegistries": "registry"}}}}, "plainHttpRegistries"),
-        ({"settings": {"signatures": {"publicKey": "x"}}}, "publicKey"),
-        ({"settings": {"pools": [{"runtime": "GPU"}]}}, "name"),
-        ({"settings": {"pools": [{"name": "a", "runtime": "TPU"}]}}, "runtime"),
-        ({"settings": {"pools": [{"name": "a", "tolerations": [{"efect": "NoSchedule"}]}]}}, "efect"),
-        ({"replicaCount": 3}, "replicaCount"),
-        ({"replicas": "three"}, "replicas"),
-        ({"image": {"repo": "x"}}, "repo"),
-        ({"logLevel": "loud"}, "logLevel"),
-        ({"networkPolicy": {"enable": True}}, "enable"),
-    ],
-)
-def test_a_wrong_value_is_refused_by_name(chart: Chart, values: dict[str, Any], field: str) -> None:
-    assert field in chart.refusal(values)
 
 
 def test_the_crd_is_the_generated_one_and_outlives_the_release(chart: Chart) -> None:

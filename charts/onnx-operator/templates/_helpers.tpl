@@ -13,15 +13,70 @@
 {{- end -}}
 
 {{- define "onnx-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "onnx-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "onnx-operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{/* Labels of an object: the chart's own, which nothing replaces, then those of `labels`, then the common ones. */}}
+{{- define "onnx-operator.labelsWith" -}}
+{{- $own := include "onnx-operator.selectorLabels" .root | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/version" .root.Chart.AppVersion -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .root.Release.Service -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
+{{- toYaml (merge $own (deepCopy .labels) (deepCopy .root.Values.commonLabels)) -}}
 {{- end -}}
 
 {{- define "onnx-operator.labels" -}}
-{{ include "onnx-operator.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- include "onnx-operator.labelsWith" (dict "root" . "labels" dict) -}}
+{{- end -}}
+
+{{/* What `helm test` runs is none of the operator's pods: no selector of theirs may find it. */}}
+{{- define "onnx-operator.testSelectorLabels" -}}
+app.kubernetes.io/name: {{ printf "%s-test" (include "onnx-operator.name" . | trunc 58 | trimSuffix "-") | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{- define "onnx-operator.testLabels" -}}
+{{- toYaml (merge (include "onnx-operator.testSelectorLabels" . | fromYaml) (include "onnx-operator.labels" . | fromYaml)) -}}
+{{- end -}}
+
+{{/* A security context as it is to be written: numbers of values are floating point, and null leaves a field out. */}}
+{{- define "onnx-operator.context" -}}
+{{- $context := dict -}}
+{{- range $name, $value := . -}}
+{{- if has $name (list "runAsUser" "runAsGroup" "fsGroup") -}}
+{{- if not (kindIs "invalid" $value) -}}
+{{- $_ := set $context $name (int64 $value) -}}
+{{- end -}}
+{{- else if eq $name "supplementalGroups" -}}
+{{- $groups := list -}}
+{{- range $value -}}
+{{- $groups = append $groups (int64 .) -}}
+{{- end -}}
+{{- $_ := set $context $name $groups -}}
+{{- else -}}
+{{- $_ := set $context $name $value -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $context -}}
+{{- end -}}
+
+{{/* The security context of the operator's pods: the user of the settings, unless another is given for these pods. */}}
+{{- define "onnx-operator.podSecurityContext" -}}
+{{- $context := dict -}}
+{{- with .Values.settings.runAsUser -}}
+{{- $context = dict "runAsUser" . "runAsGroup" . "fsGroup" . -}}
+{{- end -}}
+{{- include "onnx-operator.context" (mergeOverwrite $context (deepCopy .Values.podSecurityContext)) -}}
+{{- end -}}
+
+{{/* That of the inspector's container: another user than the controller's; the socket is shared by the group. */}}
+{{- define "onnx-operator.inspectorSecurityContext" -}}
+{{- $context := dict -}}
+{{- with (include "onnx-operator.podSecurityContext" . | fromYaml).runAsUser -}}
+{{- $context = dict "runAsUser" (add1 (int64 .)) -}}
+{{- end -}}
+{{- include "onnx-operator.context" (mergeOverwrite $context (deepCopy .Values.inspector.securityContext)) -}}
 {{- end -}}
 
 {{- define "onnx-operator.serviceAccountName" -}}

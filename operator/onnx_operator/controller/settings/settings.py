@@ -49,14 +49,16 @@ class Toleration(SettingsModel):
 class Pool(SettingsModel):
     """Nodes of one kind, which the platform team offers to models."""
 
-    name: DnsSubdomain
-    runtime: Runtime = Runtime.CPU
-    node_selector: dict[str, str] = Field(default_factory=dict)
-    tolerations: list[Toleration] = Field(default_factory=list)
+    name: DnsSubdomain = Field(description="the name that spec.nodePool of a model says")
+    runtime: Runtime = Field(default=Runtime.CPU, description="whether its nodes have accelerators")
+    node_selector: dict[str, str] = Field(default_factory=dict, description="labels of its nodes")
+    tolerations: list[Toleration] = Field(default_factory=list, description="taints of its nodes that pods tolerate")
     gpu_resource: str = Field(default="nvidia.com/gpu", description="extended resource that a GPU pod asks for")
     accelerator_memory: str = Field(default="", description="memory of one accelerator, as a quantity; empty: unknown")
-    server_image: str = Field(default="", description="empty: the image of the settings")
-    allowed_namespaces: list[str] = Field(default_factory=list, description="empty: all")
+    server_image: str = Field(default="", description="image of its pods; empty: the image of the settings")
+    allowed_namespaces: list[str] = Field(
+        default_factory=list, description="namespaces of models that may use it; empty: all"
+    )
     requests_per_second: float | None = Field(
         default=None, gt=0, le=MAX_REQUESTS_PER_SECOND, description="in the place of resources.requestsPerSecond"
     )
