@@ -8,7 +8,7 @@ STAMP := $(VENV)/.stamp
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.cluster/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
 
-.PHONY: help venv lock generate lint unit integration e2e test test-soak chaos test-examples corpus corpus-report bench bench-serving bench-controller cluster-up cluster-down cluster-status images demo clean
+.PHONY: help venv lock generate lint unit integration e2e test test-soak chaos test-examples corpus corpus-report bench bench-serving bench-controller cluster-up cluster-down cluster-status images chart demo clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ cluster-down: $(STAMP) ## Stop it and remove everything it added
 
 images: $(STAMP) ## Build the images and load them into the local cluster
 	$(BIN)/python -m tests.cluster images
+
+chart: $(STAMP) ## Package the chart into dist/, to the same bytes each time
+	$(BIN)/python -m tests.tools.package_chart
 
 demo: $(STAMP) ## From nothing to scored predictions (CONTEXT=name uses a cluster of your own)
 	$(BIN)/python -m examples.demo $(if $(CONTEXT),--context $(CONTEXT))

@@ -31,11 +31,14 @@ class Chart:
         self, *command: str, values: dict[str, Any] | None = None, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """One command with these values; how it ends is the caller's."""
-        file = self._folder / "values.yaml"
-        file.write_text(yaml.safe_dump(values or {}))
+        given: list[str] = []
+        if values is not None:
+            file = self._folder / "values.yaml"
+            file.write_text(yaml.safe_dump(values))
+            given = ["--values", str(file)]
         homes = {f"HELM_{kind}_HOME": str(self._folder / kind) for kind in ("CACHE", "CONFIG", "DATA")}
         return subprocess.run(
-            [str(self._helm), *command, "--values", str(file)],
+            [str(self._helm), *command, *given],
             env=os.environ | homes,
             capture_output=True,
             text=True,

@@ -55,7 +55,7 @@ RULES: dict[str, Schema] = {
     "image.pullPolicy": kinds.PULL_POLICY,
     "imagePullSecrets": items(kinds.NAME),
     "nameOverride": pattern(kinds.LABEL, 63, empty=True),
-    "fullnameOverride": pattern(kinds.LABEL, 63, empty=True),
+    "fullnameOverride": pattern(kinds.LABEL, 54, empty=True),
     "replicas": whole(1, 100),
     "logLevel": one_of("debug", "info", "warning", "error"),
     "*.env": kinds.ENV,

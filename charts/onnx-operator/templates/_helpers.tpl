@@ -2,13 +2,17 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* Names of objects begin with it; the longest addition is that of a Service, whose name has at most 63 characters. */}}
 {{- define "onnx-operator.fullname" -}}
+{{- if not (hasKey .Values "helmTest") -}}
+{{- fail "these are the values of an older chart, without the defaults of this one: upgrade with --reset-then-reuse-values, or with your values file, instead of --reuse-values" -}}
+{{- end -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 54 | trimSuffix "-" -}}
 {{- else if contains (include "onnx-operator.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 54 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "onnx-operator.name" .) | trunc 63 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "onnx-operator.name" .) | trunc 54 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
