@@ -1,7 +1,6 @@
 """The chart, as Helm renders it and as a real API server takes it."""
 
 import json
-import re
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from onnx_operator.api import crd, names
 from onnx_operator.controller.cluster.kinds import CHILD_KINDS, CONTROLLER_REVISION, ONNX_MODEL, POD, Kind
 from onnx_operator.controller.rollout.shapes import shapes
 from onnx_operator.controller.settings.settings import Settings, parse_settings
-from onnx_operator.controller.telemetry.metrics import REGISTRY
 from tests.cluster.cluster import Cluster
 from tests.integration.charts import CHART, NAMESPACE, Chart
 from tests.unit.controller.samples import certificate, public_key
@@ -76,7 +74,9 @@ EVERYTHING: dict[str, Any] = {
     "priorityClassName": "system-cluster-critical",
     "service": {"annotations": {"a": "b"}},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+    "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "alertLabels": {"team": "platform"}},
+    "dashboards": {"enabled": True, "labels": {"team": "platform"}, "annotations": {"grafana_folder": "ONNX"}},
     "networkPolicy": {
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
         "egress": [{"ports": [{"port": 443, "protocol": "TCP"}]}],
@@ -228,17 +228,6 @@ def test_inspection_pods_run_the_operators_image_unless_another_is_given(chart: 
     assert _settings(chart.template()).inspector_image == own
     given = {"settings": {"inspectorImage": "registry.example.com/inspector:2"}}
     assert _settings(chart.template(given)).inspector_image == "registry.example.com/inspector:2"
-
-
-def test_every_alert_asks_for_a_metric_that_is_exported(chart: Chart) -> None:
-    # One with labels has no samples before there is anything to tell.
-    operator = {name for m in REGISTRY.collect() for name in (m.name, *(sample.name for sample in m.samples))}
-    documented = (CHART.parents[1] / "docs" / "reference" / "metrics.md").read_text()
-    server = set(re.findall(r"^\| `(onnx_server_\w+)`", documented, re.MULTILINE))
-    rules = _one(chart.template(EVERYTHING), "PrometheusRule")["spec"]["groups"][0]["rules"]
-    asked = {name for rule in rules for name in re.findall(r"onnx_\w+", rule["expr"])}
-    assert len(asked) == len(rules) == 4
-    assert asked <= operator | server
 
 
 def test_a_user_that_is_left_to_the_platform_is_named_nowhere(chart: Chart) -> None:

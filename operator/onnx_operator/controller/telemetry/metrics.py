@@ -14,6 +14,9 @@ REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 
 RECONCILES = Counter("onnx_operator_reconciles", "Models looked at, by result", ["result"], registry=REGISTRY)
+for _result in ("ok", "error"):
+    # From the start, so that the first is an increase.
+    RECONCILES.labels(result=_result)
 RECONCILE_SECONDS = Histogram("onnx_operator_reconcile_seconds", "Time of one reconciliation", registry=REGISTRY)
 QUEUE_DEPTH = Gauge("onnx_operator_queue_depth", "Models that wait to be reconciled", registry=REGISTRY)
 INSPECTIONS = Counter(
