@@ -15,7 +15,7 @@ import click
 from onnx_operator.api import crd, names
 from onnx_operator.api.reasons import REASONS
 from onnx_operator.server.runtime.capabilities import capabilities_text, probe
-from tests.tools import argocd, chart_page, chart_schema, metrics, providers, schemas, stubs
+from tests.tools import argocd, chart_page, chart_schema, dashboards, metrics, providers, schemas, stubs
 
 ROOT = Path(__file__).parents[2]
 CRD_FILE = f"{names.PLURAL}.{names.GROUP}.yaml"
@@ -58,6 +58,7 @@ def generated() -> dict[Path, str]:
     chart = ROOT / "charts/onnx-operator"
     return {
         ROOT / "crds" / CRD_FILE: crd.to_yaml(),
+        **{chart / "dashboards" / name: text for name, text in dashboards.dashboards().items()},
         chart / "files" / CRD_FILE: crd.to_yaml(),
         ROOT / "operator/onnx_operator/api/capabilities/onnxruntime-cpu.json": capabilities_text(probe()),
         chart / "values.schema.json": chart_schema.text(chart),
