@@ -162,6 +162,14 @@ class ModelSource(SpecModel):
             )
         ),
     )
+    on_change: Literal["Follow", "Hold"] | None = Field(
+        default=None,
+        description=(
+            "What is done where the source holds other bytes by now: Follow inspects them and rolls them out; Hold "
+            "rolls out nothing until sha256 or the annotation refresh asks for them. Default: Hold in namespaces that "
+            "the operator's settings name, else Follow."
+        ),
+    )
     version: str | None = Field(
         default=None, min_length=1, max_length=64, description="The model's version in your own words."
     )

@@ -41,6 +41,7 @@ from onnx_operator.controller.rollout.children import (
 from onnx_operator.controller.rollout.contest import Contests
 from onnx_operator.controller.rollout.deciding import Deciding, Decision
 from onnx_operator.controller.rollout.history import History, settings_cause
+from onnx_operator.controller.rollout.holding import holds
 from onnx_operator.controller.rollout.keeping import keep, newer_version
 from onnx_operator.controller.rollout.outcome import heed
 from onnx_operator.controller.rollout.revising import Revising
@@ -201,7 +202,16 @@ class Reconciler:
                 )
                 serving = status.serving.revision if status.serving else ""
                 decision = await self._deciding.decide(
-                    model, spec, inspection, poll.result, known, children, serving, observation, confirm
+                    model,
+                    spec,
+                    inspection,
+                    poll.result,
+                    known,
+                    children,
+                    serving,
+                    observation,
+                    confirm,
+                    hold=holds(spec, key[0], self._settings),
                 )
             decision = await heed(self._revising, model, spec, inspection, decision, known, observation, self._settings)
             cause = decision.cause

@@ -97,7 +97,7 @@ def test_the_spec_holds_the_fields_whose_behaviour_exists_and_no_others():
         "suspend",
     }
     assert set(at(".spec.model")["properties"]) == {
-        *("uri", "sha256", "credentials", "testData", "version", "tags", "description")
+        *("uri", "sha256", "credentials", "testData", "onChange", "version", "tags", "description")
     }
     assert set(at(".spec.session")["properties"]) == {
         *("executionProviders", "intraOpThreads", "interOpThreads", "onFallback")

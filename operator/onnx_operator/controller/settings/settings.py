@@ -303,6 +303,11 @@ class Settings(SettingsModel):
         description="whether short pods look at what only a model's own pods can read (pvc, the identity of a service "
         "account); without, such models are refused, and the chart grants no pod to be made",
     )
+    hold_source_changes: list[str] = Field(
+        default_factory=list,
+        description="namespaces (patterns such as prod-*) whose models are not rolled out anew where only the bytes at "
+        "their source have changed, unless spec.model.onChange says Follow",
+    )
     page: bool = Field(default=False, description="whether pods serve a page to try the model at /")
     resources: ResourceSettings = Field(default_factory=ResourceSettings)
     start: StartSettings = Field(default_factory=StartSettings)
