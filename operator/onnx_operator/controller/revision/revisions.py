@@ -44,7 +44,7 @@ POD_FIELDS = (
     "podTemplate",
 )
 """Fields of the spec that reach the pods: a change of one makes a revision."""
-OTHER_FIELDS = ("model.sha256", "model.tags", "model.description", "replicas", "suspend")
+OTHER_FIELDS = ("model.sha256", "model.tags", "model.description", "replicas", "rollout", "suspend")
 """Fields that reach no pod; ``sha256`` is compared with the digests of the files."""
 
 NOTE_WARMED = "warmed-up"
