@@ -352,7 +352,9 @@ class Reconciler:
             if not current.trust.holds:
                 return Cause(Reason.NOT_SEALED, NOT_SEALED_MESSAGE.format(name=current.name))
             return None
-        settled = await self._contests.settled(self._kube, model, desired_children(model, spec, current), live)
+        pool = next((p for p in self._settings.effective_pools() if p.name == current.data.pool), None)
+        wanted = desired_children(model, spec, current, pool.rollout if pool else None)
+        settled = await self._contests.settled(self._kube, model, wanted, live)
         if settled.cause:
             self._queue.add_after(key_of(model), settled.wait)
         desired = settled.desired
