@@ -106,9 +106,10 @@ def test_recorded_answers_decide_whether_a_version_takes_traffic(models: Models)
     log = models.cluster.kubectl("logs", models.pods("tested")[0]["metadata"]["name"], "-n", models.namespace)
     assert '"started"' in log
 
-    # Another model against the same test data: the old one goes on serving.
+    # Another model against the same test data: it is taken back, and the old one goes on serving, with no pod beside.
     models.patch("tested", {"model": {"uri": models.upload(second, "second")}})
-    told = models.wait_for("tested", reason="TestFailed")
+    told = models.wait_for("tested", ready="False", reason="RolledBack")
+    assert "TestFailed" in conditions(told)["Progressing"]["message"]
     assert "output y" in conditions(told)["Progressing"]["message"]
     assert conditions(told)["Available"]["status"] == "True"
     np.testing.assert_allclose(models.predict("tested", {"x": X})["y"], expected(first, {"x": X})["y"], rtol=1e-5)

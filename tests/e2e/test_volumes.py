@@ -164,6 +164,22 @@ def test_refresh_looks_again_and_rolls_out_what_changed(models: Models, volume: 
     assert np.allclose(models.predict("linear", INPUTS)["y"], expected(changed, INPUTS)["y"], atol=1e-5)
 
 
+def test_bytes_that_changed_on_the_volume_are_held_until_somebody_asks_for_them(models: Models, volume: Volume) -> None:
+    reviewed, other = files.linear(89), files.linear(90)
+    models.apply("held", volume.write("held.onnx", reviewed), model={"onChange": "Hold"})
+    before = models.wait_ready("held")["status"]["serving"]["revision"]
+    volume.write("held.onnx", other)
+    # As after a drain: a pod starts where the reviewed bytes are no more.
+    models.patch("held", {"replicas": 2})
+    model = models.wait_for("held", ready="False", reason="SourceHeld")
+    assert conditions(model)["Available"]["status"] == "True"
+    assert model["status"]["serving"]["revision"] == before
+    assert np.allclose(models.predict("held", INPUTS)["y"], expected(reviewed, INPUTS)["y"], atol=1e-5)
+    models.cluster.kubectl("annotate", "onnx", "held", "-n", models.namespace, f"{REFRESH}=reviewed")
+    models.wait_for("held", ready="True", where=lambda m: m["status"]["serving"]["revision"] != before)
+    assert np.allclose(models.predict("held", INPUTS)["y"], expected(other, INPUTS)["y"], atol=1e-5)
+
+
 def test_an_operator_that_is_killed_again_and_again_inspects_all_the_same_and_leaves_nothing(
     models: Models, volume: Volume
 ) -> None:

@@ -548,3 +548,54 @@ def test_scale_keeps_the_bounds_too(apiserver, namespace, replicas):
     )
     assert done.returncode != 0
     assert apiserver.get("onnx", "resnet50", namespace)["spec"]["replicas"] == 1
+
+
+# --- how updates move -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rollout",
+    [
+        {"maxSurge": 1, "maxUnavailable": 0, "progressDeadlineSeconds": 3600},
+        {"maxSurge": "25%", "maxUnavailable": "10%"},
+        {"maxSurge": 0},
+        {"maxSurge": "0%", "maxUnavailable": 1},
+        {},
+    ],
+)
+def test_how_updates_move_is_said_as_for_a_deployment(apiserver, namespace, rollout):
+    stored = accepted(apiserver, namespace, model(rollout=rollout))
+    assert stored["spec"]["rollout"] == rollout
+
+
+@pytest.mark.parametrize(
+    "rollout",
+    [
+        {"maxSurge": 0, "maxUnavailable": 0},
+        {"maxSurge": "0%", "maxUnavailable": 0},
+        {"maxSurge": "0%", "maxUnavailable": "0%"},
+    ],
+)
+def test_an_update_that_could_not_move_is_refused_and_both_fields_are_named(apiserver, namespace, rollout):
+    code, output = attempt(apiserver, namespace, model(rollout=rollout))
+    assert code != 0
+    assert "maxSurge and maxUnavailable must not both be 0" in output
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("maxSurge", -1),
+        ("maxSurge", "1"),
+        ("maxSurge", "101%"),
+        ("maxSurge", 1.5),
+        ("maxUnavailable", "many"),
+        ("maxUnavailable", True),
+        ("progressDeadlineSeconds", 0),
+        ("progressDeadlineSeconds", "1h"),
+    ],
+)
+def test_what_is_no_number_of_pods_or_seconds_is_refused_by_its_name(apiserver, namespace, field, value):
+    code, output = attempt(apiserver, namespace, model(rollout={field: value}))
+    assert code != 0
+    assert f"spec.rollout.{field}" in output

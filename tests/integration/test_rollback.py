@@ -296,3 +296,60 @@ async def test_notes_that_somebody_else_wrote_count_for_nothing(desk, served):
     await look(desk, operator)
     assert await holds(desk) == update
     assert (await desk.reasons())["Ready"] != "RolledBack"
+
+
+class Killed(BaseException):
+    """The operator's process is no more."""
+
+
+def kill_at(operator: Operator, count: int, *, after: bool) -> list[str]:
+    """Have the operator end at one of its writes, just before or just after it; the list fills with what it wrote."""
+    written: list[str] = []
+
+    def watched(name, call):
+        async def write(kind, *arguments, **named):
+            written.append(f"{name} {kind.plural}")
+            last = len(written) >= count
+            if last and not after:
+                raise Killed
+            answer = await call(kind, *arguments, **named)
+            if last:
+                raise Killed
+            return answer
+
+        return write
+
+    for name in ("apply", "merge", "create", "delete"):
+        setattr(operator.kube, name, watched(name, getattr(operator.kube, name)))
+    return written
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_an_operator_killed_at_any_write_of_it_ends_the_same(desk, served, after):
+    operator, cluster, good = served
+    kinds: set[str] = set()
+    for count in range(1, 20):
+        await desk.write(session={"intraOpThreads": 10 + count})
+        await operator.settle(desk.namespace, "m")
+        update = await holds(desk)
+        assert update != good
+        await cluster.roll(LOAD_FAILED, "ReplicaSetUpdated")
+        victim = await desk.operator()
+        written = kill_at(victim, count, after=after)
+        try:
+            await look(desk, victim)
+        except Killed:
+            ended = False
+        else:
+            ended = True
+        kinds |= set(written)
+        operator = await desk.operator()
+        found = await look(desk, operator)
+        assert (count, await holds(desk)) == (count, good)
+        assert (found["Ready"]["reason"], update in found["Ready"]["message"]) == ("RolledBack", True)
+        await cluster.roll()
+        await look(desk, operator)
+        if ended:
+            break
+    assert ended
+    assert kinds >= {"merge controllerrevisions", "apply deployments", "apply onnxmodels"}

@@ -81,6 +81,7 @@ class Reason(StrEnum):
     NODE_LOST = "NodeLost"
     INTERFACE_CHANGED = "InterfaceChanged"
     ROLLED_BACK = "RolledBack"
+    SOURCE_HELD = "SourceHeld"
     NAME_CONFLICT = "NameConflict"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     PAUSED = "Paused"

@@ -15,11 +15,13 @@ from onnx_operator.api.conditions import ConditionStatus
 from onnx_operator.api.names import GROUP
 from onnx_operator.api.origins import ORIGIN
 from onnx_operator.api.report import ModelReport
+from onnx_operator.api.rollout import PodCount
 from onnx_operator.api.schemes import FOLDERS, SCHEMES, alternatives
 from onnx_operator.api.sources import ApiModel, SourcePin
 from onnx_operator.api.warm_up import FILLING, MAX_WARM_UP_INPUTS, Sizes, WarmUpInputs
 
 MAX_REPLICAS = 1000
+MAX_PROGRESS_SECONDS = 7 * 24 * 3600
 
 
 class Runtime(StrEnum):
@@ -160,6 +162,14 @@ class ModelSource(SpecModel):
                 [scheme.pattern for scheme in FOLDERS],
                 f"must be a folder: {alternatives(_FOLDER_FORMS)}, for example s3://models/resnet50/test_data_set_0",
             )
+        ),
+    )
+    on_change: Literal["Follow", "Hold"] | None = Field(
+        default=None,
+        description=(
+            "What is done where the source holds other bytes by now: Follow inspects them and rolls them out; Hold "
+            "rolls out nothing until sha256 or the annotation refresh asks for them. Default: Hold in namespaces that "
+            "the operator's settings name, else Follow."
         ),
     )
     version: str | None = Field(
@@ -358,9 +368,30 @@ class PodTemplate(SpecModel):
     )
 
 
-class Rollout(SpecModel):
-    """How an update comes into service."""
+def _is_no_pod(field: str) -> str:
+    return f"(has(self.{field}) && (type(self.{field}) == int ? self.{field} == 0 : self.{field} == '0%'))"
 
+
+class Rollout(SpecModel):
+    """How an update reaches the pods, and whether it stays. Nothing of it restarts a pod that serves."""
+
+    max_surge: PodCount | None = Field(
+        default=None,
+        description="Pods that an update may run beside those that are wanted: a number, or a share of the replicas "
+        "such as 25%. Default: what the pool says; else 1, or 25% of more than four replicas.",
+    )
+    max_unavailable: PodCount | None = Field(
+        default=None,
+        description="Pods that an update may take away before new ones are ready, as maxSurge. Default: what the pool "
+        "says; else 0, or with maxSurge 0 what is the default there.",
+    )
+    progress_deadline_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_PROGRESS_SECONDS,
+        description="After how long without progress an update counts as failed. Never less than a pod may take to "
+        "pull its image, download the model and start, which is the default.",
+    )
     auto_rollback: bool | None = Field(
         default=None,
         description=(
@@ -412,7 +443,15 @@ class OnnxModelSpec(SpecModel):
         description="The pods' service account. Its token is not mounted unless podTemplate asks for it.",
     )
     pod_template: PodTemplate | None = None
-    rollout: Rollout | None = None
+    rollout: Rollout | None = Field(
+        default=None,
+        json_schema_extra=_validated(
+            _rule(
+                f"!({_is_no_pod('maxSurge')} && {_is_no_pod('maxUnavailable')})",
+                "maxSurge and maxUnavailable must not both be 0: no pod could ever be replaced",
+            )
+        ),
+    )
     suspend: bool | None = Field(default=None, description="Keep the object, run no pods.")
 
     @property

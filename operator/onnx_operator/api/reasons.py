@@ -247,6 +247,12 @@ REASONS: dict[Reason, ReasonFacts] = {
         "revision runs again. It is not tried again until the spec or the source changes, or the annotation "
         "`onnx-operator.dev/refresh`. `spec.rollout.autoRollback: false` turns going back off.",
     ),
+    Reason.SOURCE_HELD: ReasonFacts(
+        ConditionType.PROGRESSING,
+        "The source holds other bytes than were rolled out, and `spec.model.onChange` or the settings say Hold: what "
+        "serves goes on, and no pod gets them. Set `spec.model.sha256` to their digest, or a new value of the "
+        "annotation `onnx-operator.dev/refresh`, to have them rolled out; or put the old ones back and refresh.",
+    ),
     Reason.NAME_CONFLICT: ReasonFacts(
         ConditionType.PROGRESSING, "An object of the model's name exists that does not belong to it."
     ),

@@ -41,6 +41,7 @@ from onnx_operator.controller.rollout.children import (
 from onnx_operator.controller.rollout.contest import Contests
 from onnx_operator.controller.rollout.deciding import Deciding, Decision
 from onnx_operator.controller.rollout.history import History, settings_cause
+from onnx_operator.controller.rollout.holding import holds
 from onnx_operator.controller.rollout.keeping import keep, newer_version
 from onnx_operator.controller.rollout.outcome import heed
 from onnx_operator.controller.rollout.revising import Revising
@@ -201,7 +202,16 @@ class Reconciler:
                 )
                 serving = status.serving.revision if status.serving else ""
                 decision = await self._deciding.decide(
-                    model, spec, inspection, poll.result, known, children, serving, observation, confirm
+                    model,
+                    spec,
+                    inspection,
+                    poll.result,
+                    known,
+                    children,
+                    serving,
+                    observation,
+                    confirm,
+                    hold=holds(spec, key[0], self._settings),
                 )
             decision = await heed(self._revising, model, spec, inspection, decision, known, observation, self._settings)
             cause = decision.cause
@@ -342,7 +352,9 @@ class Reconciler:
             if not current.trust.holds:
                 return Cause(Reason.NOT_SEALED, NOT_SEALED_MESSAGE.format(name=current.name))
             return None
-        settled = await self._contests.settled(self._kube, model, desired_children(model, spec, current), live)
+        pool = next((p for p in self._settings.effective_pools() if p.name == current.data.pool), None)
+        wanted = desired_children(model, spec, current, pool.rollout if pool else None)
+        settled = await self._contests.settled(self._kube, model, wanted, live)
         if settled.cause:
             self._queue.add_after(key_of(model), settled.wait)
         desired = settled.desired

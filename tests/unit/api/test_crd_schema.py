@@ -50,7 +50,8 @@ def test_every_field_but_quantities_and_dimensions_has_one_type():
     untyped = [path for path, node in ALL if not isinstance(node.get("type"), str)]
     dimensions = [path for path, node in ALL if node.get("x-kubernetes-int-or-string")]
     assert untyped == [*QUANTITIES, *dimensions]
-    assert all(path.startswith(".status.model.") for path in dimensions)
+    steps = {".spec.rollout.maxSurge", ".spec.rollout.maxUnavailable"}
+    assert all(path.startswith(".status.model.") or path in steps for path in dimensions)
 
 
 def test_what_may_be_left_out_of_the_spec_may_be_null_and_nothing_else():
@@ -97,7 +98,7 @@ def test_the_spec_holds_the_fields_whose_behaviour_exists_and_no_others():
         "suspend",
     }
     assert set(at(".spec.model")["properties"]) == {
-        *("uri", "sha256", "credentials", "testData", "version", "tags", "description")
+        *("uri", "sha256", "credentials", "testData", "onChange", "version", "tags", "description")
     }
     assert set(at(".spec.session")["properties"]) == {
         *("executionProviders", "intraOpThreads", "interOpThreads", "onFallback")
@@ -147,7 +148,7 @@ def test_only_a_pod_spec_accepts_unknown_fields():
 def test_everything_that_cel_walks_through_is_bounded():
     # An unbounded string, list or map makes the API server refuse the CRD for the cost of its rules.
     for path, node in ALL:
-        if not node.get("x-kubernetes-validations") or path in ("root", ".spec", ".spec.scoring"):
+        if not node.get("x-kubernetes-validations") or path in ("root", ".spec", ".spec.scoring", ".spec.rollout"):
             continue
         assert {"maxLength", "maxItems", "maxProperties"} & set(node), path
 

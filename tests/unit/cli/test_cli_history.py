@@ -14,6 +14,7 @@ from onnx_operator.cli import tables
 from onnx_operator.cli.history import FAILED, GOOD, History, Row, State, entries, told
 from onnx_operator.cli.lookup import Found
 from onnx_operator.cli.output import console
+from onnx_operator.controller.rollout.rollback import Failure, note_of
 from tests.security.test_terminal_output import EVIL, assert_safe
 from tests.unit.cli.test_cli_rollback import A, B, revision
 
@@ -70,6 +71,11 @@ def test_the_newest_comes_first_and_each_says_what_it_is() -> None:
     text = shown(found)
     assert "revision 3 failed: LoadFailed: no kernel for node /conv1" in text
     assert "sha256:bbbbbbbbbbbb" in text
+
+
+def test_what_the_operator_notes_of_a_failure_is_what_is_shown() -> None:
+    note = note_of(Failure(reason="TestFailed", message="output y differs", pods=["m-1"], inspection="key"))
+    assert "revision 2 failed: TestFailed: output y differs" in shown(listed(revision(2, {}, failed=note)))
 
 
 def test_the_share_is_that_of_the_ready_pods() -> None:

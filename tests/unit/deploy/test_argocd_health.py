@@ -156,6 +156,7 @@ JUDGED: dict[Reason, tuple[str, dict[str, Any]]] = {
     Reason.NODE_LOST: ("Degraded", failing(Reason.NODE_LOST)),
     Reason.INTERFACE_CHANGED: ("Degraded", failing(Reason.INTERFACE_CHANGED)),
     Reason.ROLLED_BACK: ("Degraded", {"withheld": Cause(Reason.ROLLED_BACK, "why")}),
+    Reason.SOURCE_HELD: ("Degraded", {"withheld": Cause(Reason.SOURCE_HELD, "why")}),
     Reason.NEWER_VERSION: ("Degraded", {"hands_off": Cause(Reason.NEWER_VERSION, "why")}),
     Reason.NAME_CONFLICT: ("Degraded", held_up(Reason.NAME_CONFLICT)),
     Reason.DEADLINE_EXCEEDED: (

@@ -13,7 +13,7 @@ from onnx_operator.controller.cluster.kinds import Object
 from onnx_operator.controller.observation.observe import Observation
 from onnx_operator.controller.revision.fetching import uses_service_account, wants_folder
 from onnx_operator.controller.revision.render import uses_gpu
-from onnx_operator.controller.revision.revisions import Revision, pod_spec
+from onnx_operator.controller.revision.revisions import OF_PLATFORM, Revision, pod_spec
 from onnx_operator.controller.revision.seal import digest
 
 
@@ -39,7 +39,7 @@ def inspection_key(spec: OnnxModelSpec, model: Object, signatures: SignatureSett
         decisive.append(Runtime.GPU)
     if signatures and signatures.required:
         # Whom the platform trusts has changed: what serves goes on serving, and is told to be unsigned.
-        decisive.append(signatures.model_dump_json())
+        return f"{digest(decisive)}{OF_PLATFORM}{digest(signatures.model_dump_json())}"
     return digest(decisive)
 
 

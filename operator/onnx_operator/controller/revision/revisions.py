@@ -44,13 +44,15 @@ POD_FIELDS = (
     "podTemplate",
 )
 """Fields of the spec that reach the pods: a change of one makes a revision."""
-OTHER_FIELDS = ("model.sha256", "model.tags", "model.description", "replicas", "rollout", "suspend")
+OTHER_FIELDS = ("model.sha256", "model.onChange", "model.tags", "model.description", "replicas", "rollout", "suspend")
 """Fields that reach no pod; ``sha256`` is compared with the digests of the files."""
 
 NOTE_WARMED = "warmed-up"
 """The note that tells how a revision started: JSON of :class:`~onnx_operator.controller.revision.warm_up.Warmed`."""
 NOTE_INSPECTION = "inspection-key"
 """The note that names the inspection which accepted the model last."""
+OF_PLATFORM = "."
+"""In an inspection's key, what is before it is the model's owner's to change, and what is after it the platform's."""
 NOTE_SIGNER = "signer"
 """The note that names who signed the model, where a later inspection than the revision's own verified it."""
 NOTE_GOOD = "good"

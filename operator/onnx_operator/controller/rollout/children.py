@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from onnx_operator.api import names
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import OnnxModelSpec
+from onnx_operator.api.rollout import Steps
 from onnx_operator.controller.cluster.answers import ApiError
 from onnx_operator.controller.cluster.kinds import (
     CHILD_KINDS,
@@ -36,6 +37,7 @@ from onnx_operator.controller.revision.merge import contains, project
 from onnx_operator.controller.revision.render import Manifest
 from onnx_operator.controller.revision.revisions import Revision, Unread, surplus, with_revision_label
 from onnx_operator.controller.revision.seal import digest
+from onnx_operator.controller.revision.strategy import with_rollout
 from onnx_operator.controller.rollout.forms import Forms
 from onnx_operator.controller.telemetry import metrics
 
@@ -259,11 +261,13 @@ async def canonical(kube: Kube, manifests: list[Manifest], revision: str, forms:
     return result
 
 
-def desired_children(model: Object, spec: OnnxModelSpec, revision: Revision) -> list[Manifest]:
-    """The revision's manifests, with what belongs to the moment: owner, replicas, tags.
+def desired_children(
+    model: Object, spec: OnnxModelSpec, revision: Revision, pool: Steps | None = None
+) -> list[Manifest]:
+    """The revision's manifests, with what belongs to the moment: owner, replicas, tags, how an update moves.
 
     Whatever a revision says, its children are of the kinds that a model has, each once, with the model's name, in its
-    namespace.
+    namespace. ``pool`` tells how updates move there, where the spec does not.
     """
     annotations = {
         f"{names.ANNOTATION_TAG_PREFIX}{key}": value for key, value in sorted((spec.model.tags or {}).items())
@@ -286,7 +290,8 @@ def desired_children(model: Object, spec: OnnxModelSpec, revision: Revision) -> 
         }
         child = {**manifest, "apiVersion": kind.api_version, "metadata": metadata}
         if child["kind"] == "Deployment":
-            child["spec"] = {**child["spec"], "replicas": wanted_replicas(spec)}
+            replicas = wanted_replicas(spec)
+            child["spec"] = {**with_rollout(child["spec"], spec, pool, replicas), "replicas": replicas}
         metadata["annotations"][names.ANNOTATION_APPLIED] = digest(child)
         desired.append(child)
     return desired

@@ -21,6 +21,7 @@ from onnx_operator.controller.revision.scoring import read_scoring
 from onnx_operator.controller.revision.warm_up import Kept
 from onnx_operator.controller.rollout.children import Children, ChildrenError
 from onnx_operator.controller.rollout.history import History
+from onnx_operator.controller.rollout.holding import held_back, held_cause
 from onnx_operator.controller.rollout.revising import Revising
 from onnx_operator.model.refusal import RefusedError
 
@@ -94,6 +95,8 @@ class Deciding:
         serving: str,
         observation: Observation,
         confirm: Callable[[], Awaitable[None]],
+        *,
+        hold: bool = False,
     ) -> Decision:
         """What is to be rolled out, by an inspection's result; None while there is none.
 
@@ -107,6 +110,7 @@ class Deciding:
             serving: the name of the revision that takes traffic, as the status tells.
             observation: what its pods tell.
             confirm: sees that there is still a model to make a revision for.
+            hold: whether other bytes than were agreed to wait for consent.
 
         Raises:
             ApiError, OSError: the API server failed in a way that trying again may cure.
@@ -118,6 +122,8 @@ class Deciding:
             return Decision(current, result.refusal)
         if result.files is None:
             raise ValueError("an accepted inspection holds the model's files")
+        if known.newest and hold and held_back(known.newest, inspection, result):
+            return Decision(current, withheld=held_cause(known.newest, result))
         try:
             scoring = await read_scoring(self._sight, model["metadata"]["namespace"], spec)
         except RefusedError as error:

@@ -72,7 +72,8 @@ async def heed(
     instead = to_go_back_to(known, wanted, eligible(model, spec, settings, observation))
     if instead is None:
         return replace(decision, alone=True)
-    return replace(decision, current=instead, wanted=wanted, withheld=told(found, wanted, instead))
+    withheld = decision.withheld or told(found, wanted, instead)
+    return replace(decision, current=instead, wanted=wanted, withheld=withheld)
 
 
 async def _noted(

@@ -3,12 +3,13 @@
 import ipaddress
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from onnx_operator.api.onnxmodel import DnsSubdomain, Runtime
+from onnx_operator.api.rollout import Steps
 from onnx_operator.api.signatures import SignatureSettings
 from onnx_operator.api.sources import (
     AzureSettings,
@@ -46,6 +47,16 @@ class Toleration(SettingsModel):
     toleration_seconds: int | None = None
 
 
+class PoolRollout(Steps, SettingsModel):
+    """How updates move on a pool's nodes, as in ``spec.rollout``."""
+
+    @model_validator(mode="after")
+    def _moves(self) -> Self:
+        if self.stands_still:
+            raise ValueError("maxSurge and maxUnavailable must not both be 0: no pod could ever be replaced")
+        return self
+
+
 class Pool(SettingsModel):
     """Nodes of one kind, which the platform team offers to models."""
 
@@ -61,6 +72,9 @@ class Pool(SettingsModel):
     )
     requests_per_second: float | None = Field(
         default=None, gt=0, le=MAX_REQUESTS_PER_SECOND, description="in the place of resources.requestsPerSecond"
+    )
+    rollout: PoolRollout = Field(
+        default_factory=PoolRollout, description="how updates move where spec.rollout does not say it"
     )
 
     @field_validator("accelerator_memory")
@@ -304,6 +318,11 @@ class Settings(SettingsModel):
         default=True,
         description="whether short pods look at what only a model's own pods can read (pvc, the identity of a service "
         "account); without, such models are refused, and the chart grants no pod to be made",
+    )
+    hold_source_changes: list[str] = Field(
+        default_factory=list,
+        description="namespaces (patterns such as prod-*) whose models are not rolled out anew where only the bytes at "
+        "their source have changed, unless spec.model.onChange says Follow",
     )
     page: bool = Field(default=False, description="whether pods serve a page to try the model at /")
     resources: ResourceSettings = Field(default_factory=ResourceSettings)
