@@ -22,6 +22,8 @@ from onnx_operator.api.warm_up import FILLING, MAX_WARM_UP_INPUTS, Sizes, WarmUp
 
 MAX_REPLICAS = 1000
 MAX_PROGRESS_SECONDS = 7 * 24 * 3600
+ANY_INTERFACE = "Any"
+"""What lets a version of any interface through."""
 
 
 class Runtime(StrEnum):
@@ -383,6 +385,13 @@ class Rollout(SpecModel):
         le=MAX_PROGRESS_SECONDS,
         description="After how long without progress an update counts as failed. Never less than a pod may take to "
         "pull its image, download the model and start, which is the default.",
+    )
+    accept_interface: str | None = Field(
+        default=None,
+        pattern=r"^(Any|[a-f0-9]{12})$",
+        description="Lets a version through that would break callers of the one that serves: the hash of its inputs "
+        "and outputs, as the condition Progressing and status.interface tell it, or Any. Until then it is held "
+        "(InterfaceChanged).",
     )
 
 

@@ -23,7 +23,7 @@ from onnx_operator.controller.inspection.inspections import Inspections, Poll
 from onnx_operator.controller.observation.observe import Cause, Observation, observe, replica_failure
 from onnx_operator.controller.revision.fetching import needs_pod
 from onnx_operator.controller.revision.permissions import forbidden
-from onnx_operator.controller.revision.revisions import pod_spec
+from onnx_operator.controller.revision.revisions import NOTE_GOOD, noted, pod_spec
 from onnx_operator.controller.revision.seal import digest
 from onnx_operator.controller.rollout.alterations import altered
 from onnx_operator.controller.rollout.children import (
@@ -39,8 +39,8 @@ from onnx_operator.controller.rollout.children import (
     scale,
 )
 from onnx_operator.controller.rollout.contest import Contests
-from onnx_operator.controller.rollout.deciding import Deciding, Decision
-from onnx_operator.controller.rollout.history import History, settings_cause
+from onnx_operator.controller.rollout.deciding import NOTE_RETRY_SECONDS, Deciding, Decision
+from onnx_operator.controller.rollout.history import History, rolled_out, settings_cause, with_note
 from onnx_operator.controller.rollout.keeping import keep, newer_version
 from onnx_operator.controller.rollout.revising import Revising
 from onnx_operator.controller.settings.settings import Settings
@@ -171,6 +171,7 @@ class Reconciler:
                 with contextlib.suppress(*API_FAILURES):
                     await self._statuses.interrupted(model, status, failure(error))
             raise
+        known = await self._with_good(model, known, observation)
         current = known.current
 
         inspection = inspection_key(spec, model, self._settings.signatures)
@@ -239,6 +240,7 @@ class Reconciler:
             outdated=outdated,
             started=status.started,
             trouble=poll.trouble,
+            gated=decision.gated,
         )
         if failed is None:
             await self._statuses.update(model, situation, status)
@@ -246,6 +248,23 @@ class Reconciler:
         with contextlib.suppress(*API_FAILURES):
             await self._statuses.update(model, situation, status)
         raise failed
+
+    async def _with_good(self, model: Object, known: History, observation: Observation) -> History:
+        """The revisions, with the note of the one that was rolled out to its end just now.
+
+        A note that cannot be written yet counts all the same, for this look.
+        """
+        name = rolled_out(observation)
+        revision = next((r for r in known.own if r.name == name and not r.good), None)
+        if revision is None:
+            return known
+        try:
+            return with_note(known, await self._revising.completed(model, revision))
+        except API_FAILURES as error:
+            key = key_of(model)
+            logger.warning("a good revision is not noted yet: %s", failure(error), extra={"model": "/".join(key)})
+            self._queue.add_after(key, NOTE_RETRY_SECONDS)
+            return with_note(known, noted(revision, {NOTE_GOOD: "true"}))
 
     async def _hands_off(
         self,

@@ -53,6 +53,8 @@ NOTE_INSPECTION = "inspection-key"
 """The note that names the inspection which accepted the model last."""
 NOTE_SIGNER = "signer"
 """The note that names who signed the model, where a later inspection than the revision's own verified it."""
+NOTE_GOOD = "good"
+"""The note of a revision that was rolled out to its end once: its text is ``true``."""
 
 
 class Sizing(ApiModel):
@@ -174,6 +176,11 @@ class Revision:
     def inspection_key(self) -> str:
         """The inspection that accepted the model last."""
         return self.notes.get(NOTE_INSPECTION, "")
+
+    @property
+    def good(self) -> bool:
+        """Whether it was rolled out to its end once."""
+        return self.notes.get(NOTE_GOOD) == "true"
 
     @property
     def report(self) -> ModelReport:

@@ -19,6 +19,7 @@ from onnx_operator.controller.revision.render import TemplateError, uses_gpu
 from onnx_operator.controller.revision.revisions import Revision, pod_spec, proves, wish
 from onnx_operator.controller.revision.scoring import read_scoring
 from onnx_operator.controller.revision.warm_up import Kept
+from onnx_operator.controller.rollout import gate
 from onnx_operator.controller.rollout.children import Children, ChildrenError
 from onnx_operator.controller.rollout.history import History
 from onnx_operator.controller.rollout.revising import Revising
@@ -39,6 +40,8 @@ class Decision:
     cause: Cause | None = None
     confirmed: bool = False
     """Whether ``current`` is known to be what spec and source ask for at this moment."""
+    gated: Cause | None = None
+    """Why what spec and source ask for is held, and ``current`` serves on, which callers rely on."""
 
 
 def _kept(
@@ -122,6 +125,14 @@ class Deciding:
             and current.serves(spec, result.report, scoring, result.test_data)
             and proves(current.data.files, result.files)
         )
+        running = observation.revision
+        if known.held is None and not (current and same and current.name == running):
+            # Also of one that is stored already: it may have been let through, and is not any more.
+            metadata, relied_on = model["metadata"], gate.base(known, running)
+            held = gate.held(metadata["name"], metadata["namespace"], spec, relied_on, result.report, result.interface)
+            if held:
+                applied = next((r for r in known.own if r.name == running), None)
+                return Decision(applied or relied_on, gated=held)
         if current and same and not known.held:
             current = await self._noted(model, current, inspection, result.report.signer)
             fitted = await self._fitted(

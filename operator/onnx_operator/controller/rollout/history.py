@@ -1,12 +1,13 @@
 """A model's revisions: which are the operator's own, which one is left running as it is. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import OnnxModelSpec
 from onnx_operator.controller.cluster.kinds import DEPLOYMENT, Object
-from onnx_operator.controller.observation.observe import Cause
+from onnx_operator.controller.observation.observe import Cause, Observation
+from onnx_operator.controller.observation.pods import mapping, number
 from onnx_operator.controller.revision.merge import contains
 from onnx_operator.controller.revision.permissions import forbidden
 from onnx_operator.controller.revision.revisions import Revision, Unread, with_revision_label
@@ -33,6 +34,11 @@ class History:
         return self.own[-1] if self.own else None
 
     @property
+    def good(self) -> tuple[Revision, ...]:
+        """Those that were rolled out to their end once, in ascending order."""
+        return tuple(r for r in self.own if r.good)
+
+    @property
     def newer(self) -> Unread | None:
         """The newest revision, where it is a newer version's that this one cannot read: nothing older is applied."""
         last = self.unread[-1] if self.unread else None
@@ -57,6 +63,30 @@ def history(revisions: list[Revision], running: str, unread: Iterable[Unread] = 
     own = tuple(sorted((r for r in revisions if r.trust.holds), key=lambda r: (r.number, r.name)))
     held = next((r for r in revisions if not r.trust.holds and r.name == running), None)
     return History(own, held, tuple(sorted(unread, key=lambda r: (r.number, r.name))))
+
+
+def rolled_out(observation: Observation) -> str:
+    """The revision that the Deployment holds, where its rollout is at its end; empty where it is not.
+
+    All pods are of it, and one at least takes traffic: a Deployment without pods is complete as well, and proves
+    nothing.
+    """
+    deployment, running = observation.deployment or {}, observation.revision
+    if not running or not observation.ready_pods(running):
+        return ""
+    if any(pod.revision != running for pod in observation.live_pods()):
+        return ""
+    status = mapping(deployment.get("status"))
+    if number(status.get("observedGeneration")) < number(mapping(deployment.get("metadata")).get("generation")):
+        return ""
+    counts = {number(status.get(count)) for count in ("replicas", "updatedReplicas", "availableReplicas")}
+    counts.add(number(mapping(deployment.get("spec")).get("replicas")))
+    return running if observation.complete_once or (len(counts) == 1 and counts != {0}) else ""
+
+
+def with_note(known: History, revision: Revision) -> History:
+    """The history, with other notes of one of its revisions."""
+    return replace(known, own=tuple(revision if r.name == revision.name else r for r in known.own))
 
 
 def settings_cause(revision: Revision, spec: OnnxModelSpec, namespace: str, settings: Settings) -> Cause | None:

@@ -20,6 +20,7 @@ from onnx_operator.controller.revision.kept_inputs import note_of
 from onnx_operator.controller.revision.pools import choose_pool
 from onnx_operator.controller.revision.render import Manifest, RenderInput, pod_resources, render, version_label
 from onnx_operator.controller.revision.revisions import (
+    NOTE_GOOD,
     NOTE_INSPECTION,
     NOTE_SIGNER,
     NOTE_WARMED,
@@ -48,6 +49,7 @@ from onnx_operator.model.refusal import RefusedError
 
 logger = logging.getLogger(__name__)
 
+NOTES = frozenset({NOTE_GOOD, NOTE_INSPECTION, NOTE_SIGNER, NOTE_WARMED})
 PLACE = "0000000000"
 """Stands for the hash in a revision's name while it is not known yet, in a dry run."""
 
@@ -164,7 +166,8 @@ class Revising:
         """
         metadata = model["metadata"]
         metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="patch").inc()
-        notes: dict[str, str | None] = {names.NOTE_PREFIX + note: None for note in revision.written}
+        # Those that nobody has read yet go as well: the seal is over all that are there.
+        notes: dict[str, str | None] = {names.NOTE_PREFIX + note: None for note in revision.written | NOTES}
         notes |= annotations(revision, metadata["name"], metadata["namespace"], self._keys.sealer)
         # Exactly the object whose data was read.
         patch = {"metadata": {"uid": revision.uid, "annotations": notes}}
@@ -191,6 +194,12 @@ class Revising:
         if not revision.trust.holds or not revision.uid or NOTE_WARMED in revision.notes:
             return revision
         return await self.seal(model, noted(revision, {NOTE_WARMED: note_of(facts)}))
+
+    async def completed(self, model: Object, revision: Revision) -> Revision:
+        """The revision, sealed, with the note that it was rolled out to its end."""
+        if revision.good or not revision.trust.holds or not revision.uid:
+            return revision
+        return await self.seal(model, noted(revision, {NOTE_GOOD: "true"}))
 
     async def data(
         self,
@@ -249,10 +258,10 @@ class Revising:
         metadata = model["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
         revision = new_revision(name, known.next_number, data, inspection)
-        # Of an earlier one of this content, that a model goes back to, it is known already how it started.
+        # Of an earlier one of this content, that a model goes back to, it is known already how it started and ended.
         earlier = next((each for each in known.own if each.name == revision.name), None)
-        if earlier and NOTE_WARMED in earlier.notes:
-            revision = noted(revision, {NOTE_WARMED: earlier.notes[NOTE_WARMED]})
+        if earlier:
+            revision = noted(revision, {n: earlier.notes[n] for n in (NOTE_WARMED, NOTE_GOOD) if n in earlier.notes})
         manifest = controller_revision(revision, name, namespace, self._keys.sealer)
         manifest["metadata"]["ownerReferences"] = [owner_reference(model)]
         await confirm()

@@ -73,6 +73,8 @@ class Situation:
     started: Started | None
     trouble: str = ""
     """Why looking at the source ended without any conclusion, the last time."""
+    gated: Cause | None = None
+    """Why what spec and source ask for is held, and ``current`` serves on."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,9 @@ def _progressing(s: Situation) -> _Verdict | None:
         if s.source_changed:
             return _Verdict(TRUE, Reason.SOURCE_CHANGED, "the source holds other bytes than were inspected; inspecting")
         return _Verdict(TRUE, Reason.INSPECTING, f"reading {s.spec.model.uri.split('?', 1)[0]}")
+    if s.gated:
+        more = f". {s.cause.reason}: {s.cause.message}" if s.cause else ""
+        return _Verdict(FALSE, s.gated.reason, s.gated.message + more)
     if s.cause:
         progressing = FALSE if s.cause.reason is Reason.NAME_CONFLICT else TRUE
         return _Verdict(progressing, s.cause.reason, s.cause.message)
