@@ -101,7 +101,7 @@ def test_an_update_of_another_interface_serves_only_once_it_is_warm(models: Mode
     old = files.linear(29)
     models.apply("other", models.upload(old, "good"))
     models.wait_ready("other")
-    models.apply("other", models.upload(files.fails_warm_up(), "bad"))
+    models.apply("other", models.upload(files.fails_warm_up(), "bad"), rollout={"acceptInterface": "Any"})
     model = models.wait_for("other", ready="False", reason="RolledBack")
     assert "NoInputFound" in conditions(model)["Progressing"]["message"]
     assert "lookup" in conditions(model)["Progressing"]["message"]

@@ -22,6 +22,8 @@ from onnx_operator.api.warm_up import FILLING, MAX_WARM_UP_INPUTS, Sizes, WarmUp
 
 MAX_REPLICAS = 1000
 MAX_PROGRESS_SECONDS = 7 * 24 * 3600
+ANY_INTERFACE = "Any"
+"""What lets a version of any interface through."""
 
 
 class Runtime(StrEnum):
@@ -398,6 +400,13 @@ class Rollout(SpecModel):
             "Whether the last good revision is applied again where an update fails by its own fault: it does not "
             "load, fails its test data, ends again and again, or needs more memory than its limit. Default: true."
         ),
+    )
+    accept_interface: str | None = Field(
+        default=None,
+        pattern=r"^(Any|[a-f0-9]{12})$",
+        description="Lets a version through that would break callers of the one that serves: the hash of its inputs "
+        "and outputs, as the condition Progressing and status.interface tell it, or Any. Until then it is held "
+        "(InterfaceChanged).",
     )
 
 

@@ -234,9 +234,10 @@ REASONS: dict[Reason, ReasonFacts] = {
     ),
     Reason.INTERFACE_CHANGED: ReasonFacts(
         ConditionType.PROGRESSING,
-        "The update is held: it does not answer the inputs that the revision before was warmed "
-        "up with. The old one goes on serving. If that is intended, give inputs that it answers: `spec.warmUp` or "
-        "`spec.model.testData`.",
+        "The update is held, and the old one goes on serving. Either its inputs or outputs would break callers: the "
+        "message says how, and gives the patch (`spec.rollout.acceptInterface`) that rolls it out all the same. Or "
+        "its pod does not answer the inputs that the revision before was warmed up with: if that is intended, give "
+        "inputs that it answers, `spec.warmUp` or `spec.model.testData`.",
         models_fault=True,
         claimable=True,
         precedence=4,

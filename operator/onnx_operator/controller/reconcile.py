@@ -43,7 +43,7 @@ from onnx_operator.controller.rollout.deciding import Deciding, Decision
 from onnx_operator.controller.rollout.history import History, settings_cause
 from onnx_operator.controller.rollout.holding import holds
 from onnx_operator.controller.rollout.keeping import keep, newer_version
-from onnx_operator.controller.rollout.outcome import heed
+from onnx_operator.controller.rollout.outcome import heed, with_good
 from onnx_operator.controller.rollout.revising import Revising
 from onnx_operator.controller.settings.settings import Settings
 from onnx_operator.controller.status.hands_off import PAUSED, hands_off_status, is_paused
@@ -173,6 +173,7 @@ class Reconciler:
                 with contextlib.suppress(*API_FAILURES):
                     await self._statuses.interrupted(model, status, failure(error))
             raise
+        known = await with_good(self._revising, self._queue, model, known, observation)
         current = known.current
 
         inspection = inspection_key(spec, model, self._settings.signatures)

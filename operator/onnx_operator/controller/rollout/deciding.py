@@ -19,6 +19,7 @@ from onnx_operator.controller.revision.render import TemplateError, uses_gpu
 from onnx_operator.controller.revision.revisions import Revision, pod_spec, proves, wish
 from onnx_operator.controller.revision.scoring import read_scoring
 from onnx_operator.controller.revision.warm_up import Kept
+from onnx_operator.controller.rollout import gate
 from onnx_operator.controller.rollout.children import Children, ChildrenError
 from onnx_operator.controller.rollout.history import History
 from onnx_operator.controller.rollout.holding import held_back, held_cause
@@ -134,6 +135,15 @@ class Deciding:
             and current.serves(spec, result.report, scoring, result.test_data)
             and proves(current.data.files, result.files)
         )
+        running = observation.revision
+        if known.held is None and not (current and same and current.name == running):
+            # Also of one that is stored already: it may have been let through, and is not any more.
+            metadata = model["metadata"]
+            relied_on = gate.base(known, running, metadata.get("creationTimestamp", ""))
+            held = gate.held(metadata["name"], metadata["namespace"], spec, relied_on, result.report, result.interface)
+            if held:
+                applied = next((r for r in known.own if r.name == running), None)
+                return Decision(applied or relied_on, withheld=held)
         if current and same and not known.held:
             current = await self._noted(model, current, inspection, result.report.signer)
             fitted = await self._fitted(

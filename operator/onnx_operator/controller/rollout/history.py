@@ -1,7 +1,7 @@
 """A model's revisions: which are the operator's own, which one is left running as it is. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx_operator.api.conditions import Reason
 from onnx_operator.api.onnxmodel import OnnxModelSpec
@@ -33,6 +33,11 @@ class History:
         return self.own[-1] if self.own else None
 
     @property
+    def good(self) -> tuple[Revision, ...]:
+        """Those that were rolled out to their end once, in ascending order."""
+        return tuple(r for r in self.own if r.good)
+
+    @property
     def newer(self) -> Unread | None:
         """The newest revision, where it is a newer version's that this one cannot read: nothing older is applied."""
         last = self.unread[-1] if self.unread else None
@@ -42,11 +47,6 @@ class History:
     def next_number(self) -> int:
         """The number of the next revision."""
         return (self.own[-1].number if self.own else 0) + 1
-
-    @property
-    def good(self) -> tuple[Revision, ...]:
-        """Those of the operator's own that were rolled out to their end once."""
-        return tuple(r for r in self.own if r.good)
 
     @property
     def current(self) -> Revision | None:
@@ -62,6 +62,11 @@ def history(revisions: list[Revision], running: str, unread: Iterable[Unread] = 
     own = tuple(sorted((r for r in revisions if r.trust.holds), key=lambda r: (r.number, r.name)))
     held = next((r for r in revisions if not r.trust.holds and r.name == running), None)
     return History(own, held, tuple(sorted(unread, key=lambda r: (r.number, r.name))))
+
+
+def with_note(known: History, revision: Revision) -> History:
+    """The history, with other notes of one of its revisions."""
+    return replace(known, own=tuple(revision if r.name == revision.name else r for r in known.own))
 
 
 def settings_cause(revision: Revision, spec: OnnxModelSpec, namespace: str, settings: Settings) -> Cause | None:

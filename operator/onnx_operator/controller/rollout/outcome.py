@@ -5,12 +5,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from onnx_operator.api.onnxmodel import OnnxModelSpec
-from onnx_operator.controller.cluster.keys import key_of
+from onnx_operator.controller.cluster.answers import API_FAILURES
+from onnx_operator.controller.cluster.answers import failure as failed_call
+from onnx_operator.controller.cluster.keys import ModelKey, key_of
 from onnx_operator.controller.cluster.kinds import Object
+from onnx_operator.controller.cluster.queue import KeyedQueue
 from onnx_operator.controller.observation.observe import Observation
-from onnx_operator.controller.revision.revisions import NOTE_FAILED, Revision
-from onnx_operator.controller.rollout.deciding import Decision
-from onnx_operator.controller.rollout.history import History, settings_cause
+from onnx_operator.controller.revision.revisions import NOTE_FAILED, NOTE_GOOD, Revision, noted
+from onnx_operator.controller.rollout.deciding import NOTE_RETRY_SECONDS, Decision
+from onnx_operator.controller.rollout.history import History, settings_cause, with_note
 from onnx_operator.controller.rollout.revising import Revising
 from onnx_operator.controller.rollout.rollback import (
     counts,
@@ -40,6 +43,26 @@ def eligible(
         return (own or serves) and settings_cause(revision, spec, metadata["namespace"], settings) is None
 
     return allowed
+
+
+async def with_good(
+    revising: Revising, queue: KeyedQueue[ModelKey], model: Object, known: History, observation: Observation
+) -> History:
+    """The revisions, with the note of the one that has come to the end of its rollout.
+
+    A note that cannot be written yet counts all the same, for this look.
+    """
+    running = observation.revision if observation.rolled_out else ""
+    revision = next((r for r in known.own if r.name == running), None)
+    if revision is None or (revision.good and NOTE_FAILED not in revision.notes):
+        return known
+    try:
+        return with_note(known, await revising.rolled_out(model, revision))
+    except API_FAILURES as error:
+        key = key_of(model)
+        logger.warning("a good revision is not noted yet: %s", failed_call(error), extra={"model": "/".join(key)})
+        queue.add_after(key, NOTE_RETRY_SECONDS)
+        return with_note(known, noted(revision, {NOTE_GOOD: "true", NOTE_FAILED: ""}))
 
 
 async def heed(
@@ -79,9 +102,6 @@ async def heed(
 async def _noted(
     revising: Revising, model: Object, inspection: str, decision: Decision, wanted: Revision, observation: Observation
 ) -> Revision:
-    if observation.revision == wanted.name and observation.rolled_out:
-        done = wanted.good and NOTE_FAILED not in wanted.notes
-        return wanted if done else await revising.rolled_out(model, wanted)
     if not decision.confirmed or decision.cause:
         return wanted
     found = failure(observation, wanted, inspection)

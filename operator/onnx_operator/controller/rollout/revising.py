@@ -51,6 +51,7 @@ from onnx_operator.model.refusal import RefusedError
 
 logger = logging.getLogger(__name__)
 
+NOTES = frozenset({NOTE_FAILED, NOTE_GOOD, NOTE_INSPECTION, NOTE_SIGNER, NOTE_WARMED})
 PLACE = "0000000000"
 """Stands for the hash in a revision's name while it is not known yet, in a dry run."""
 
@@ -167,7 +168,8 @@ class Revising:
         """
         metadata = model["metadata"]
         metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="patch").inc()
-        notes: dict[str, str | None] = {names.NOTE_PREFIX + note: None for note in revision.written}
+        # Those that nobody has read yet go as well: the seal is over all that are there.
+        notes: dict[str, str | None] = {names.NOTE_PREFIX + note: None for note in revision.written | NOTES}
         notes |= annotations(revision, metadata["name"], metadata["namespace"], self._keys.sealer)
         # Exactly the object whose data was read.
         patch = {"metadata": {"uid": revision.uid, "annotations": notes}}
@@ -197,6 +199,8 @@ class Revising:
 
     async def rolled_out(self, model: Object, revision: Revision) -> Revision:
         """The revision, sealed, with the note that it was rolled out to its end; what it failed of before is past."""
+        if not revision.trust.holds or not revision.uid:
+            return revision
         return await self.seal(model, noted(revision, {NOTE_GOOD: "true", NOTE_FAILED: ""}))
 
     async def failed(self, model: Object, revision: Revision, failure: str) -> Revision:

@@ -147,13 +147,14 @@ def _progressing(s: Situation) -> _Verdict | None:
         if s.source_changed:
             return _Verdict(TRUE, Reason.SOURCE_CHANGED, "the source holds other bytes than were inspected; inspecting")
         return _Verdict(TRUE, Reason.INSPECTING, f"reading {s.spec.model.uri.split('?', 1)[0]}")
+    if s.withheld and s.current:
+        more = f". {s.cause.reason}: {s.cause.message}" if s.cause else _beside(s, s.current.name)
+        return _Verdict(FALSE, s.withheld.reason, s.withheld.message + more)
     if s.cause:
         progressing = FALSE if s.cause.reason is Reason.NAME_CONFLICT else TRUE
         return _Verdict(progressing, s.cause.reason, s.cause.message)
     if s.current is None:
         return None
-    if s.withheld:
-        return _Verdict(FALSE, s.withheld.reason, s.withheld.message + _beside(s, s.current.name))
     if s.spec.suspend or s.spec.replicas == 0:
         return _Verdict(FALSE, Reason.COMPLETE, f"revision {s.current.name}, no replicas wanted")
     if _is_complete(s):
