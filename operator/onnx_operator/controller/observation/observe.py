@@ -98,7 +98,7 @@ class Observation:
     """What the namespace was seen to demand of containers, by the refusal that ``creation`` tells of."""
     deadline_exceeded: bool = False
     rolled_out: bool = False
-    """Whether its rollout has come to its end: all pods are of its revision, and one at least takes traffic."""
+    """Whether all pods that the Deployment asks for, one at least, are of its revision and take traffic."""
     complete_once: bool = False
     """Whether the rollout of what the Deployment holds came to its end: what is missing since then is no rollout."""
     failures: tuple[PodFailure, ...] = field(default=())
@@ -400,7 +400,7 @@ def observe(deployment: Object | None, pods: list[Object], replica_sets: Iterabl
         deadline = settled and progress == "ProgressDeadlineExceeded"
         # It stays so until the pods are to be others, however many come and go.
         complete = progress == "NewReplicaSetAvailable" or (progress in _HELD and _is_all_new(status))
-        rolled_out = settled and _is_rolled_out(deployment, states, complete=complete)
+        rolled_out = settled and _is_rolled_out(deployment, states)
     return Observation(
         deployment=deployment,
         pods=states,
@@ -413,20 +413,13 @@ def observe(deployment: Object | None, pods: list[Object], replica_sets: Iterabl
     )
 
 
-def _is_rolled_out(deployment: Object, states: Iterable[PodState], *, complete: bool) -> bool:
-    """Deployment and pods are read one after the other: only what both say is so.
-
-    A Deployment without pods is complete as well, and proves nothing.
-    """
+def _is_rolled_out(deployment: Object, states: Iterable[PodState]) -> bool:
+    """Deployment and pods are read one after the other: only what both say is so."""
     status, revision = mapping(deployment.get("status")), _revision_of(deployment)
-    live = [p for p in states if not p.terminating]
-    if not any(p.ready and p.revision == revision for p in live):
-        return False
     wanted = number(mapping(deployment.get("spec")).get("replicas", 1))
     counts = (number(status.get(f"{each}eplicas")) for each in ("r", "updatedR", "availableR"))
-    return (complete and all(p.revision == revision for p in live)) or (
-        wanted > 0 and all(count == wanted for count in counts)
-    )
+    serves = any(p.ready and not p.terminating and p.revision == revision for p in states)
+    return serves and wanted > 0 and all(count == wanted for count in counts)
 
 
 def rollout_cause(observation: Observation, revision: str) -> Cause | None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,8 @@ from tests.unit.controller.samples import report, spec
 
 OLD, NEW = "0123456789ab", "ba9876543210"
 SCRIPT = {"scoring": {"script": "def init(): ..."}}
+
+BEFORE, MADE = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
 
 
 def tensor(name, shape=(-1, 4), datatype="FP32") -> TensorSpec:
@@ -109,10 +112,10 @@ def test_the_patch_fits_the_message_however_much_differs_and_whatever_tensors_ar
 def test_callers_rely_on_the_applied_revision_or_where_it_never_served_on_the_last_that_did():
     one, two, three = revision(1), revision(2), revision(3, good=False)
     known = History((one, two, three))
-    assert base(known, "m-1") == one
-    assert base(known, "m-3") == two
-    assert base(known, "") == two
-    assert base(History((three,)), "m-3") is None
+    assert base(known, "m-1", MADE) == one
+    assert base(known, "m-3", MADE) == two
+    assert base(known, "", MADE) == two
+    assert base(History((three,)), "m-3", MADE) is None
 
 
 @pytest.mark.parametrize("value", ["any", "", "0123456789AB", "0123", OLD + "0", None])
@@ -123,3 +126,11 @@ def test_what_is_no_hash_lets_nothing_through(value):
     else:
         with pytest.raises(ValueError, match="acceptInterface"):
             OnnxModelSpec.model_validate(given)
+
+
+def test_what_an_earlier_model_of_the_name_left_behind_binds_nobody_unless_it_runs():
+    old, own = replace(revision(1), created=BEFORE), replace(revision(2, good=False), created=MADE)
+    known = History((old, own))
+    assert base(known, "", MADE) is None
+    assert base(known, "m-2", MADE) is None
+    assert base(known, "m-1", MADE) == old
