@@ -69,8 +69,7 @@ class Operator:
 
 
 @pytest.fixture
-def operator(apiserver: Cluster, namespace: str, tmp_path: Path) -> Iterator[Operator]:
-    apiserver.apply((ROOT / "crds/onnxmodels.onnx-operator.dev.yaml").read_text())
+def operator(apiserver: Cluster, crd: None, namespace: str, tmp_path: Path) -> Iterator[Operator]:
     running = Operator(apiserver, namespace, tmp_path)
     yield running
     running.stop()

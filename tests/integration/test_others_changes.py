@@ -56,6 +56,45 @@ async def test_what_is_not_ours_is_left_and_named_and_costs_no_further_write(des
     assert server["image"] == "localhost/onnx-server:1"
 
 
+def replace(desk: Desk, kind: str, change) -> None:
+    """As a client does that reads an object, changes it and writes it back."""
+    found = json.loads(desk.kubectl("get", kind, "m", "--output=json"))
+    change(found["spec"])
+    desk.kubectl("replace", "--filename=-", input=json.dumps(found))
+
+
+async def test_a_port_of_which_somebody_changes_the_number_gets_it_back(desk):
+    """It keeps its name, which no other port may have meanwhile."""
+    operator = await rolled_out(desk)
+    ports = json.loads(desk.kubectl("get", "service", "m", "--output=json"))["spec"]["ports"]
+    for _ in range(2):
+        replace(desk, "service", lambda spec: spec["ports"][0].update(port=8888))
+        await operator.settle(desk.namespace, "m")
+        assert json.loads(desk.kubectl("get", "service", "m", "--output=json"))["spec"]["ports"] == ports
+    replace(desk, "service", lambda spec: spec["ports"].append({"name": "mine", "port": 9999, "protocol": "TCP"}))
+    replace(desk, "service", lambda spec: spec["ports"][0].update(port=8888))
+    await operator.settle(desk.namespace, "m")
+    found = json.loads(desk.kubectl("get", "service", "m", "--output=json"))["spec"]["ports"]
+    assert {port["port"] for port in found} == {port["port"] for port in ports} | {9999}, "theirs stays"
+    assert (await desk.conditions())["Ready"]["reason"] != "CreationFailed"
+
+
+async def test_a_containers_port_of_which_somebody_changes_the_number_gets_it_back(desk):
+    operator = await rolled_out(desk)
+    before = (await desk.deployment())["spec"]["template"]["spec"]["containers"][0]["ports"]
+
+    def change(spec) -> None:
+        spec["template"]["spec"]["containers"][0]["ports"][0]["containerPort"] = 9090
+        spec["template"]["spec"]["containers"].append({"name": "sidecar", "image": "localhost/sidecar:1"})
+
+    replace(desk, "deployment", change)
+    await operator.settle(desk.namespace, "m")
+    containers = (await desk.deployment())["spec"]["template"]["spec"]["containers"]
+    assert {c["name"] for c in containers} == {"server", "sidecar"}
+    server = next(c for c in containers if c["name"] == "server")
+    assert sorted(server["ports"], key=lambda p: p["name"]) == sorted(before, key=lambda p: p["name"])
+
+
 async def test_once_it_is_taken_away_nothing_is_told_any_more(desk):
     operator = await rolled_out(desk)
     edit(desk, of_server(command=["sleep", "9"]))

@@ -8,7 +8,6 @@ import json
 
 import pytest
 
-from onnx_operator.api.crd import to_yaml
 from onnx_operator.controller.cluster.nesting import LEVELS, shallow
 from tests.cluster.fixtures import _fresh_namespace
 from tests.integration.test_controller_process import MODEL, Operator
@@ -28,10 +27,7 @@ def strangers(apiserver, request):
 
 
 @pytest.fixture
-def operator(apiserver, api_namespace, strangers, tmp_path):
-    apiserver.apply(to_yaml())
-    apiserver.kubectl("wait", "--for=condition=Established", "crd/onnxmodels.onnx-operator.dev", "--timeout=30s")
-    apiserver.wait(lambda: apiserver.list("onnxmodels") is not None, 30, "OnnxModel to be served")
+def operator(apiserver, crd, api_namespace, strangers, tmp_path):
     running = Operator(apiserver, api_namespace, tmp_path, namespaces=[api_namespace, strangers])
     yield running
     running.stop()

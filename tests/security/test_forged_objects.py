@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from onnx_operator.api import names
-from onnx_operator.api.crd import to_yaml
 from tests.cluster.fixtures import _fresh_namespace
 from tests.integration.test_controller_process import Operator
 
@@ -33,11 +32,8 @@ def victim_namespace(apiserver, request):
 
 
 @pytest.fixture
-def operator(apiserver, api_namespace, victim_namespace, tmp_path, monkeypatch):
+def operator(apiserver, crd, api_namespace, victim_namespace, tmp_path, monkeypatch):
     """The operator over both namespaces; its Lease is in the victim's."""
-    apiserver.apply(to_yaml())
-    apiserver.kubectl("wait", "--for=condition=Established", "crd/onnxmodels.onnx-operator.dev", "--timeout=30s")
-    apiserver.wait(lambda: apiserver.list("onnxmodels") is not None, 30, "OnnxModel to be served")
     running = Operator(apiserver, victim_namespace, tmp_path, namespaces=[api_namespace, victim_namespace])
     yield running
     running.stop()

@@ -9,7 +9,6 @@ import pytest
 
 from onnx_operator.api import names
 from tests.cluster.cluster import Cluster
-from tests.cluster.layout import ROOT
 from tests.integration.test_controller_process import Operator
 
 ROOT_POD = {
@@ -18,8 +17,7 @@ ROOT_POD = {
 
 
 @pytest.fixture
-def operator(apiserver: Cluster, api_namespace: str, tmp_path: Path) -> Iterator[Operator]:
-    apiserver.apply((ROOT / "crds/onnxmodels.onnx-operator.dev.yaml").read_text())
+def operator(apiserver: Cluster, crd: None, api_namespace: str, tmp_path: Path) -> Iterator[Operator]:
     running = Operator(
         apiserver, api_namespace, tmp_path, allowPodTemplate=False, inspectorImage="registry.example/i:1"
     )

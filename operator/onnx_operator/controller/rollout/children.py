@@ -38,6 +38,7 @@ from onnx_operator.controller.revision.render import Manifest
 from onnx_operator.controller.revision.revisions import Revision, Unread, surplus, with_revision_label
 from onnx_operator.controller.revision.seal import digest
 from onnx_operator.controller.revision.strategy import with_rollout
+from onnx_operator.controller.rollout.clashes import without_clashes
 from onnx_operator.controller.rollout.forms import Forms
 from onnx_operator.controller.telemetry import metrics
 
@@ -332,13 +333,30 @@ async def apply_children(
             continue
         if live is None:
             await confirm()
-        metrics.API_WRITES.labels(kind=kind.kind, verb="apply").inc()
         try:
-            await kube.apply(kind, manifest)
+            await _apply(kube, kind, manifest, live)
         except ApiError as error:
             if error.refused:
                 raise refused(error, f"{kind.kind} {manifest['metadata']['name']!r}") from error
             raise
+
+
+async def _apply(kube: Kube, kind: Kind, manifest: Manifest, live: Object | None) -> None:
+    """Apply a child, in spite of what others have put there in its way."""
+    metadata = manifest["metadata"]
+    metrics.API_WRITES.labels(kind=kind.kind, verb="apply").inc()
+    try:
+        await kube.apply(kind, manifest)
+    except ApiError as error:
+        found = await kube.get(kind, metadata["namespace"], metadata["name"]) if live and error.invalid else None
+        patch = without_clashes(found, manifest) if found else None
+        if patch is None:
+            raise
+        logger.info("taking away what is in the way", extra={"kind": kind.kind, "child": metadata["name"]})
+        metrics.API_WRITES.labels(kind=kind.kind, verb="patch").inc()
+        await kube.merge(kind, metadata["namespace"], metadata["name"], patch)
+        metrics.API_WRITES.labels(kind=kind.kind, verb="apply").inc()
+        await kube.apply(kind, manifest)
 
 
 async def prune(kube: Kube, desired: list[Manifest], children: Children) -> None:
