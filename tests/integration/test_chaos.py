@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 from tests.chaos import plan
 from tests.chaos.run import run
 from tests.cluster.fixtures import built_program
@@ -10,6 +12,7 @@ SEEDS = int(os.environ.get("CHAOS_SEEDS", "50"))
 SIDE_BY_SIDE = 10
 
 
+@pytest.mark.soak
 async def test_disturbed_operators_end_where_undisturbed_ones_do(tmp_path):
     built_program("kube-controller-manager")
     summary = await run(range(SEEDS), SIDE_BY_SIDE, tmp_path)
