@@ -1,6 +1,7 @@
 """Trouble of every kind reaches `status` by its cause."""
 
 import json
+import shlex
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,27 @@ def test_an_update_of_another_interface_serves_only_once_it_is_warm(models: Mode
     assert "lookup" in conditions(model)["Progressing"]["message"]
     assert conditions(model)["Available"]["status"] == "True"
     np.testing.assert_allclose(models.predict("other", {"x": X})["y"], expected(old, {"x": X})["y"], rtol=1e-5)
+
+
+def test_an_update_that_would_break_callers_waits_for_its_owners_word(models: Models) -> None:
+    old, new = files.linear(60), files.linear(61, features=5)
+    models.apply("gated", models.upload(old, "four"))
+    models.wait_ready("gated")
+    pods = {p["metadata"]["name"] for p in models.pods("gated")}
+    models.apply("gated", models.upload(new, "five"))
+    message = conditions(models.wait_for("gated", ready="False", reason="InterfaceChanged"))["Ready"]["message"]
+    assert pods == {p["metadata"]["name"] for p in models.pods("gated")}
+    np.testing.assert_allclose(models.predict("gated", {"x": X})["y"], expected(old, {"x": X})["y"], rtol=1e-5)
+
+    models.patch("gated", {"replicas": 2})
+    held = models.wait_for("gated", reason="InterfaceChanged", where=lambda m: m["status"].get("readyReplicas") == 2)
+    assert conditions(held)["Available"]["status"] == "True"
+
+    # As the message says it, word for word.
+    models.cluster.kubectl(*shlex.split(message.partition("kubectl ")[2]))
+    models.wait_ready("gated")
+    wide = np.array([[0.5, -1.0, 2.0, 3.0, 1.0]], np.float32)
+    np.testing.assert_allclose(models.predict("gated", {"x": wide})["y"], expected(new, {"x": wide})["y"], rtol=1e-5)
 
 
 def test_a_pod_template_that_the_api_server_refuses_starts_nothing(models: Models) -> None:

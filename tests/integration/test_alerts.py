@@ -4,11 +4,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.cluster import prometheus
-from tests.cluster.fixtures import built_program
 from tests.cluster.layout import ROOT
 from tests.integration.monitoring import alerts, exported, metrics_in, rendered, rule_groups
 
@@ -57,7 +55,10 @@ def _not(series: str) -> str:
 
 # What is different from the healthy series, and the alerts that it raises: all of them, and no other.
 FAULTS: dict[str, tuple[dict[str, str | None], set[str]]] = {
-    "no pod": ({_not("onnx_operator_model_ready_replicas"): "0+0x60"}, {"OnnxModelNotServing"}),
+    "no pod": (
+        {_not("onnx_operator_model_ready_replicas"): "0+0x60"},
+        {"OnnxModelNotServing", "OnnxModelMissingReplicas"},
+    ),
     "not ready": ({_not("onnx_operator_model_ready{"): "0+0x60"}, {"OnnxModelNotReady"}),
     "reasons that follow each other": (
         {
@@ -66,7 +67,7 @@ FAULTS: dict[str, tuple[dict[str, str | None], set[str]]] = {
         },
         {"OnnxModelNotReady"},
     ),
-    "replicas": ({f"onnx_operator_missing_replicas{{{MODEL}}}": "1+0x60"}, {"OnnxModelMissingReplicas"}),
+    "replicas": ({_not("onnx_operator_model_ready_replicas"): "1+0x60"}, {"OnnxModelMissingReplicas"}),
     "refused": ({**_trouble("ModelValid", "UnknownOperator")}, {"OnnxModelRefused"}),
     "not pinned is no refusal": ({**_trouble("ModelValid", "NotReproducible")}, set()),
     "signature": ({**_trouble("ModelValid", "SignatureInvalid")}, {"OnnxModelSignatureInvalid"}),
@@ -105,11 +106,6 @@ FAULTS: dict[str, tuple[dict[str, str | None], set[str]]] = {
     "limit": ({_not("onnx_operator_inspector_exceeded"): "0+0x50 1+0x9"}, {"OnnxOperatorInspectionLimit"}),
     "not followed": ({_not("onnx_operator_not_followed"): "1+0x60"}, {"OnnxOperatorNotFollowing"}),
 }
-
-
-@pytest.fixture(scope="module")
-def helm() -> Path:
-    return built_program("helm")
 
 
 def _promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

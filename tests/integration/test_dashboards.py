@@ -4,15 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.cluster.fixtures import built_program
 from tests.integration.monitoring import CHART, dashboard_queries, exported, metrics_in, rendered
-
-
-@pytest.fixture(scope="module")
-def helm() -> Path:
-    return built_program("helm")
 
 
 def _maps(helm: Path, *values: str) -> list[dict[str, Any]]:

@@ -132,10 +132,11 @@ async def test_what_becomes_of_single_pods_leaves_a_serving_model_ready(namespac
                     return found["Ready"]["lastTransitionTime"]
                 await asyncio.sleep(0.1)
 
-    async def missing(count):
-        line = f'onnx_operator_missing_replicas{{name="{NAME}",namespace="{namespace}"}} {count}'
+    async def counted(wanted, ready):
+        model = f'{{name="{NAME}",namespace="{namespace}"}}'
+        lines = (f"onnx_operator_model_replicas{model} {wanted}", f"onnx_operator_model_ready_replicas{model} {ready}")
         async with asyncio.timeout(20):
-            while line not in (await asyncio.to_thread(operator.get, "/metrics")):
+            while not set(lines) <= set((await asyncio.to_thread(operator.get, "/metrics")).splitlines()):
                 await asyncio.sleep(0.1)
 
     await scaled(3)
@@ -149,7 +150,7 @@ async def test_what_becomes_of_single_pods_leaves_a_serving_model_ready(namespac
     for trouble, reason in ((ON_A_LOST_NODE, "NodeLost"), (SILENT, "Unresponsive"), (RESTARTED, "Restarting")):
         await nodes.put("c", trouble)
         assert await told(("True", reason), "True") == since
-        await missing("1.0")
+        await counted("3.0", "2.0")
         await nodes.put("c", SERVES)
         assert await told(("False", "Complete"), "True") == since
 

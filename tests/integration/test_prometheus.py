@@ -18,7 +18,6 @@ import yaml
 from onnx_operator.common.cgroups import memory_limit
 from tests.cluster import prometheus
 from tests.cluster.cluster import Cluster
-from tests.cluster.fixtures import built_program
 from tests.cluster.layout import ROOT
 from tests.cluster.stores import free_port, running
 from tests.integration.monitoring import alerts, dashboard_queries, exported, metrics_in, rule_groups
@@ -40,11 +39,6 @@ FIRES = {
     *("OnnxModelNotServing", "OnnxModelNotReady", "OnnxModelMissingReplicas", "OnnxModelRefused"),
     *("OnnxModelSourceUnavailable", "OnnxModelErrors", "OnnxOperatorNotFollowing"),
 }
-
-
-@pytest.fixture(scope="module")
-def helm() -> Path:
-    return built_program("helm")
 
 
 class Prometheus:

@@ -41,13 +41,12 @@ def _errors(labels: str) -> str:
 
 
 _READY = f"max by (namespace, name) (onnx_operator_model_ready{{{_MODELS}}})"
+_MISSING = f"(onnx_operator_model_replicas{{{_MODELS}}} - onnx_operator_model_ready_replicas{{{_MODELS}}})"
 _EACH = "{{namespace}}/{{name}}"
 FLEET = (
     Panel("Models", (("", f"count({_READY})"),), "stat", width=6),
     Panel("Ready", (("", f"sum({_READY})"),), "stat", width=6),
-    Panel(
-        "Replicas missing", (("", f"sum(onnx_operator_missing_replicas{{{_MODELS}}}) or vector(0)"),), "stat", width=6
-    ),
+    Panel("Replicas missing", (("", f"sum({_MISSING} > 0) or vector(0)"),), "stat", width=6),
     Panel("Operators at work", (("", "sum(onnx_operator_leader)"),), "stat", width=6),
     Panel("Models by reason", (("{{reason}}", f"count by (reason) (onnx_operator_model_ready{{{_MODELS}}})"),)),
     Panel(

@@ -60,6 +60,7 @@ NOTE_GOOD = "good"
 NOTE_FAILED = "failed"
 """The note of one that failed by its own fault: JSON of
 :class:`~onnx_operator.controller.rollout.rollback.Failure`."""
+NOTES = (NOTE_WARMED, NOTE_INSPECTION, NOTE_SIGNER, NOTE_GOOD, NOTE_FAILED)
 NOTES_OF_CONTENT = (NOTE_WARMED, NOTE_GOOD, NOTE_FAILED)
 """What is as true of another revision of the same content."""
 

@@ -25,6 +25,7 @@ from onnx_operator.controller.revision.revisions import (
     NOTE_INSPECTION,
     NOTE_SIGNER,
     NOTE_WARMED,
+    NOTES,
     NOTES_OF_CONTENT,
     Revision,
     RevisionData,
@@ -51,7 +52,6 @@ from onnx_operator.model.refusal import RefusedError
 
 logger = logging.getLogger(__name__)
 
-NOTES = frozenset({NOTE_FAILED, NOTE_GOOD, NOTE_INSPECTION, NOTE_SIGNER, NOTE_WARMED})
 PLACE = "0000000000"
 """Stands for the hash in a revision's name while it is not known yet, in a dry run."""
 
@@ -169,7 +169,7 @@ class Revising:
         metadata = model["metadata"]
         metrics.API_WRITES.labels(kind=CONTROLLER_REVISION.kind, verb="patch").inc()
         # Those that nobody has read yet go as well: the seal is over all that are there.
-        notes: dict[str, str | None] = {names.NOTE_PREFIX + note: None for note in revision.written | NOTES}
+        notes: dict[str, str | None] = {names.NOTE_PREFIX + note: None for note in (*revision.written, *NOTES)}
         notes |= annotations(revision, metadata["name"], metadata["namespace"], self._keys.sealer)
         # Exactly the object whose data was read.
         patch = {"metadata": {"uid": revision.uid, "annotations": notes}}

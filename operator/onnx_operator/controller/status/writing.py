@@ -3,6 +3,7 @@
 import time
 
 from onnx_operator.api import names
+from onnx_operator.api.conditions import ConditionType
 from onnx_operator.api.onnxmodel import OnnxModelSpec, OnnxModelStatus
 from onnx_operator.api.readable import readable_spec
 from onnx_operator.controller.cluster import times
@@ -38,7 +39,6 @@ class StatusWriter:
             self._facts.forget(uid)
             self._pace.forget(uid)
         self._tally.forget(key)
-        metrics.MISSING_REPLICAS.forget(key)
         metrics.MODEL_STATES.forget(key)
 
     async def update(self, model: Object, situation: Situation, before: OnnxModelStatus) -> None:
@@ -82,9 +82,8 @@ class StatusWriter:
         """Write a status where it differs from ``before``; ``silent`` without Events. Raises as :meth:`update` does."""
         metadata, key = model["metadata"], key_of(model)
         wanted, serving = 0 if spec.suspend else spec.replicas, after.ready_replicas or 0
-        metrics.MISSING_REPLICAS.observe(key, wanted, serving)
         metrics.MODEL_STATES.observe(key, after.conditions, wanted, serving)
-        ready_condition = after.conditions[0]
+        ready_condition = next(c for c in after.conditions if c.type == ConditionType.READY)
         self._tally.observe(key, ready_condition.status, ready_condition.reason)
         if after == before:
             return

@@ -4,7 +4,7 @@ from collections import Counter as Tally
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -71,39 +71,6 @@ class InspectorTally(Collector):
 INSPECTOR = InspectorTally()
 REGISTRY.register(INSPECTOR)
 
-
-class MissingReplicas(Collector):
-    """Of which models how many replicas lack. Those that lack none are not listed: there may be thousands."""
-
-    def __init__(self) -> None:
-        self._missing: dict[tuple[str, str], int] = {}
-
-    def observe(self, model: tuple[str, str], wanted: int, ready: int) -> None:
-        """So many replicas of the model (namespace and name) are wanted, and so many are ready."""
-        if ready < wanted:
-            self._missing[model] = wanted - ready
-        else:
-            self.forget(model)
-
-    def forget(self, model: tuple[str, str]) -> None:
-        """The model is gone."""
-        self._missing.pop(model, None)
-
-    def collect(self) -> Iterator[Metric]:
-        """One gauge for each model that lacks some."""
-        family = GaugeMetricFamily(
-            "onnx_operator_missing_replicas",
-            "Replicas that are wanted and not ready, of models that lack any; a model that serves with fewer is Ready",
-            labels=["namespace", "name"],
-        )
-        # Scraped from another thread.
-        for model, missing in list(self._missing.items()):
-            family.add_metric(list(model), missing)
-        yield family
-
-
-MISSING_REPLICAS = MissingReplicas()
-REGISTRY.register(MISSING_REPLICAS)
 
 MODEL_STATES = ModelStates()
 REGISTRY.register(MODEL_STATES)
